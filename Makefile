@@ -1,0 +1,99 @@
+# The menu; bare `make` prints it. Needs only make and Python 3.11 or newer.
+
+PYTHON ?= python3
+PORT ?= 8000
+VALENCE_HOME ?= .valence
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV := $(or $(shell command -v uv),.tools/bin/uv)
+CLUSTER ?= valence
+NAMESPACE ?= valence
+INGRESS_IMAGE ?= registry.k8s.io/ingress-nginx/controller:v1.15.1
+IMAGES := auth inference batch-worker migrate
+# One tag for one content: a changed file makes new images, and new pods with them.
+ifndef TAG
+TAG := $(shell git ls-files -co --exclude-standard -- Dockerfile requirements.lock alembic services ml \
+  | LC_ALL=C sort | xargs cat 2>/dev/null | sha256sum | cut -c1-12)
+endif
+MEMBERS := $(addprefix services/,common auth inference batch-worker) ml cli
+
+.DEFAULT_GOAL := help
+.PHONY: help run install clean test faults check format docs lock
+.PHONY: cluster images deploy undeploy cluster-down e2e e2e-full chart
+
+help:
+	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Run
+run: $(STAMP) ## Serve everything on http://127.0.0.1:$PORT (8000), data in $VALENCE_HOME (.valence)
+	@exec $(BIN)/valence local --port "$(PORT)" --home "$(VALENCE_HOME)"
+
+install: $(STAMP) ## Make .venv from the lock; run and the checks do it by themselves
+
+clean: ## Remove .venv, tools and caches; data in .valence stays
+	rm -rf $(VENV) .tools .mypy_cache .pytest_cache .ruff_cache .coverage*
+
+##@ Check
+test: $(STAMP) ## All tests, with coverage
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --cov
+
+faults: $(STAMP) ## The long forms of the fault tests
+	$(BIN)/pytest tests/faults -m slow_faults -s
+
+check: $(STAMP) ## Style, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## Rewrite the sources in the house's style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+e2e: $(STAMP) ## The installation on the current kind cluster, proved; e2e-full takes half an hour
+	$(BIN)/pytest tests/e2e --confcutdir tests/e2e -m e2e -s
+
+e2e-full: $(STAMP)
+	$(BIN)/pytest tests/e2e --confcutdir tests/e2e -m "e2e or e2e_full" -s
+
+##@ Cluster
+cluster: ## A kind cluster with ingress-nginx and metrics-server
+	kind get clusters | grep -qx $(CLUSTER) || kind create cluster --name $(CLUSTER) --config k8s/kind.yaml
+	sed 's|image: .*|image: $(INGRESS_IMAGE)|' k8s/ingress-nginx.yaml | kubectl apply -f -
+	kubectl get apiservice v1beta1.metrics.k8s.io >/dev/null 2>&1 || kubectl apply -f k8s/metrics-server.yaml
+	kubectl -n ingress-nginx rollout status deployment/ingress-nginx-controller --timeout=180s
+
+images: ## Build the four images and load them into the cluster
+	for image in $(IMAGES); do \
+	  docker build --quiet --target $$image --tag valence-$$image:$(TAG) . || exit; done
+	kind load docker-image --name $(CLUSTER) $(IMAGES:%=valence-%:$(TAG))
+
+deploy: images ## Install or upgrade Valence on the cluster: https://valence.localhost
+	kubectl apply -f k8s/namespace.yaml
+	k8s/certificate.sh $(NAMESPACE)
+	helm upgrade --install valence charts/valence --namespace $(NAMESPACE) --wait --timeout 5m \
+	  --values charts/valence/values-dev.yaml --set image.tag=$(TAG) $(HELM_FLAGS)
+
+undeploy: ## Uninstall Valence; its volumes and Secrets stay
+	helm uninstall valence --namespace $(NAMESPACE) --wait
+
+cluster-down: ## Delete the cluster and all that is in it
+	kind delete cluster --name $(CLUSTER)
+
+##@ Ship
+chart: $(STAMP) ## Write what follows from chart and settings: schema, chart README, k8s/install
+	$(BIN)/python charts/generate.py
+
+docs: $(STAMP) ## Write what is derived from the code: the OpenAPI document, the settings' page
+	$(BIN)/python -m valence.local.surface
+
+lock: $(STAMP) ## Resolve requirements.lock anew
+	$(UV) pip compile pyproject.toml --group dev --universal --generate-hashes \
+	  --no-emit-index-url --custom-compile-command "make lock" \
+	  $(addprefix --no-emit-package valence-,common auth inference batch-worker ml) \
+	  --no-emit-package valence --quiet --output-file requirements.lock
+
+$(STAMP): requirements.lock $(addsuffix /pyproject.toml,$(MEMBERS))
+	@$(PYTHON) cli/valence/local/install.py $(VENV) $(STAMP)

@@ -1,0 +1,62 @@
+"""What each service's role may do in the database: the rows that its code reads and writes.
+
+Applied at the head of the history, after every upgrade, so this is the whole list: what is not
+here is revoked. Constraints and partitions need no rights of their own, they act as the owner.
+Roles are made by whoever runs Postgres; without names in the settings nothing is granted.
+"""
+
+from alembic.util import CommandError
+from sqlalchemy import Connection, text
+
+from valence_common.models import Base
+from valence_common.settings import MigrationSettings
+
+GRANTS: dict[str, tuple[str, ...]] = {
+    "auth_role": (
+        "SELECT, INSERT, UPDATE, DELETE ON users",
+        "SELECT, INSERT, UPDATE, DELETE ON refresh_tokens",
+        "SELECT, INSERT ON audit_events",
+    ),
+    "inference_role": (
+        "SELECT, INSERT, DELETE ON predictions",
+        "SELECT, INSERT ON batches",
+        "SELECT, INSERT ON batch_chunks",
+        "SELECT ON batch_results",
+        "SELECT (created_at, details), INSERT ON audit_events",
+        "SELECT ON alembic_version",
+    ),
+    "worker_role": (
+        "SELECT, UPDATE ON batches",
+        "SELECT, INSERT, UPDATE, DELETE ON batch_chunks",
+        "SELECT, INSERT ON batch_results",
+        "INSERT ON predictions",
+        "INSERT ON audit_events",
+        "SELECT ON alembic_version",
+        "EXECUTE ON FUNCTION valence_make_partitions(integer)",
+    ),
+}
+"""By the setting that names the role; inserts that return what the server filled in read it."""
+
+TABLES = ", ".join([*Base.metadata.tables, "alembic_version"])
+FUNCTIONS = "FUNCTION valence_make_partitions(integer)"
+
+
+def apply(connection: Connection, settings: MigrationSettings) -> None:
+    """Give each named role exactly its rights, in the transaction that is under way."""
+    quote = connection.dialect.identifier_preparer.quote
+    schema = quote(connection.scalar(text("SELECT current_schema()")))
+    for setting, rights in GRANTS.items():
+        name = getattr(settings, setting)
+        if name is None:
+            continue
+        found = connection.scalar(text("SELECT 1 FROM pg_roles WHERE rolname = :n"), {"n": name})
+        if found is None:
+            raise CommandError(
+                f"VALENCE_{setting.upper()} names a role that does not exist: {name}"
+            )
+        role = quote(name)
+        connection.execute(text(f"REVOKE ALL ON {TABLES} FROM {role}"))
+        connection.execute(text(f"REVOKE ALL ON {FUNCTIONS} FROM {role}"))
+        connection.execute(text(f"GRANT USAGE ON SCHEMA {schema} TO {role}"))
+        for right in rights:
+            connection.execute(text(f"GRANT {right} TO {role}"))

@@ -1,0 +1,53 @@
+"""The `valence` command."""
+
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def _valence() -> None:
+    """Text sentiment, served."""
+
+
+@app.command()
+def local(
+    *,
+    home: Annotated[
+        Path, typer.Option(envvar="VALENCE_HOME", help="Folder for data, secrets and logs.")
+    ] = Path(".valence"),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(envvar="PORT", min=0, max=65535, help="Port; 0 takes a free one.")
+    ] = 8000,
+) -> None:
+    """Run all of Valence on this machine until Ctrl-C."""
+    try:
+        # The typed client is installed without what the launcher needs.
+        from valence.local.errors import LocalError  # noqa: PLC0415
+        from valence.local.home import Home  # noqa: PLC0415
+        from valence.local.launcher import Launcher  # noqa: PLC0415
+    except ImportError as error:
+        _fail(f"valence local needs the extra valence[local] ({error.name} is missing).")
+    try:
+        Launcher(Home(home), host=host, port=port, console=Console()).run()
+    except LocalError as error:
+        _fail(str(error))
+
+
+def _fail(sentence: str) -> NoReturn:
+    Console(stderr=True).print(sentence, markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def main() -> None:
+    """The console script's entry."""
+    app(prog_name="valence")
+
+
+if __name__ == "__main__":
+    main()

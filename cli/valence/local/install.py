@@ -1,0 +1,78 @@
+"""Makes the virtual environment of a checkout from its lock; run by `make`, before anything exists.
+
+Plain Python without dependencies: `python3 cli/valence/local/install.py VENV STAMP`.
+"""
+
+from __future__ import annotations  # an older Python must get as far as the sentence below
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+TOOLS = CHECKOUT / ".tools"
+MEMBERS = ("services/common", "services/auth", "services/inference", "services/batch-worker", "ml")
+
+
+def find_uv() -> str:
+    """The uv on PATH, else one that pip puts into `.tools`."""
+    private = TOOLS / "bin" / "uv"
+    found = shutil.which("uv") or (str(private) if private.exists() else None)
+    if found:
+        return found
+    print("Fetching uv…", flush=True)  # noqa: T201 - a script
+    # A target folder is allowed where the system's own packages are managed by its distribution;
+    # where pip itself is missing, a virtual environment may still bring it.
+    pip = [sys.executable, "-m", "pip"]
+    if _quiet([*pip, "--version"]) != 0:
+        if _quiet([sys.executable, "-m", "venv", str(TOOLS / "pip")]) != 0:
+            sys.exit("uv is missing, and neither pip nor venv works here: install uv or pip first.")
+        pip = [str(TOOLS / "pip" / "bin" / "python"), "-m", "pip"]
+    environment = {**os.environ, "PIP_ROOT_USER_ACTION": "ignore"}  # nothing of the system changes
+    _run([*pip, "install", "--quiet", f"--target={TOOLS}", "uv"], environment)
+    return str(private)
+
+
+def install(venv: Path) -> None:
+    """Install exactly what the lock says, then the workspace's own packages, editable."""
+    uv = find_uv()
+    # Byte code is compiled now: some machines forbid writing it later, and every start would pay.
+    environment = {**os.environ, "UV_COMPILE_BYTECODE": "1", "VIRTUAL_ENV": str(venv)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    if "PIP_INDEX_URL" in environment:  # a mirror that is set up for pip serves uv, too
+        environment.setdefault("UV_DEFAULT_INDEX", environment["PIP_INDEX_URL"])
+    if not (venv / "bin" / "python").exists():
+        _run([uv, "venv", "--quiet", "--python", sys.executable, str(venv)], environment)
+    print("Installing from requirements.lock…", flush=True)  # noqa: T201 - a script
+    lock = str(CHECKOUT / "requirements.lock")
+    _run([uv, "pip", "sync", "--quiet", "--require-hashes", lock], environment)
+    editable = [part for member in (*MEMBERS, "cli") for part in ("-e", str(CHECKOUT / member))]
+    _run(
+        [uv, "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", *editable],
+        environment,
+    )
+    sources = [str(CHECKOUT / name) for name in ("services", "ml", "cli")]
+    _run([str(venv / "bin" / "python"), "-m", "compileall", "-q", *sources], environment)
+
+
+def _run(command: list[str], environment: dict[str, str] | None = None) -> None:
+    code = subprocess.run(command, check=False, cwd=CHECKOUT, env=environment).returncode  # noqa: S603
+    if code != 0:
+        sys.exit(f"This step failed with exit code {code}: {' '.join(command[:4])} …")
+
+
+def _quiet(command: list[str]) -> int:
+    return subprocess.run(command, check=False, capture_output=True).returncode  # noqa: S603
+
+
+if __name__ == "__main__":
+    if sys.version_info < (3, 11):  # noqa: UP036 - this is the place that says so
+        sys.exit(
+            f"Python 3.11 or newer is needed, but this is {sys.version.split()[0]}: "
+            "name another with PYTHON=…"
+        )
+    target, stamp = Path(sys.argv[1]).absolute(), Path(sys.argv[2])
+    install(target)
+    stamp.touch()

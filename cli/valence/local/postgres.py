@@ -1,0 +1,262 @@
+"""A private Postgres on a free loopback port: made once in a folder, then started and stopped."""
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import psycopg2
+from psycopg2 import sql
+
+from valence.local.binaries import find_postgres
+from valence.local.errors import LocalError
+from valence.local.ports import free_port
+from valence.local.processes import Child, die_with_parent, find, holds_pid, write_private
+from valence.local.unprivileged import Runner, find_runner
+
+_ROLE = "valence"
+_OLDEST, _BUILTIN_LOCALE = (
+    15,
+    17,
+)  # major versions: what the schema needs; where C.UTF-8 is built in
+# Messages after which another attempt can work: a port that was taken in between, and the last
+# processes of a killed server that still hold its memory.
+_PASSING = "address already in use|shared memory block|is another postmaster"
+
+
+class Postgres:
+    """The server of one folder, with password login only (scram) and one role, `valence`.
+
+    The process that starts it owns it: it ends with that process, and must be started from a
+    thread that lives as long (see `processes.die_with_parent`).
+    """
+
+    def __init__(
+        self, folder: Path, *, settings: Mapping[str, str] | None = None, log: Path | None = None
+    ) -> None:
+        self.folder = folder.absolute()
+        self.port = 0
+        self._settings = dict(settings or {})
+        self._data = self.folder / "data"
+        self._child = Child(
+            "Postgres",
+            record=self.folder / "server.json",
+            log=log or self.folder / "server.log",
+            stop_signals=(signal.SIGINT, signal.SIGQUIT),  # fast shutdown, then immediate
+            death_signal=signal.SIGINT,
+        )
+        self._postgres = Path()
+        self._runner = Runner()
+        self._password = ""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The server's own pid (also when a prefix gave root up: those exec)."""
+        return self._child.pid
+
+    def url(self, database: str = "valence") -> str:
+        """The address for SQLAlchemy; it holds the password."""
+        return f"postgresql+psycopg2://{_ROLE}:{self._password}@127.0.0.1:{self.port}/{database}"
+
+    def start(self, timeout: float = 60.0) -> None:
+        """Start and wait until it takes a login; on any failure nothing is left running."""
+        self.launch()
+        self.wait_ready(timeout)
+
+    def launch(self) -> None:
+        """Make the cluster if need be and start the server, without waiting for it."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._child.clear_leftover()
+        self._postgres, initdb = find_postgres()
+        self._runner, version = find_runner([str(self._postgres), "--version"])
+        major = int(re.findall(r"\d+", version)[0])
+        if major < _OLDEST:
+            raise LocalError(f"{self._postgres} is Postgres {major}; {_OLDEST} or newer is needed.")
+        self._password = self._read_password()
+        if not self._data.exists():
+            self._make_cluster(initdb, major)
+        made_by = (self._data / "PG_VERSION").read_text().strip()
+        if made_by != str(major):
+            raise LocalError(
+                f"The data in {self._data} was made by Postgres {made_by}, but {self._postgres} "
+                f"is {major}: install that version, or choose another VALENCE_HOME."
+            )
+        self._adopt_files()
+        self._remove_stale_pid_file()
+        self._spawn()
+
+    def wait_ready(self, timeout: float = 60.0) -> None:
+        """Wait until a login works and the `valence` database exists."""
+        try:
+            self._child.wait_ready(
+                self._accepts_login, respawn=self._spawn, passing=_PASSING, timeout=timeout
+            )
+            if not self._exists("valence"):
+                self.create_database("valence")
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self, timeout: float = 8.0) -> None:
+        """Stop with a fast shutdown, then an immediate one, then by force."""
+        self._child.stop(timeout)
+
+    def ask_to_stop(self) -> None:
+        """Begin to stop, without waiting."""
+        self._child.ask_to_stop()
+
+    def ended(self) -> LocalError | None:
+        """Why it is gone when it ended by itself, None while it runs."""
+        code = self._child.poll()
+        return None if code is None else self._child.failure(f"ended with exit code {code}")
+
+    def create_database(self, name: str, template: str | None = None) -> None:
+        """Create a database, as a copy of `template` when one is named."""
+        clause = (
+            sql.SQL(" TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
+        )
+        self._execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)) + clause)
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database together with its connections; harmless when it is not there."""
+        self._execute(
+            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+        )
+
+    def _spawn(self) -> None:
+        self.port = free_port()
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": "",  # no socket: paths under a home can be too long for one
+            "logging_collector": "off",
+            "lc_messages": "C",  # _PASSING reads English
+            **self._settings,
+        }
+        self._child.start(
+            [
+                *self._runner.prefix,
+                *(str(self._postgres), "-D", str(self._data)),
+                *(part for item in settings.items() for part in ("-c", "=".join(item))),
+            ],
+            env=_environment(),
+        )
+
+    def _make_cluster(self, initdb: Path, major: int) -> None:
+        # Made aside and renamed: an initdb that was killed half-way leaves no half cluster.
+        for unfinished in self.folder.glob("initdb-*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        aside = Path(tempfile.mkdtemp(prefix="initdb-", dir=self.folder))
+        password_file, data = aside / "password", aside / "data"
+        write_private(password_file, self._password)
+        data.mkdir(mode=0o700)
+        if self._runner.owner is not None:
+            for path in (aside, password_file, data):
+                os.chown(path, *self._runner.owner)
+        locale = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"
+        builtin = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
+        done = subprocess.run(  # noqa: S603 - our own binaries
+            [
+                *self._runner.prefix,
+                *(str(initdb), "-D", str(data), "-U", _ROLE, "-A", "scram-sha-256"),
+                *(f"--pwfile={password_file}", "--encoding=UTF8"),
+                *(builtin if major >= _BUILTIN_LOCALE else (f"--locale={locale}",)),
+                *(("--no-sync",) if self._settings.get("fsync") == "off" else ()),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=_environment(),
+            start_new_session=True,
+            preexec_fn=die_with_parent(signal.SIGKILL),
+            check=False,
+        )
+        if done.returncode != 0:
+            tail = "\n".join(done.stdout.splitlines()[-12:])
+            raise LocalError(f"Postgres could not make its data in {self.folder}:\n{tail}")
+        data.rename(self._data)
+        shutil.rmtree(aside)
+
+    def _adopt_files(self) -> None:
+        # Root's way of starting the server can change between starts, and its owner with it.
+        owner = self._runner.owner or (os.geteuid(), os.getegid())
+        if os.geteuid() != 0 or self._data.stat().st_uid == owner[0]:
+            return
+        for path in (self._data, *self._data.rglob("*")):
+            os.chown(path, *owner, follow_symlinks=False)
+
+    def _remove_stale_pid_file(self) -> None:
+        # Postgres sorts out a dead pid by itself, but takes any living process with a reused pid
+        # for its twin. Its own lock on the shared memory still guards a server that does run.
+        pid_file = self._data / "postmaster.pid"
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            lines = pid_file.read_text().splitlines()
+            pid, started = int(lines[0]), float(lines[2])
+            if holds_pid(pid) and not find(pid, started, tolerance=30.0):
+                pid_file.unlink()
+
+    def _read_password(self) -> str:
+        path = self.folder / "password"
+        if not path.exists():
+            write_private(path, secrets.token_hex(24))
+        return path.read_text().strip()
+
+    def _accepts_login(self) -> bool:
+        try:
+            with self._connection(timeout=2):
+                return True
+        except psycopg2.OperationalError as error:
+            if "password authentication failed" in str(error):
+                raise LocalError(
+                    f"The password in {self.folder / 'password'} is not the one the data in "
+                    f"{self._data} was made with: restore that file, or remove {self.folder}."
+                ) from None
+            return False
+
+    def _exists(self, name: str) -> bool:
+        with self._connection() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+            return cursor.fetchone() is not None
+
+    def _execute(self, statement: sql.Composed) -> None:
+        with self._connection() as connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+
+    @contextlib.contextmanager
+    def _connection(self, timeout: int = 10) -> Iterator[Any]:
+        connection = psycopg2.connect(
+            host="127.0.0.1",
+            port=self.port,
+            user=_ROLE,
+            password=self._password,
+            dbname="postgres",
+            connect_timeout=timeout,
+        )
+        connection.autocommit = True  # CREATE and DROP DATABASE refuse a transaction
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+def _environment() -> dict[str, str]:
+    """Ours without what libpq and the server would take as settings (PGDATA, PGPORT, …)."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "VALENCE_"))}
+    # Without a locale, macOS starts a thread in the server's first process and the server refuses.
+    return kept | {"LC_ALL": "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"}

@@ -1,0 +1,119 @@
+"""The manifest: what a release says about itself, as it stands in `manifest.json`."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+FORMAT = 1
+"""The version of the manifest this package writes, and the newest it reads."""
+
+Slug = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")]
+FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class ModelError(Exception):
+    """A model cannot be read, trusted, packed or run; the message says what to do about it."""
+
+
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class FileEntry(_Record, frozen=True):
+    """Size in bytes and SHA-256 of one file of the release."""
+
+    size: Annotated[int, msgspec.Meta(ge=0)]
+    sha256: Digest
+
+
+class Source(_Record, frozen=True):
+    """One data file that the model was trained on; the licence is as stated, or 'not stated'."""
+
+    file: str
+    rows: int
+    authors: str
+    licence: str
+
+
+class Metric(_Record, frozen=True):
+    """Accuracy on one file, and that of the naive Bayes baseline where it was trained too."""
+
+    file: str
+    rows: int
+    accuracy: Probability
+    log_loss: float
+    baseline_accuracy: Probability | None = None
+
+
+class Training(_Record, frozen=True):
+    """How to make the same weights again."""
+
+    command: str
+    seed: int
+
+
+class Golden(_Record, frozen=True):
+    """A text and its probability of being positive, which the loaded model must reproduce."""
+
+    text: str
+    positive: Probability
+
+
+class LinearSettings(_Record, frozen=True):
+    """How the linear kind goes from a text to a logit; `weights.npz` has the numbers.
+
+    Names are those of scikit-learn's `TfidfVectorizer`, except `normaliser`, a key of
+    `valence_ml.text.NORMALISERS`, and `tf`, which joins `sublinear_tf` and `binary`.
+    """
+
+    normaliser: str
+    token_pattern: str
+    ngram_range: tuple[int, int]
+    tf: Literal["count", "sublinear", "binary"]
+    norm: Literal["l2"] | None
+    bias: float
+
+
+class Manifest(_Record, frozen=True):
+    """A whole manifest. `libraries` are versions at training; a probability is of 'positive'."""
+
+    format: int
+    name: Slug
+    version: Slug
+    kind: Literal["linear", "joblib"]
+    labels: tuple[Literal["negative"], Literal["positive"]]
+    low_confidence_below: Annotated[float, msgspec.Meta(ge=0.5, le=1)]
+    files: dict[FileName, FileEntry]
+    libraries: dict[str, str]
+    sources: list[Source]
+    metrics: list[Metric]
+    golden: Annotated[list[Golden], msgspec.Meta(min_length=1)]
+    training: Training | None = None
+    linear: LinearSettings | None = None
+
+
+class _Versioned(msgspec.Struct):
+    format: int
+
+
+def parse(data: bytes, origin: str) -> Manifest:
+    """Read a manifest; `origin` is the file's path, for the sentence of a ModelError."""
+    try:
+        found = msgspec.json.decode(data, type=_Versioned).format
+        if found > FORMAT:
+            raise ModelError(
+                f"{origin} has format {found} and this valence_ml reads up to {FORMAT}: "
+                "upgrade Valence or use an older release of the model"
+            )
+        return msgspec.json.decode(data, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ModelError(
+            f"{origin} is not a model manifest ({error}): copy the release again"
+        ) from None
+
+
+def serialise(manifest: Manifest) -> bytes:
+    """Write a manifest as indented JSON, so that two releases can be compared as text."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"

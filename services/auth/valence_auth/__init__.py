@@ -1,0 +1,1 @@
+"""Accounts and login: the one service that signs tokens."""

@@ -1,0 +1,7 @@
+"""`python -m valence_auth` serves the auth service; imported by nobody."""
+
+from valence_auth.app import create_app
+from valence_auth.settings import Settings
+from valence_common.entry import run_web
+
+run_web("auth", Settings, create_app)

@@ -1,0 +1,25 @@
+"""The auth service, composed."""
+
+from fastapi import FastAPI
+
+from valence_auth import api
+from valence_auth.passwords import Passwords
+from valence_auth.settings import Settings
+from valence_common import web
+from valence_common.limits import Limiter
+
+PREFIXES = tuple(f"{web.API}/{name}" for name in ("auth", "users", "api-keys", "admin"))
+"""The paths that the ingress, and the local launcher, send to this service."""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application for these settings; raises `KeyringError` for keys not to be used."""
+    app = web.create_app(
+        title="Valence auth",
+        description="Accounts and login.",
+        settings=settings,
+        routers=[api.router],
+    )
+    app.state.passwords = Passwords(settings.password_hashers)
+    app.state.limiter = Limiter(app.state.cache)
+    return app

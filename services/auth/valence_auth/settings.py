@@ -1,0 +1,30 @@
+"""The settings of the auth service."""
+
+from pydantic import Field, PositiveInt
+
+from valence_common.security import MAX_LIFETIME_SECONDS
+from valence_common.settings import WebSettings
+
+
+class Settings(WebSettings):
+    """What auth needs beyond any web service."""
+
+    auth_body_bytes: PositiveInt = Field(
+        default=64 * 1024, description="Largest request body, in bytes."
+    )
+    access_token_seconds: int = Field(
+        default=1800, ge=60, le=MAX_LIFETIME_SECONDS, description="Lifetime of an access token."
+    )
+    refresh_token_days: int = Field(
+        default=30, ge=1, le=365, description="Lifetime of a login session."
+    )
+    login_attempts: PositiveInt = Field(
+        default=5,
+        description="Logins that one address may try for one account in a window.",
+    )
+    login_window_seconds: PositiveInt = Field(
+        default=60, description="Length of the login throttle's window."
+    )
+    password_hashers: int = Field(
+        default=0, ge=0, description="Password hashes computed at once; 0 is one a core."
+    )

@@ -1,0 +1,1 @@
+"""The batch worker: claims chunks, scores them, stores results, sweeps what others dropped."""

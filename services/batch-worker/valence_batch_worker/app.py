@@ -1,0 +1,74 @@
+"""The worker's Celery application, composed: what the parent runs, what each child holds, the task.
+
+The parent loads the model before it forks, so that children share its memory; engines are made
+after the fork, for connections must not be shared.
+"""
+
+import logging
+from typing import Any
+
+import structlog
+from celery import Celery, bootsteps, signals
+from prometheus_client import multiprocess
+
+from valence_batch_worker.parent import Parent
+from valence_batch_worker.settings import Settings
+from valence_batch_worker.work import TURN_SECONDS, Worker
+from valence_common.db import Database
+from valence_common.queue import SCORE_TASK, Doorbell, make_celery
+from valence_ml import Scorer, model_name
+
+
+def create_app(settings: Settings, scorer: Scorer) -> Celery:
+    """The Celery application for these settings; its processes begin when Celery starts them."""
+    app = make_celery(settings.redis_url)
+    app.conf.update(
+        # A child that hangs is ended once its lease has long run out, and replaced.
+        task_time_limit=TURN_SECONDS + 2 * settings.lease_seconds,
+        worker_concurrency=settings.concurrency or None,
+        worker_enable_soft_shutdown_on_idle=False,
+        worker_soft_shutdown_timeout=settings.soft_shutdown_seconds,
+    )
+    doorbell = Doorbell(settings.redis_url, timeout=settings.redis_timeout_seconds)
+    process: dict[str, Worker] = {}
+
+    @app.task(name=SCORE_TASK)  # type: ignore[untyped-decorator] # Celery has no types
+    def score() -> None:
+        """Work on chunks for a turn; ring again if there may be more."""
+        if process["worker"].take_turn():
+            doorbell.ring(1)
+
+    def open_child(**_: Any) -> None:
+        database = Database(settings.database_url, pool_size=1, timeout=settings.lease_seconds)
+        process["worker"] = Worker(settings, database, scorer)
+
+    def close_child(pid: int, **_: Any) -> None:
+        process["worker"].database.close()
+        multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+    parent = Parent(settings, doorbell)
+
+    class OpenParent(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
+        """After the fork, and before Celery waits for Redis: probes are answered meanwhile."""
+
+        requires = frozenset({"celery.worker.components:Pool"})
+
+        def start(self, _: Any) -> None:
+            """Called by Celery, once."""
+            parent.start()
+            structlog.get_logger().info("working", model=model_name(scorer))
+
+    def close_parent(**_: Any) -> None:
+        parent.stop()
+
+    def keep_logging(**_: Any) -> None:
+        """Celery leaves logging as it is, with our level, when somebody listens to this."""
+        for chatty in ("celery.app.trace", "celery.worker.strategy"):  # two lines a message
+            logging.getLogger(chatty).setLevel("WARNING")
+
+    app.steps["worker"].add(OpenParent)
+    signals.setup_logging.connect(keep_logging, weak=False)
+    signals.worker_process_init.connect(open_child, weak=False)
+    signals.worker_process_shutdown.connect(close_child, weak=False)
+    signals.worker_shutting_down.connect(close_parent, weak=False)
+    return app

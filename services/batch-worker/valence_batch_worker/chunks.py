@@ -1,0 +1,202 @@
+"""Chunks of batches: claimed under a lease, completed once, whatever dies in between.
+
+The claim counts the attempt before the work begins; (id, attempt) is the fencing token without
+which nothing is stored. All times are the database's. Lock order: the batch, then its chunk; a
+claim takes its chunk alone and touches the batch only while it is still pending.
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from valence_common.db import new_id
+from valence_ml import Score
+
+# Queues are searched along an index that has their order, up to the LIMIT. Statistics of a table
+# that fills in a minute make the planner sort all of it for every claim, so it may not sort; and
+# the batch is asked for a value, since of EXISTS Postgres makes a join, in any order.
+_NO_SORT = text("SET LOCAL enable_sort = off")
+
+# What stands in front of the queue and cannot be claimed is looked at by every claim (1.4 µs a
+# chunk): the sweeper settles exhausted chunks; whoever ends a batch before its last chunk, as a
+# cancellation would, must delete its pending ones in the same transaction.
+OPEN = "(SELECT status FROM batches WHERE id = chunk.batch_id) IN ('pending', 'processing')"
+
+CLAIMABLE = f"""
+    FROM batch_chunks AS chunk
+    WHERE chunk.state = 'pending' AND chunk.available_at <= now() AND chunk.attempt < :max_attempts
+        AND {OPEN}
+    ORDER BY chunk.available_at, chunk.id
+"""
+
+_CLAIM = text(f"""
+UPDATE batch_chunks AS mine
+SET state = 'running', attempt = mine.attempt + 1, lease_until = now() + :lease * interval '1 s'
+FROM batches AS batch
+WHERE batch.id = mine.batch_id AND mine.id = (
+    SELECT chunk.id {CLAIMABLE} LIMIT 1 FOR UPDATE OF chunk SKIP LOCKED
+)
+RETURNING mine.id, mine.attempt, mine.batch_id, mine.start, mine.texts, batch.user_id, batch.status
+""")  # noqa: S608 - a constant of this file
+
+_BEGIN = text("""
+UPDATE batches SET status = 'processing', started_at = now() WHERE id = :id AND status = 'pending'
+""")
+
+# NO KEY: rows that only refer to the batch may be written meanwhile.
+_LOCK_BATCH = text("""
+SELECT total, user_id FROM batches
+WHERE id = :id AND status IN ('pending', 'processing') FOR NO KEY UPDATE
+""")
+
+_DONE = text("""
+UPDATE batch_chunks SET state = 'done', lease_until = NULL, failed = :failed, model = :model
+WHERE id = :id AND attempt = :attempt AND state <> 'done'
+""")
+
+_RESULTS = text("""
+INSERT INTO batch_results (batch_id, position, sentiment, confidence, low_confidence, error)
+SELECT :batch_id, position, sentiment, confidence, low_confidence, error
+FROM json_to_recordset(:rows) AS row (
+    position integer, sentiment text, confidence double precision, low_confidence boolean,
+    error text)
+ON CONFLICT DO NOTHING
+""")
+
+_HISTORY = text("""
+INSERT INTO predictions (id, user_id, text, sentiment, confidence, low_confidence, model)
+SELECT id, :user_id, text, sentiment, confidence, low_confidence, :model
+FROM json_to_recordset(:rows) AS row (
+    id uuid, text text, sentiment text, confidence double precision, low_confidence boolean)
+""")
+
+_LEFT = text("""
+SELECT count(*) FILTER (WHERE state <> 'done') AS left_over, sum(failed) AS failed
+FROM batch_chunks WHERE batch_id = :id
+""")
+
+_END = text("UPDATE batches SET status = :status, finished_at = now() WHERE id = :id")
+
+_AUDIT = text("""
+INSERT INTO audit_events (id, actor_id, action, subject_id, details)
+VALUES (:id, :actor_id, :action, :subject_id, CAST(:details AS jsonb))
+""")
+
+_RELEASE = text("""
+UPDATE batch_chunks
+SET state = 'pending', lease_until = NULL, available_at = now() + attempt * interval '1 s'
+WHERE id = :id AND attempt = :attempt AND state = 'running'
+""")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One attempt at one chunk; `texts` begin at position `start` of the batch."""
+
+    id: uuid.UUID
+    attempt: int
+    batch_id: uuid.UUID
+    user_id: uuid.UUID
+    start: int
+    texts: list[str]
+
+
+class Lost(Exception):
+    """The chunk is no longer ours, or its batch has ended: what was computed must not be stored."""
+
+
+def follow_index(session: Session) -> None:
+    """For the rest of the transaction, let queues be searched along their indexes only."""
+    session.execute(_NO_SORT)
+
+
+def claim(session: Session, *, lease_seconds: float, max_attempts: int) -> Claim | None:
+    """Take the next chunk under a lease, counting the attempt; None when there is no work."""
+    follow_index(session)
+    row = session.execute(
+        _CLAIM, {"lease": lease_seconds, "max_attempts": max_attempts}
+    ).one_or_none()
+    if row is None:
+        return None
+    if row.status == "pending":
+        session.execute(_BEGIN, {"id": row.batch_id})
+    return Claim(row.id, row.attempt, row.batch_id, row.user_id, row.start, row.texts)
+
+
+def complete(session: Session, mine: Claim, scores: Sequence[Score], model: str) -> str | None:
+    """Store the chunk's results, exactly once; returns the batch's final status if it ended.
+
+    Raises `Lost`, and the transaction must roll back, when another attempt has overtaken ours.
+    """
+    total = _fence(session, mine, failed=0, model=model)
+    shared = [
+        (score.label, score.confidence, score.low_confidence, text)
+        for score, text in zip(scores, mine.texts, strict=True)
+    ]
+    results = [
+        {"position": mine.start + i, "sentiment": s, "confidence": c, "low_confidence": low}
+        for i, (s, c, low, _) in enumerate(shared)
+    ]
+    session.execute(_RESULTS, {"batch_id": mine.batch_id, "rows": to_json(results)})
+    history = [
+        {"id": new_id(), "text": t, "sentiment": s, "confidence": c, "low_confidence": low}
+        for s, c, low, t in shared
+    ]
+    parameters = {"user_id": mine.user_id, "model": model, "rows": to_json(history)}
+    session.execute(_HISTORY, parameters)
+    return _end_if_done(session, mine, total)
+
+
+def give_up(session: Session, mine: Claim, error: str) -> str | None:
+    """Record every text of the chunk as failed; returns the batch's final status if it ended."""
+    total = _fence(session, mine, failed=len(mine.texts), model=None)
+    rows = [{"position": mine.start + i, "error": error} for i in range(len(mine.texts))]
+    session.execute(_RESULTS, {"batch_id": mine.batch_id, "rows": to_json(rows)})
+    return _end_if_done(session, mine, total)
+
+
+def release(session: Session, mine: Claim) -> None:
+    """Give a chunk back after an error; the attempt stays counted, the next one waits a little."""
+    session.execute(_RELEASE, {"id": mine.id, "attempt": mine.attempt})
+
+
+def _fence(session: Session, mine: Claim, *, failed: int, model: str | None) -> int:
+    batch = session.execute(_LOCK_BATCH, {"id": mine.batch_id}).one_or_none()
+    if batch is None:
+        raise Lost
+    done = session.connection().execute(
+        _DONE, {"id": mine.id, "attempt": mine.attempt, "failed": failed, "model": model}
+    )
+    if done.rowcount != 1:
+        raise Lost
+    total: int = batch.total
+    return total
+
+
+def _end_if_done(session: Session, mine: Claim, total: int) -> str | None:
+    row = session.execute(_LEFT, {"id": mine.batch_id}).one()
+    if row.left_over:
+        return None
+    status = "completed" if not row.failed else "completed_with_errors"
+    if row.failed == total:
+        status = "failed"
+    session.execute(_END, {"id": mine.batch_id, "status": status})
+    audit = {
+        "id": new_id(),
+        "actor_id": mine.user_id,
+        "action": f"batch.{status}",
+        "subject_id": mine.batch_id,
+        "details": to_json({"total": total, "failed": row.failed}),
+    }
+    session.execute(_AUDIT, audit)
+    return status
+
+
+def to_json(value: Any) -> str:
+    """JSON as a parameter of a statement."""
+    return msgspec.json.encode(value).decode()

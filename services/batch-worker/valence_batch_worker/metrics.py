@@ -1,0 +1,49 @@
+"""What the worker counts: in its children (written to a shared folder) and by its sweeper."""
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+CHUNKS = Counter(
+    "valence_batch_chunks", "Attempts at chunks, by how they ended.", ["outcome"], registry=None
+)
+TEXTS = Counter("valence_batch_texts", "Texts scored and stored.", registry=None)
+CHUNK_SECONDS = Histogram(
+    "valence_batch_chunk_duration_seconds",
+    "Time from a claim to its commit.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    registry=None,
+)
+BATCHES = Counter(
+    "valence_batches_ended", "Batches that ended, by final status.", ["status"], registry=None
+)
+LEASES_EXPIRED = Counter(
+    "valence_batch_leases_expired", "Chunks taken back from silent workers.", registry=None
+)
+WAITING = Gauge(
+    "valence_batch_chunks_waiting",
+    "Chunks that could be claimed, counted up to a bound.",
+    multiprocess_mode="mostrecent",
+    registry=None,
+)
+DEPENDENCY_UP = Gauge(
+    "valence_dependency_up",
+    "Whether a dependency answered when last asked.",
+    ["dependency"],
+    multiprocess_mode="mostrecent",
+    registry=None,
+)
+
+
+def render() -> bytes:
+    """All processes' figures, and the parent's own as a process."""
+    shared, own = CollectorRegistry(), CollectorRegistry()
+    MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
+    ProcessCollector(registry=own)
+    return generate_latest(shared) + generate_latest(own)

@@ -1,0 +1,56 @@
+"""What the worker's parent process runs beside Celery: the sweeper and the internal port."""
+
+import asyncio
+import threading
+
+from valence_batch_worker import metrics
+from valence_batch_worker.settings import Settings
+from valence_batch_worker.sweeper import Sweeper
+from valence_common import server
+from valence_common.cache import Cache
+from valence_common.db import Database
+from valence_common.health import Health, internal_app
+from valence_common.queue import Doorbell
+
+SWEEP_TIMEOUT_SECONDS = 10
+
+
+class Parent:
+    """Two threads that live as long as the worker; raises `ServeError` for a port in use."""
+
+    def __init__(self, settings: Settings, doorbell: Doorbell):
+        self._settings = settings
+        self._socket = server.bind(settings.internal_host, settings.internal_port)
+        # Not pooled: children are forked from this process at any time.
+        database = Database(
+            settings.database_url, pool_size=1, timeout=SWEEP_TIMEOUT_SECONDS, pooled=False
+        )
+        self._sweeper = Sweeper(settings, database, doorbell)
+        self._internal = threading.Thread(target=self._serve, name="internal", daemon=True)
+
+    def start(self) -> None:
+        """Start sweeping and answering probes."""
+        self._internal.start()
+        self._sweeper.start()
+
+    def stop(self) -> None:
+        """Stop sweeping; probes are answered to the end."""
+        self._sweeper.stop()
+
+    def _serve(self) -> None:
+        asyncio.run(self._answer_probes())
+
+    async def _answer_probes(self) -> None:
+        settings = self._settings
+        cache = Cache(settings.redis_url, timeout=settings.redis_timeout_seconds)
+        database = Database(
+            settings.database_url,
+            pool_size=1,
+            timeout=settings.database_timeout_seconds,
+            pooled=False,
+        )
+        health = Health({"postgres": database.ping, "redis": cache.ping})
+        app = internal_app(health, render=metrics.render, dependency_up=metrics.DEPENDENCY_UP)
+        readying = asyncio.create_task(health.become_ready())
+        await server.serve_internal(app, self._socket)
+        await readying

@@ -1,0 +1,73 @@
+"""One worker process at work: claim, score, complete, until nothing is left or its turn is over."""
+
+import time
+from dataclasses import dataclass
+
+import structlog
+
+from valence_batch_worker import chunks, metrics
+from valence_batch_worker.settings import Settings
+from valence_common.db import Database
+from valence_common.log import describe
+from valence_common.problems import Unavailable
+from valence_ml import Scorer, model_name
+
+TURN_SECONDS = 2.0
+"""A task ends after this time, so that a shutdown never waits for a long queue."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What one process needs to work on chunks."""
+
+    settings: Settings
+    database: Database
+    scorer: Scorer
+
+    def take_turn(self) -> bool:
+        """Work on chunks for one turn; True when there may be more to do."""
+        ends = time.monotonic() + TURN_SECONDS
+        try:
+            while time.monotonic() < ends:
+                if not self.work_once():
+                    return False
+        except Unavailable as error:
+            # The chunk's lease runs out and the sweeper rings: nothing is lost but time.
+            structlog.get_logger().warning("unavailable", dependency=error.dependency)
+            return False
+        return True
+
+    def work_once(self) -> bool:
+        """Work on one chunk; False when there is none."""
+        started = time.perf_counter()
+        with self.database.transaction() as session:
+            mine = chunks.claim(
+                session,
+                lease_seconds=self.settings.lease_seconds,
+                max_attempts=self.settings.max_attempts,
+            )
+        if mine is None:
+            return False
+        outcome = self._attempt(mine)
+        metrics.CHUNKS.labels(outcome).inc()
+        metrics.CHUNK_SECONDS.observe(time.perf_counter() - started)
+        return True
+
+    def _attempt(self, mine: chunks.Claim) -> str:
+        try:
+            scores = self.scorer.score(mine.texts)
+        except Exception as error:  # noqa: BLE001 - a model may raise anything; the text is suspect
+            structlog.get_logger().error("scoring_failed", chunk=str(mine.id), **describe(error))
+            with self.database.transaction() as session:
+                chunks.release(session, mine)
+            return "error"
+        try:
+            with self.database.transaction() as session:
+                ended = chunks.complete(session, mine, scores, model_name(self.scorer))
+        except chunks.Lost:
+            return "lost"
+        metrics.TEXTS.inc(len(scores))
+        if ended is not None:
+            metrics.BATCHES.labels(ended).inc()
+            structlog.get_logger().info("batch_ended", batch=str(mine.batch_id), status=ended)
+        return "done"

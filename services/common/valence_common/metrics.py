@@ -1,0 +1,66 @@
+"""Prometheus metrics: requests by route template, dependencies, the process; one registry an app.
+
+Labels are closed sets (route templates, status classes, names from the code), never what a client
+sent, so that the number of series is bounded. ARCHITECTURE.md lists every series.
+"""
+
+from http import HTTPStatus
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+UNMATCHED = "unmatched"
+METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+
+
+class HttpMetrics:
+    """Rate, errors and duration of HTTP requests, and what the service depends on."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self.requests = Counter(
+            "valence_http_requests",
+            "Requests answered, by route template.",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
+        self.duration = Histogram(
+            "valence_http_request_duration_seconds",
+            "Time from a request's headers to the end of its answer.",
+            ["method", "route"],
+            buckets=LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "valence_http_requests_in_flight", "Requests being answered.", registry=self.registry
+        )
+        self.dependency_up = Gauge(
+            "valence_dependency_up",
+            "Whether a dependency answered when last asked.",
+            ["dependency"],
+            registry=self.registry,
+        )
+
+    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one answered request; time it if its path and method are some route's."""
+        served = (
+            method in METHODS and route != UNMATCHED and status != HTTPStatus.METHOD_NOT_ALLOWED
+        )
+        method = method if served else "OTHER"
+        self.requests.labels(method, route, str(status)).inc()
+        if served:
+            self.duration.labels(method, route).observe(seconds)
+
+    def render(self) -> bytes:
+        """All series in Prometheus's text format."""
+        return generate_latest(self.registry)

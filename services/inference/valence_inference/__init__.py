@@ -1,0 +1,1 @@
+"""Sentiment now: scores one text, accepts batches, shows history and results."""

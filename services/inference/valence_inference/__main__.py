@@ -1,0 +1,8 @@
+"""`python -m valence_inference` serves the inference service; imported by nobody."""
+
+from valence_common.entry import run_web
+from valence_inference.app import create_app
+from valence_inference.settings import Settings
+from valence_ml import ModelError
+
+run_web("inference", Settings, create_app, fatal=(ModelError,))

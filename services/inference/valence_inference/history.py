@@ -1,0 +1,156 @@
+"""History: what a user had scored, recorded before they see the answer, read newest first."""
+
+import base64
+import binascii
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, delete, func, insert, select, tuple_
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from valence_common.db import Database
+from valence_common.models import Prediction
+from valence_common.problems import FieldError, InvalidCredential, Unavailable, Unprocessable
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CURSOR_BYTES = 8 + 16
+
+ERASED_AT_ONCE = 5_000
+
+
+class Cursor(NamedTuple):
+    """Where a page ended: the last item's time and id."""
+
+    created_at: datetime
+    id: uuid.UUID
+
+    def encode(self) -> str:
+        """The cursor as the opaque string that clients send back."""
+        microseconds = (self.created_at - _EPOCH) // timedelta(microseconds=1)
+        raw = microseconds.to_bytes(8, "big") + self.id.bytes
+        return base64.urlsafe_b64encode(raw).decode()
+
+    @classmethod
+    def decode(cls, cursor: str) -> "Cursor":
+        """Read what `encode` wrote; raises `Unprocessable` for anything else."""
+        try:
+            raw = base64.b64decode(cursor, altchars=b"-_", validate=True)
+            if len(raw) != _CURSOR_BYTES:
+                raise ValueError
+            time = _EPOCH + timedelta(microseconds=int.from_bytes(raw[:8], "big"))
+            return cls(time, uuid.UUID(bytes=raw[8:]))
+        except (binascii.Error, ValueError, OverflowError):
+            error = FieldError("query.cursor", "cursor", "Not a cursor that a page gave")
+            raise Unprocessable([error]) from None
+
+
+class Filter(NamedTuple):
+    """Which of a user's predictions; times are aware, `since` is included and `until` is not."""
+
+    sentiment: str | None = None
+    model: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    q: str | None = None
+
+    def conditions(self, user_id: uuid.UUID) -> list[ColumnElement[bool]]:
+        """The filter as SQL."""
+        conditions = [Prediction.user_id == user_id]
+        if self.sentiment is not None:
+            conditions.append(Prediction.sentiment == self.sentiment)
+        if self.model is not None:
+            conditions.append(Prediction.model == self.model)
+        if self.since is not None:
+            conditions.append(Prediction.created_at >= self.since)
+        if self.until is not None:
+            conditions.append(Prediction.created_at < self.until)
+        if self.q is not None:
+            conditions.append(Prediction.text.icontains(self.q, autoescape=True))
+        return conditions
+
+
+class History:
+    """Records predictions and pages through them."""
+
+    def __init__(self, database: Database, *, required: bool):
+        self._database = database
+        self._required = required
+
+    async def record(self, prediction: Prediction) -> bool:
+        """Commit one prediction; False if that failed and is not required, else `Unavailable`."""
+        try:
+            await self._database.run(_insert, prediction)
+        except Unavailable:
+            if self._required:
+                raise
+            return False
+        return True
+
+    async def page(
+        self, user_id: uuid.UUID, only: Filter, *, limit: int, cursor: str | None
+    ) -> tuple[Sequence[Prediction], str | None]:
+        """Up to `limit` predictions before `cursor`, newest first, and the next page's cursor."""
+        after = None if cursor is None else Cursor.decode(cursor)
+        rows = await self._database.run(_page, user_id, only, limit + 1, after)
+        if len(rows) <= limit:
+            return rows, None
+        last = rows[limit - 1]
+        return rows[:limit], Cursor(last.created_at, last.id).encode()
+
+    async def erase(self, user_id: uuid.UUID, only: Filter) -> None:
+        """Delete what the filter leaves as of now, a bounded number of rows a transaction."""
+        now = await self._database.run(_now)
+        only = only._replace(until=now if only.until is None else min(only.until, now))
+        after: Cursor | None = Cursor(_EPOCH, uuid.UUID(int=0))
+        while after is not None:
+            after = await self._database.run(_erase, user_id, only, after)
+
+
+def _now(session: Session) -> datetime:
+    """The database's clock, by which predictions are dated."""
+    return session.execute(select(func.now())).scalar_one()
+
+
+def _insert(session: Session, prediction: Prediction) -> None:
+    values = {
+        "id": prediction.id,
+        "user_id": prediction.user_id,
+        "text": prediction.text,
+        "sentiment": prediction.sentiment,
+        "confidence": prediction.confidence,
+        "low_confidence": prediction.low_confidence,
+        "model": prediction.model,
+    }
+    try:
+        session.execute(insert(Prediction).values(values))
+    except IntegrityError as error:
+        # The one reference of the row: the user is gone, and the token with them.
+        raise InvalidCredential from error
+
+
+def _page(
+    session: Session, user_id: uuid.UUID, only: Filter, limit: int, after: Cursor | None
+) -> Sequence[Prediction]:
+    query = select(Prediction).where(*only.conditions(user_id))
+    if after is not None:
+        query = query.where(tuple_(Prediction.created_at, Prediction.id) < after)
+    newest = query.order_by(Prediction.created_at.desc(), Prediction.id.desc()).limit(limit)
+    return session.scalars(newest).all()
+
+
+def _erase(session: Session, user_id: uuid.UUID, only: Filter, after: Cursor) -> Cursor | None:
+    """Delete the next rows in the order of the index; where they ended, or None after the last."""
+    key = tuple_(Prediction.created_at, Prediction.id)
+    some = (
+        select(Prediction.created_at, Prediction.id)
+        .where(*only.conditions(user_id), key > after)
+        .order_by(Prediction.created_at, Prediction.id)
+        .limit(ERASED_AT_ONCE)
+    )
+    gone = session.execute(
+        delete(Prediction).where(key.in_(some)).returning(Prediction.created_at, Prediction.id)
+    ).all()
+    return Cursor(*max(gone)) if len(gone) == ERASED_AT_ONCE else None

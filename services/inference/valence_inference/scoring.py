@@ -1,0 +1,58 @@
+"""Scoring: which texts are taken, and what one text's answer says."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from valence_common.problems import FieldError, Unprocessable
+from valence_inference import schemas
+from valence_ml import ModelError, Score, Scorer, model_name
+
+
+def check_text(text: str, *, longest: int, field: str = "body.text") -> None:
+    """Refuse a text that is blank or over `longest` characters, naming its field."""
+    if len(text) > longest:
+        raise Unprocessable([FieldError(field, "string_too_long", f"At most {longest} characters")])
+    if not text or text.isspace():
+        raise Unprocessable([FieldError(field, "blank", "The text is blank")])
+
+
+def check_texts(texts: Sequence[str], *, longest: int, most: int) -> None:
+    """Refuse a batch that is too long or holds a text that may not be scored; names the first."""
+    if len(texts) > most:
+        raise Unprocessable([FieldError("body.texts", "too_long", f"At most {most} texts")])
+    for index, text in enumerate(texts):
+        check_text(text, longest=longest, field=f"body.texts.{index}")
+
+
+async def score(scorer: Scorer, text: str) -> tuple[Score, float]:
+    """Score one text; returns the score and the seconds it took."""
+    started = time.perf_counter()
+    try:
+        if scorer.manifest.kind == "linear":
+            (scored,) = scorer.score([text])
+        else:
+            # Anybody's pipeline, and maybe a slow one: the event loop must go on.
+            (scored,) = await asyncio.to_thread(scorer.score, [text])
+    except ModelError:
+        structlog.get_logger().error("scoring_failed", model=model_name(scorer))
+        unscorable = FieldError("body.text", "unscorable", "The model cannot score this text")
+        raise Unprocessable([unscorable]) from None
+    return scored, time.perf_counter() - started
+
+
+def explain(scorer: Scorer, text: str) -> schemas.Explanation | None:
+    """What each term contributed, or None where the model cannot tell."""
+    explanation = scorer.explain(text)
+    if explanation is None:
+        return None
+    return schemas.Explanation(
+        bias=explanation.bias,
+        logit=explanation.logit,
+        terms=[
+            schemas.Term(term=part.term, count=part.count, contribution=part.value)
+            for part in explanation.contributions
+        ],
+    )

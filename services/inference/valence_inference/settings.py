@@ -1,0 +1,38 @@
+"""The settings of the inference service."""
+
+from pathlib import Path
+
+from pydantic import Field, PositiveInt
+
+from valence_common.settings import WebSettings
+from valence_ml import DEFAULT_MODEL
+
+
+class Settings(WebSettings):
+    """What inference needs beyond any web service."""
+
+    model_dir: Path = Field(
+        default=DEFAULT_MODEL, description="Folder of the model release to serve."
+    )
+    analyze_body_bytes: PositiveInt = Field(
+        default=256 * 1024, description="Largest body of an analyze request, in bytes."
+    )
+    batch_body_bytes: PositiveInt = Field(
+        default=32 * 1024 * 1024, description="Largest body of a batch, in bytes."
+    )
+    max_text_characters: PositiveInt = Field(
+        default=10_000, description="Longest text that is scored."
+    )
+    max_batch_texts: PositiveInt = Field(default=100_000, description="Most texts in one batch.")
+    chunk_texts: PositiveInt = Field(
+        default=500, description="Texts that a worker takes from a batch at a time."
+    )
+    inline_results: PositiveInt = Field(
+        default=1_000, description="Largest batch whose results come with its status."
+    )
+    history_required: bool = Field(
+        default=True,
+        description="Refuse to answer (503) when a prediction cannot be recorded;"
+        " off: answer with `recorded: false`.",
+    )
+    docs_enabled: bool = Field(default=True, description="Serve /docs and /openapi.json.")

@@ -1,0 +1,79 @@
+"""The doorbell: heard when Redis hears, harmless when it does not."""
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+from pydantic import SecretStr
+
+from support.servers import FragileValkey
+from valence_common.queue import QUEUE, SCORE_TASK, Doorbell
+
+SHORT = 1.0
+"""Seconds that a ring may take when nobody hears; its own timeout is a fifth of that."""
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FragileValkey]:
+    with FragileValkey(tmp_path_factory.mktemp("valkey")) as valkey:
+        yield valkey
+
+
+@pytest.fixture
+def doorbell(valkey: FragileValkey) -> Doorbell:
+    valkey.flush()
+    return Doorbell(SecretStr(valkey.url()), timeout=0.2)
+
+
+def queued(valkey: FragileValkey) -> int:
+    with valkey.client() as client:
+        return client.llen(QUEUE)
+
+
+def ring_timed(doorbell: Doorbell) -> tuple[bool, bool]:
+    """Whether the doorbell was heard, and whether that took a short time."""
+    started = time.monotonic()
+    heard = doorbell.ring(8)
+    return heard, time.monotonic() - started < SHORT
+
+
+def test_message_names_the_task_and_nothing_else(doorbell: Doorbell, valkey: FragileValkey) -> None:
+    """A message carries no text, no user and no batch: Postgres knows what there is to do."""
+    assert doorbell.ring(1) is True
+    with valkey.client() as client:
+        message = json.loads(client.lindex(QUEUE, 0))
+    assert SCORE_TASK == message["headers"]["task"]
+    assert ("()", "{}") == (message["headers"]["argsrepr"], message["headers"]["kwargsrepr"])
+
+
+def test_rings_that_wait_already_count_towards_the_bound(
+    doorbell: Doorbell, valkey: FragileValkey
+) -> None:
+    """However often sweepers ring while no worker hears, the queue stays short."""
+    for _ in range(10):
+        assert doorbell.ring(5, at_most_queued=16) is True
+    assert 16 == queued(valkey)
+    assert doorbell.ring(3) is True
+    assert 19 == queued(valkey)
+
+
+def test_doorbell_is_silent_while_redis_is_down_and_rings_after(
+    doorbell: Doorbell, valkey: FragileValkey
+) -> None:
+    """Nobody waits for a server that is gone, and nothing needs a restart when it is back."""
+    assert doorbell.ring(1) is True
+    with valkey.down():
+        assert [(False, True)] * 3 == [ring_timed(doorbell) for _ in range(3)]
+    assert doorbell.ring(2) is True
+    assert 2 == queued(valkey)
+
+
+def test_doorbell_is_silent_while_redis_is_frozen_and_rings_after(
+    doorbell: Doorbell, valkey: FragileValkey
+) -> None:
+    """A server that takes connections and never answers costs a moment."""
+    assert doorbell.ring(1) is True
+    with valkey.frozen():
+        assert [(False, True)] * 3 == [ring_timed(doorbell) for _ in range(3)]
+    assert doorbell.ring(1) is True

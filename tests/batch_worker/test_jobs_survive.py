@@ -1,0 +1,154 @@
+"""One worker, starved and struck while it works: it goes on, every batch whole, exactly once."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from support import odd_model
+from support.jobs import Jobs
+from support.rows import query
+from support.servers import Ground
+from support.stack import Service
+from support.waiting import until
+from valence_common.queue import QUEUE
+
+
+@pytest.fixture(scope="module")
+def jobs(ground: Ground, model: Path) -> Jobs:
+    return Jobs(ground, model)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def started(jobs: Jobs) -> Service:
+    """The one worker of all tests here: quick to take chunks back, and to cut them."""
+    return jobs.start_worker(lease_seconds=0.8, sweep_seconds=0.3, max_attempts=2)
+
+
+@pytest.fixture
+def worker(started: Service) -> Iterator[Service]:
+    """The worker, which no test may end."""
+    yield started
+    assert started.process.poll() is None
+
+
+def test_worker_tells_of_itself_on_its_internal_port(jobs: Jobs, worker: Service) -> None:
+    """Alive, ready, and counting what its children did."""
+    account, task_id, texts = jobs.submit(40)
+    jobs.judge(account, task_id, texts)
+    for path in ("livez", "readyz"):
+        assert 200 == httpx.get(f"{worker.internal_url}/{path}").status_code
+    metrics = httpx.get(f"{worker.internal_url}/metrics").text.splitlines()
+    for line in (
+        'valence_batch_chunks_total{outcome="done"} 4.0',
+        "valence_batch_texts_total 40.0",
+        "valence_batch_chunk_duration_seconds_count 4.0",
+        'valence_batches_ended_total{status="completed"} 1.0',
+        'valence_dependency_up{dependency="postgres"} 1.0',
+        'valence_dependency_up{dependency="redis"} 1.0',
+    ):
+        assert line in metrics
+    assert any(line.startswith("process_resident_memory_bytes") for line in metrics)
+
+
+def test_worker_that_nobody_rings_for_still_finds_work(jobs: Jobs, worker: Service) -> None:
+    """The sweeper rings for chunks that wait, and its rings stay bounded while no worker hears."""
+    for child in psutil.Process(worker.pid).children():
+        child.suspend()
+    account, task_id, texts = jobs.submit(300)
+    jobs.ground.valkey.flush()
+
+    def queued() -> int:
+        with jobs.ground.valkey.client() as client:
+            return client.llen(QUEUE)
+
+    until(lambda: queued() > 0, within=10)
+    time.sleep(1.5)  # three more sweeps
+    assert queued() <= 16
+    for child in psutil.Process(worker.pid).children():
+        child.resume()
+    jobs.judge(account, task_id, texts)
+
+
+def test_case_105_flushall_mid_batch_loses_nothing(jobs: Jobs, worker: Service) -> None:
+    """FLUSHALL five times while a batch runs: no text is lost, progress never falls."""
+    account, task_id, texts = jobs.submit(200)
+    progress = [jobs.wait_midway(task_id, 200)]
+    for _ in range(5):
+        jobs.ground.valkey.flush()
+        progress.append(until(lambda: jobs.done(task_id), within=5))
+        time.sleep(0.1)
+    assert sorted(progress) == progress
+    jobs.judge(account, task_id, texts)
+
+
+def test_case_106_redis_killed_and_emptied_loses_nothing(jobs: Jobs, worker: Service) -> None:
+    """Redis dies without persistence and comes back empty: the same worker finishes."""
+    account, task_id, texts = jobs.submit(300)
+    jobs.wait_midway(task_id, 300)
+    with jobs.ground.valkey.down():
+        second = jobs.submit(20)
+    jobs.judge(account, task_id, texts)
+    jobs.judge(*second)
+
+
+def test_batch_survives_ended_database_sessions(jobs: Jobs, worker: Service) -> None:
+    """Every session is terminated again and again while a batch runs: nothing doubles."""
+    account, task_id, texts = jobs.submit(150)
+    jobs.wait_midway(task_id, 150)
+    for _ in range(4):
+        jobs.ground.postgres.terminate_sessions()
+        time.sleep(0.2)
+    jobs.judge(account, task_id, texts)
+
+
+def test_child_killed_mid_batch_is_replaced_by_its_own_worker(jobs: Jobs, worker: Service) -> None:
+    """kill -9 of the scoring process alone (out of memory, say) needs no other worker."""
+    account, task_id, texts = jobs.submit(200)
+    for _ in range(2):
+        jobs.wait_midway(task_id, 200)
+        for child in psutil.Process(worker.pid).children():
+            child.kill()
+    jobs.judge(account, task_id, texts)
+
+
+def test_text_that_makes_the_model_raise_fails_alone(jobs: Jobs, worker: Service) -> None:
+    """A model's error is the text's, not the batch's; neither text nor traceback is logged."""
+    account, task_id, texts = jobs.submit(20, at_19=odd_model.RAISES)
+    jobs.judge(account, task_id, texts, failed=[19])
+    assert odd_model.RAISES not in worker.output()
+    assert "Traceback (most recent call last)" not in worker.output()
+
+
+def test_text_that_kills_the_process_fails_alone(jobs: Jobs, worker: Service) -> None:
+    """The attempt was counted before the process died, so the text is found."""
+    account, task_id, texts = jobs.submit(1, at_0=odd_model.KILLS)
+    other = jobs.submit(20)
+    jobs.judge(account, task_id, texts, failed=[0], status="failed")
+    jobs.judge(*other)
+
+
+def test_text_that_hangs_the_process_fails_alone(jobs: Jobs, worker: Service) -> None:
+    """A model that never comes back costs its text, not the worker."""
+    account, task_id, texts = jobs.submit(1, at_0=odd_model.HANGS)
+    other = jobs.submit(20)
+    jobs.judge(account, task_id, texts, failed=[0], status="failed")
+    jobs.judge(*other)
+
+
+def test_row_that_postgres_refuses_is_not_logged(jobs: Jobs, worker: Service) -> None:
+    """Postgres quotes the row in its error, and the log does not; the lease does the rest."""
+    private, url = "quite a private text", jobs.ground.postgres.url()
+    check = f"ADD CONSTRAINT private CHECK (text <> '{private}') NOT VALID"
+    query(url, f"ALTER TABLE predictions {check}")
+    account, task_id, texts = jobs.submit(20, at_3=private)
+    until(lambda: "task_failed" in worker.output(), within=30)
+    query(url, "ALTER TABLE predictions DROP CONSTRAINT private")
+    jobs.judge(account, task_id, texts)
+    failed = [json.loads(line) for line in worker.output().splitlines() if "task_failed" in line]
+    assert {"IntegrityError"} == {event["error"] for event in failed}
+    assert [] == [word for word in (private, "Failing row") if word in worker.output()]

@@ -1,0 +1,118 @@
+"""Real workers, ended in the middle of a batch: others finish it, every result exactly once."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from pydantic import SecretStr
+
+from support import odd_model
+from support.jobs import Jobs
+from support.rows import query
+from support.servers import Ground
+from support.waiting import until
+from valence_common.queue import Doorbell
+
+GRACE_SECONDS = 20
+"""What Kubernetes would give at least, and case 42; an unloaded machine needs a tenth of it."""
+
+
+@pytest.fixture
+def jobs(ground: Ground, model: Path) -> Iterator[Jobs]:
+    """No worker before the test, and none after."""
+    yield Jobs(ground, model)
+    for worker in ground.stack.running("batch_worker"):
+        worker.kill()
+    ground.valkey.flush()
+
+
+def test_case_103_batch_of_a_killed_web_process_waits_for_a_worker(jobs: Jobs) -> None:
+    """202 means durable: no worker, inference killed the moment it arrives, the doorbell lost."""
+    account, task_id, texts = jobs.submit(25)
+    jobs.ground.stack.running("inference")[0].kill()
+    jobs.ground.valkey.flush()
+    jobs.ground.stack.start("inference", ready=False, **jobs.web_settings)
+    jobs.start_worker()
+    jobs.ground.stack.running("inference")[0].wait_ready()
+    jobs.judge(account, task_id, texts)
+
+
+def test_workers_killed_mid_batch_are_replaced(jobs: Jobs) -> None:
+    """kill -9 of one worker with its children, and of only the parent of another."""
+    whole, headless = jobs.start_workers(2)
+    children = psutil.Process(headless.pid).children(recursive=True)
+    account, task_id, texts = jobs.submit(400)
+    jobs.wait_midway(task_id, 400)
+    whole.kill()
+    os.kill(headless.pid, signal.SIGKILL)
+    headless.process.wait(10)
+    assert [] == psutil.wait_procs(children, timeout=10)[1]  # no orphan works on
+    assert jobs.done(task_id) < 400
+    jobs.start_worker()
+    jobs.judge(account, task_id, texts)
+
+
+def test_case_042_sigterm_mid_batch_hands_the_rest_over(jobs: Jobs) -> None:
+    """The worker ends its turn and exits in time; the next one finishes; nothing is redone."""
+    worker = jobs.start_worker(soft_shutdown_seconds=4)
+    account, task_id, texts = jobs.submit(400)
+    jobs.wait_midway(task_id, 400)
+    assert 0 == worker.stop(within=GRACE_SECONDS)
+    assert jobs.done(task_id) < 400
+    jobs.start_worker()
+    jobs.judge(account, task_id, texts)
+    attempts = "SELECT max(attempt) FROM batch_chunks WHERE batch_id = :id"
+    assert [(1,)] == query(jobs.ground.postgres.url(), attempts, id=task_id)
+
+
+def test_case_042_sigterm_mid_chunk_gives_up_a_chunk_that_takes_too_long(
+    jobs: Jobs, tmp_path: Path
+) -> None:
+    """A chunk longer than the soft shutdown does not hold the worker; another takes it."""
+    slow = odd_model.write(tmp_path / "slow-1", seconds=60)
+    worker = jobs.start_worker(model_dir=slow, soft_shutdown_seconds=1)
+    account, task_id, texts = jobs.submit(10)
+    until(lambda: jobs.ground.stack.task(account, task_id)["status"] == "processing", within=10)
+    worker.stop(within=GRACE_SECONDS)
+    jobs.start_worker()
+    jobs.judge(account, task_id, texts)
+
+
+def test_case_116_workers_at_once_share_the_work(jobs: Jobs) -> None:
+    """Two workers of two processes, three users' batches, forty extra messages.
+
+    Each chunk is worked on once; progress never falls and says what is stored; the idle workers
+    end at once when they are told to.
+    """
+    workers = jobs.start_workers(2, concurrency=2, lease_seconds=30)
+    others = [jobs.submit(100) for _ in range(2)]
+    account, task_id, texts = jobs.submit(600)
+    assert Doorbell(SecretStr(jobs.ground.valkey.url()), timeout=1).ring(40)
+    seen = []
+    while not seen or seen[-1]["status"] in {"pending", "processing"}:
+        before = jobs.done(task_id)
+        seen.append(jobs.ground.stack.task(account, task_id))
+        assert before <= seen[-1]["done"] <= jobs.done(task_id)
+        assert seen[-1]["progress"] == pytest.approx(seen[-1]["done"] / 600)
+        assert (seen[-1]["status"] == "completed") == (seen[-1]["done"] == 600)
+        time.sleep(0.05)
+    counts = [task["done"] for task in seen]
+    assert sorted(counts) == counts
+    assert len(set(counts)) > 2
+    jobs.judge(account, task_id, texts)
+    for batch in others:
+        jobs.judge(*batch)
+    chunks = "SELECT max(attempt) FROM batch_chunks WHERE batch_id = :id"
+    assert [(1,)] == query(jobs.ground.postgres.url(), chunks, id=task_id)
+
+    for worker in workers:
+        worker.process.terminate()
+    assert [0, 0] == [worker.process.wait(GRACE_SECONDS) for worker in workers]
+    lines = workers[0].output().splitlines()
+    logged = [json.loads(line) for line in lines if line.startswith("{")]
+    assert ("batch-worker", "working") in {(line["service"], line["event"]) for line in logged}

@@ -1,0 +1,168 @@
+"""The network policies, evaluated pod by pod and port by port (case 100)."""
+
+import itertools
+
+from support.chart import EXTERNAL, NOTHING, TRIAL, Object, containers, objects, pods
+
+INTERNET = "internet"
+OUTSIDE = {
+    # Pods of other namespaces that the policies may name, by namespace and labels.
+    "edge": ("ingress-nginx", {"app.kubernetes.io/name": "ingress-nginx"}),
+    "prometheus": ("monitoring", {"app": "prometheus"}),
+    "dns": ("kube-system", {"k8s-app": "kube-dns"}),
+    "stray": ("default", {"app": "stray"}),
+    "neighbour": ("valence", {"app": "neighbour"}),
+}
+ARROWS = {
+    ("edge", "valence-auth", 8000),
+    ("edge", "valence-inference", 8000),
+    ("valence-tests-thread", "valence-auth", 8000),
+    ("valence-tests-thread", "valence-inference", 8000),
+    ("valence-tests-refusals", "valence-auth", 8000),
+    ("valence-tests-refusals", "valence-inference", 8000),
+    ("prometheus", "valence-auth", 9090),
+    ("prometheus", "valence-inference", 9090),
+    ("prometheus", "valence-batch-worker", 9090),
+    ("valence-auth", "valence-postgres", 5432),
+    ("valence-inference", "valence-postgres", 5432),
+    ("valence-batch-worker", "valence-postgres", 5432),
+    ("valence-auth", "valence-valkey", 6379),
+    ("valence-inference", "valence-valkey", 6379),
+    ("valence-batch-worker", "valence-valkey", 6379),
+}
+"""Every connection that may be made to a pod of the release; all others must not."""
+
+
+class Net:
+    """Who is who, and which policies say what."""
+
+    def __init__(self, found: list[Object]):
+        self.policies = [o["spec"] for o in found if o["kind"] == "NetworkPolicy"]
+        self.pods = pods(found)
+        self.labels = {n: ("valence", p["metadata"]["labels"]) for n, p in self.pods.items()}
+        self.labels |= OUTSIDE
+        self.ports = {
+            name: {
+                port["name"]: port["containerPort"]
+                for container in containers(pod)
+                for port in container.get("ports", [])
+            }
+            for name, pod in self.pods.items()
+        }
+
+    def selecting(self, name: str, direction: str) -> list[Object]:
+        """The policies of that direction that select a pod of the release."""
+        if name not in self.pods:
+            return []
+        labels = self.labels[name][1]
+        return [
+            policy
+            for policy in self.policies
+            if direction in policy["policyTypes"] and matches(policy["podSelector"], labels)
+        ]
+
+    def allows(self, source: str, target: str, port: int, protocol: str = "TCP") -> bool:
+        """Whether both ends let a connection through."""
+        return self._out(source, target, port, protocol) and self._in(
+            source, target, port, protocol
+        )
+
+    def _out(self, source: str, target: str, port: int, protocol: str) -> bool:
+        policies = self.selecting(source, "Egress")
+        rules = [rule for policy in policies for rule in policy.get("egress", [])]
+        return not policies or any(
+            self._rule(r, "to", target, target, port, protocol) for r in rules
+        )
+
+    def _in(self, source: str, target: str, port: int, protocol: str) -> bool:
+        policies = self.selecting(target, "Ingress")
+        rules = [rule for policy in policies for rule in policy.get("ingress", [])]
+        return not policies or any(
+            self._rule(r, "from", source, target, port, protocol) for r in rules
+        )
+
+    def _rule(
+        self, rule: Object, side: str, peer: str, target: str, port: int, protocol: str
+    ) -> bool:
+        numbers = {
+            (self.ports.get(target, {}).get(p["port"], p["port"]), p.get("protocol", "TCP"))
+            for p in rule.get("ports", [])
+        }
+        if numbers and (port, protocol) not in numbers:
+            return False
+        return side not in rule or any(self._peer(p, peer) for p in rule[side])
+
+    def _peer(self, selector: Object, name: str) -> bool:
+        if "ipBlock" in selector:
+            return name == selector["ipBlock"]["cidr"]
+        if name not in self.labels:
+            return False
+        namespace, labels = self.labels[name]
+        if "namespaceSelector" in selector:
+            own = {"kubernetes.io/metadata.name": namespace}
+            if not matches(selector["namespaceSelector"], own):
+                return False
+        elif namespace != "valence":
+            return False
+        return matches(selector.get("podSelector", {}), labels)
+
+
+def matches(selector: Object, labels: dict[str, str]) -> bool:
+    """Whether a label selector takes these labels."""
+    for key, value in selector.get("matchLabels", {}).items():
+        if labels.get(key) != value:
+            return False
+    for rule in selector.get("matchExpressions", []):
+        assert rule["operator"] == "NotIn"
+        if labels.get(rule["key"]) in rule["values"]:
+            return False
+    return True
+
+
+def test_only_the_arrows_are_open() -> None:
+    """The whole matrix of pods and ports; from pods of elsewhere, and from next door."""
+    net = Net(objects(TRIAL))
+    ports = {number for own in net.ports.values() for number in own.values()}
+    open_now = {
+        (source, target, port)
+        for source, target in itertools.product(net.labels, net.pods)
+        for port in sorted(ports)
+        if source != target and net.allows(source, target, port)
+    }
+    assert open_now == ARROWS
+
+
+def test_no_pod_reaches_the_internet() -> None:
+    net = Net(objects(TRIAL))
+    for name, port in itertools.product(net.pods, (22, 53, 80, 443, 5432, 6379)):
+        assert not net.allows(name, INTERNET, port), (name, port)
+
+
+def test_services_resolve_names_and_servers_do_not() -> None:
+    net = Net(objects(TRIAL))
+    resolving = {name for name in net.pods if net.allows(name, "dns", 53, "UDP")}
+    assert resolving == set(net.pods) - {"valence-postgres", "valence-valkey"}
+
+
+def test_external_servers_are_reached_where_they_are() -> None:
+    net = Net(objects(EXTERNAL))
+    for name in ("valence-auth", "valence-inference", "valence-batch-worker"):
+        assert net.allows(name, "10.0.0.5/32", 5432)
+        assert net.allows(name, "10.0.0.6/32", 6379)
+        assert not net.allows(name, "10.0.0.5/32", 6379)
+        assert not net.allows(name, INTERNET, 443)
+
+
+def test_policies_and_pods_cover_each_other() -> None:
+    """Every policy selects a pod, and every pod is selected in both directions."""
+    for values in (TRIAL, EXTERNAL):
+        net = Net(objects(values))
+        for policy in net.policies:
+            assert any(matches(policy["podSelector"], net.labels[name][1]) for name in net.pods)
+        for name in net.pods:
+            assert net.selecting(name, "Ingress"), name
+            assert net.selecting(name, "Egress"), name
+
+
+def test_policies_can_be_left_out() -> None:
+    assert not [o for o in objects(NOTHING) if o["kind"] == "NetworkPolicy"]

@@ -1,0 +1,255 @@
+"""Which values render, to what, and with which sentence the others are refused."""
+
+import copy
+import json
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from support.chart import (
+    CHART,
+    EXTERNAL,
+    INSTALLATIONS,
+    NOTHING,
+    TRIAL,
+    Object,
+    helm_template,
+    objects,
+    only,
+    rendered,
+    tool,
+)
+from valence_auth.app import PREFIXES
+
+HELMS = ("helm", "helm3")
+
+
+def changed(values: Object, path: str, value: object) -> Object:
+    """A copy of the values with one of them changed."""
+    result = copy.deepcopy(values)
+    place = result
+    *folders, name = path.split(".")
+    for folder in folders:
+        place = place.setdefault(folder, {})
+    place[name] = value
+    return result
+
+
+@pytest.mark.parametrize("helm", HELMS)
+@pytest.mark.parametrize("name", INSTALLATIONS)
+def test_lint_is_strict(helm: str, name: str, tmp_path) -> None:
+    """Both helms find nothing to complain about."""
+    values = tmp_path / "values.yaml"
+    values.write_text(json.dumps(INSTALLATIONS[name]))
+    command = [tool(helm), "lint", "--strict", "--quiet", str(CHART), "--values", str(values)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout.count("WARNING")) == (0, 0), result.stdout
+
+
+@pytest.mark.parametrize("name", ["external", "nothing"])
+def test_both_helms_render_the_same(name: str) -> None:
+    tool("helm3")
+    assert objects(INSTALLATIONS[name], "helm3") == objects(INSTALLATIONS[name], "helm")
+
+
+def test_render_is_not_random_where_secrets_exist() -> None:
+    """Two renders are one text: nobody is logged out by a GitOps tool (case 101)."""
+    assert helm_template(EXTERNAL).stdout == helm_template(EXTERNAL).stdout
+
+
+def test_trial_secrets_are_hooks_outside_of_every_revision() -> None:
+    """Only a missing Secret is made; upgrades, rollbacks and uninstalling never touch it."""
+    secrets = [o for o in objects(TRIAL) if o["kind"] == "Secret"]
+    assert {s["metadata"]["name"] for s in secrets} == {
+        "valence-keyring",
+        "valence-database",
+        "valence-redis",
+    }
+    for secret in secrets:
+        annotations = secret["metadata"]["annotations"]
+        assert annotations["helm.sh/hook"] == "pre-install,pre-upgrade"
+        assert annotations["helm.sh/resource-policy"] == "keep"
+    without = objects(changed(TRIAL, "trial.generateSecrets", False))
+    assert not [o for o in without if o["kind"] == "Secret"]
+
+
+def test_generated_keyring_is_one_the_services_take(tmp_path) -> None:
+    from valence_common.keyring import Keyring
+
+    path = tmp_path / "keyring.json"
+    path.write_text(only(objects(TRIAL), "Secret", "valence-keyring")["stringData"]["keyring.json"])
+    assert len(Keyring(path).active().secret) == 32
+
+
+def test_external_installation_brings_no_server_and_no_secret() -> None:
+    assert not {"StatefulSet", "Secret", "ConfigMap"} & {
+        o["kind"] for o in objects(EXTERNAL) if o["metadata"]["name"] != "valence-tests"
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({}, "jwt.existingSecret is empty"),
+        ({}, "database.existingSecret is empty"),
+        ({}, "redis.existingSecret is empty"),
+        (changed(EXTERNAL, "networkPolicy.database", []), "networkPolicy.database is empty"),
+        (changed(EXTERNAL, "networkPolicy.redis", []), "networkPolicy.redis is empty"),
+        (changed(EXTERNAL, "ingress.host", ""), "ingress.host is empty"),
+        (changed(EXTERNAL, "ingress.tlsSecret", ""), "ingress.tlsSecret is empty"),
+        (changed(EXTERNAL, "gateway.enabled", True), "gateway.parentRefs is empty"),
+        (changed(EXTERNAL, "inference.autoscaling.minReplicas", 9), "minReplicas is over"),
+        (changed(EXTERNAL, "inference.autoscaling.maxReplicas", 40), "connections to Postgres"),
+        (changed(TRIAL, "database.roles", {"auth": ""}), "database.roles.auth is empty"),
+        (changed(EXTERNAL, "auth.databasePoolSize", 50), "connections to Postgres"),
+    ],
+)
+def test_wrong_combination_is_refused_with_a_sentence(values: Object, sentence: str) -> None:
+    result = helm_template(values)
+    assert result.returncode != 0
+    assert sentence in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("auth.replicsa", 2),
+        ("auth.replicas", 0),
+        ("auth.config.loginAttemts", 3),
+        ("auth.config.loginAttempts", 0),
+        ("inference.config.logLevel", "LOUD"),
+        ("image.registry", "registry.example.com"),
+        ("auth.image.digest", "latest"),
+        ("jwt.existingSecret", "Not A Name"),
+    ],
+)
+def test_schema_is_closed(path: str, value: object) -> None:
+    """A misspelt or impossible value is named, not ignored."""
+    result = helm_template(changed(EXTERNAL, path, value))
+    assert result.returncode != 0
+    assert path.rpartition(".")[2] in result.stderr
+
+
+def test_one_role_may_do_all() -> None:
+    """Without names the migration grants nothing: the same URL stands under every key."""
+    nobody = {"owner": "", "auth": "", "inference": "", "worker": ""}
+    deployment = only(
+        objects(changed(EXTERNAL, "database.roles", nobody)), "Deployment", "valence-auth"
+    )
+    (migrate,) = deployment["spec"]["template"]["spec"]["initContainers"]
+    assert not [v for v in migrate["env"] if v["name"].endswith("_ROLE")]
+
+
+def test_every_value_is_described() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def walk(node: Object, path: str) -> list[str]:
+        silent = [] if node.get("description") or not path else [path]
+        for name, child in node.get("properties", {}).items():
+            silent += walk(child, f"{path}.{name}")
+        return silent
+
+    assert walk(schema, "") == []
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert set(values) | {"global"} == set(schema["properties"])
+
+
+def test_dev_values_only_override() -> None:
+    """The file for development has no key that the chart's values lack."""
+
+    def strange(own: object, default: object, path: str) -> list[str]:
+        if not isinstance(own, dict) or not isinstance(default, dict):
+            return []
+        return [f"{path}.{key}" for key in own if key not in default] + [
+            problem
+            for key in own.keys() & default.keys()
+            for problem in strange(own[key], default[key], f"{path}.{key}")
+        ]
+
+    default = yaml.safe_load((CHART / "values.yaml").read_text())
+    own = yaml.safe_load((CHART / "values-dev.yaml").read_text())
+    assert strange(own, default, "") == []
+    assert objects(own)
+
+
+def test_routes_send_to_auth_what_auth_serves() -> None:
+    """Ingress and HTTPRoute hold the same routes, and auth's are `valence_auth.app.PREFIXES`."""
+    values = {**EXTERNAL, "gateway": {"enabled": True, "parentRefs": [{"name": "edge"}]}}
+    found = objects(values)
+    ingress = {
+        path["path"]: path["backend"]["service"]["name"]
+        for each in found
+        if each["kind"] == "Ingress"
+        for rule in each["spec"]["rules"]
+        for path in rule["http"]["paths"]
+    }
+    gateway = {
+        rule["matches"][0]["path"]["value"]: rule["backendRefs"][0]["name"]
+        for rule in only(found, "HTTPRoute", "valence")["spec"]["rules"]
+    }
+    assert gateway == ingress
+    to_auth = {path for path, service in ingress.items() if service == "valence-auth"}
+    assert to_auth - {"/api/v1/auth/login"} == set(PREFIXES)
+    assert ingress["/"] == "valence-inference"
+
+
+def test_every_ingress_is_https_limited_and_bounded() -> None:
+    ingresses = [o for o in objects(EXTERNAL) if o["kind"] == "Ingress"]
+    prefix = "nginx.ingress.kubernetes.io/"
+    assert len(ingresses) == 5
+    for ingress in ingresses:
+        annotations = ingress["metadata"]["annotations"]
+        assert annotations[f"{prefix}ssl-redirect"] == "true"
+        assert {f"{prefix}limit-rps", f"{prefix}limit-rpm"} & set(annotations)
+        assert f"{prefix}proxy-body-size" in annotations
+        assert f"{prefix}proxy-read-timeout" in annotations
+        assert ingress["spec"]["tls"] == [
+            {"hosts": ["sentiment.example.com"], "secretName": "my-tls"}
+        ]
+    login = only(ingresses, "Ingress", "valence-login")["metadata"]["annotations"]
+    assert login[f"{prefix}limit-rpm"] == "30"
+    assert login[f"{prefix}limit-burst-multiplier"] == "1"
+    stream = only(ingresses, "Ingress", "valence-stream")["metadata"]["annotations"]
+    assert stream[f"{prefix}proxy-buffering"] == "off"
+
+
+def test_labels_name_the_folder() -> None:
+    """A template's folder, its component and the names of its objects are one word."""
+    for text in rendered(TRIAL).split("\n---\n"):
+        source = text.partition("# Source: ")[2].partition("\n")[0]
+        folder = source.split("/")[-2]
+        each = yaml.safe_load(text)
+        if each is None or folder in {"network", "secrets"}:
+            continue
+        assert each["metadata"]["labels"]["app.kubernetes.io/component"] == folder, source
+        if folder != "edge":
+            assert each["metadata"]["name"].startswith(f"valence-{folder}"), source
+
+
+def test_names_follow_the_release() -> None:
+    names = {o["metadata"]["name"] for o in yaml.safe_load_all(_named("blue")) if o}
+    assert {"blue-valence-auth", "blue-valence-inference", "blue-valence-batch-worker"} <= names
+
+
+def _named(release: str) -> str:
+    result = helm_template(NOTHING, release=release)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on PATH")
+@pytest.mark.parametrize("folder", ["base", "overlays/kind"])
+def test_install_without_helm_builds(folder: str, tmp_path) -> None:
+    """`kubectl kustomize` takes the rendered base and its overlays."""
+    root = CHART.parents[1]
+    shutil.copytree(root / "k8s", tmp_path / "k8s")
+    secrets = tmp_path / "k8s" / "install" / "overlays" / "kind" / "secrets"
+    subprocess.run([str(root / "k8s/install/secrets.sh"), str(secrets)], check=True)
+    command = ["kubectl", "kustomize", str(tmp_path / "k8s" / "install" / folder)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    kinds = [o["kind"] for o in yaml.safe_load_all(result.stdout) if o]
+    assert kinds.count("Deployment") == 3
+    assert kinds.count("Secret") == (3 if folder != "base" else 0)

@@ -1,0 +1,58 @@
+"""What `make` does before there is a virtual environment; `make run` in a clone proves the rest."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from valence.local import install
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that would have run, on a machine without uv."""
+    ran: list[list[str]] = []
+    monkeypatch.setattr(install, "TOOLS", tmp_path)
+    monkeypatch.setattr(install.shutil, "which", lambda _: None)
+    monkeypatch.setattr(install, "_quiet", lambda _: 0)
+    monkeypatch.setattr(install, "_run", lambda command, _=None: ran.append(command))
+    return ran
+
+
+def test_uv_on_path_is_used(commands: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has uv is not given a second one."""
+    monkeypatch.setattr(install.shutil, "which", lambda name: f"/somewhere/{name}")
+    assert "/somewhere/uv" == install.find_uv()
+    assert [] == commands
+
+
+def test_uv_is_fetched_once_into_a_private_place(commands: list[list[str]], tmp_path: Path) -> None:
+    """By pip, into a target folder: that is allowed where the system's packages are managed."""
+    private = tmp_path / "bin/uv"
+    assert str(private) == install.find_uv()
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", f"--target={tmp_path}", "uv"]
+    assert [pip] == commands
+    private.parent.mkdir()
+    private.touch()
+    assert str(private) == install.find_uv()
+    assert [pip] == commands
+
+
+def test_pip_comes_from_a_virtual_environment_where_it_is_missing(
+    commands: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a sentence says what to install."""
+    monkeypatch.setattr(install, "_quiet", lambda command: int("pip" in command))
+    install.find_uv()
+    assert str(tmp_path / "pip/bin/python") == commands[0][0]
+    monkeypatch.setattr(install, "_quiet", lambda _: 1)
+    with pytest.raises(SystemExit, match="install uv or pip first"):
+        install.find_uv()
+
+
+def test_an_old_python_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the version that is needed, and how to name another."""
+    monkeypatch.setattr(sys, "version_info", (3, 10, 9))
+    with pytest.raises(SystemExit, match=r"Python 3\.11 or newer is needed.*PYTHON="):
+        runpy.run_path(install.__file__, run_name="__main__")

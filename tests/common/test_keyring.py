@@ -1,0 +1,170 @@
+"""The keyring: rotation, reloading, and keys that are not to be used."""
+
+import base64
+import json
+import secrets
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from valence_common import keyring
+from valence_common.keyring import Keyring, KeyringError
+
+
+@pytest.fixture(autouse=True)
+def _reload_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is looked at with every use, not once a second."""
+    monkeypatch.setattr(keyring, "RELOAD_SECONDS", 0.0)
+
+
+def _key(kid: str, **more: Any) -> dict[str, Any]:
+    secret = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
+    return {"kid": kid, "key": secret, **more}
+
+
+def _write(path: Path, active: str, *keys: dict[str, Any]) -> None:
+    path.write_text(json.dumps({"active": active, "keys": keys}))
+
+
+def test_generated_file_is_good(keyring_file: Path) -> None:
+    """What `generate` makes is one active key of 32 bytes."""
+    keys = Keyring(keyring_file)
+    assert 32 == len(keys.active().secret)
+    assert keys.active() == keys.verifying(keys.active().kid)
+
+
+def test_rotation(tmp_path: Path) -> None:
+    """Add, activate, drop, and back: each step is seen, no key is lost before it is dropped."""
+    path, a, b = tmp_path / "keyring.json", _key("a"), _key("b")
+    _write(path, "a", a)
+    keys = Keyring(path)
+    _write(path, "a", a, b)
+    assert ("a", "b") == (keys.active().kid, keys.verifying("b").kid)
+    _write(path, "b", a, b)
+    assert ("b", "a") == (keys.active().kid, keys.verifying("a").kid)
+    _write(path, "b", b)
+    assert keys.verifying("a") is None
+    _write(path, "a", a, b)
+    assert "a" == keys.active().kid
+
+
+def test_a_key_verifies_until_its_end(tmp_path: Path) -> None:
+    """A key with an end verifies before and not after it; without a zone it is UTC."""
+    path = tmp_path / "keyring.json"
+    hour = timedelta(hours=1)
+    now = datetime.now(UTC)
+    _write(
+        path,
+        "active",
+        _key("active"),
+        _key("past", verify_until=(now - hour).isoformat()),
+        _key("future", verify_until=(now + hour).isoformat()),
+        _key("naive", verify_until=(now + hour).replace(tzinfo=None).isoformat()),
+        _key("naive-past", verify_until=(now - hour).replace(tzinfo=None).isoformat()),
+    )
+    keys = Keyring(path)
+    known = {k for k in ("past", "future", "naive", "naive-past", "no") if keys.verifying(k)}
+    assert {"future", "naive"} == known
+
+
+def test_a_mounted_secret_is_swapped(tmp_path: Path) -> None:
+    """Kubernetes changes a mounted Secret by renaming a link to a folder: that is noticed."""
+    for version in ("v1", "v2"):
+        (tmp_path / version).mkdir()
+        _write(tmp_path / version / "keyring.json", version, _key(version))
+    (tmp_path / "..data").symlink_to("v1")
+    (tmp_path / "keyring.json").symlink_to("..data/keyring.json")
+    keys = Keyring(tmp_path / "keyring.json")
+    assert "v1" == keys.active().kid
+    (tmp_path / "..data_tmp").symlink_to("v2")
+    (tmp_path / "..data_tmp").replace(tmp_path / "..data")
+    assert "v2" == keys.active().kid
+    assert keys.verifying("v1") is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"active":"x","keys":[]}', None])
+def test_a_broken_file_keeps_the_old_keys(keyring_file: Path, content: str | None) -> None:
+    """While the file cannot be used the last good keys are; a good one is taken again."""
+    keys = Keyring(keyring_file)
+    before = keys.active()
+    if content is None:
+        keyring_file.unlink()
+    else:
+        keyring_file.write_text(content)
+    assert before == keys.active() == keys.verifying(before.kid)
+    _write(keyring_file, "new", _key("new"))
+    assert "new" == keys.active().kid
+
+
+def _encoded(secret: bytes) -> str:
+    return base64.urlsafe_b64encode(secret).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        _encoded(b"x"),
+        _encoded(bytes(range(31))),
+        _encoded(b"a" * 32),
+        _encoded(b" " * 64),
+        _encoded(b"changeme" * 4),
+        _encoded(b"0123456789" * 4),
+        "changeme",
+        "true",
+        "null",
+        '"quoted"',
+        "é" * 43,
+        "+/" * 22,
+        " " + _encoded(bytes(range(32))),
+    ],
+)
+def test_weak_keys_are_refused(tmp_path: Path, key: str) -> None:
+    """Short, repetitive and unreadable keys are errors that do not show them."""
+    path = tmp_path / "keyring.json"
+    _write(path, "one", {"kid": "one", "key": key})
+    with pytest.raises(KeyringError) as refused:
+        Keyring(path)
+    assert str(path) in str(refused.value)
+    assert len(key) < 8 or key not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"active": "b", "keys": [_key("a")]},
+        {"active": "a", "keys": [_key("a"), _key("a")]},
+        {"active": "a/b", "keys": [_key("a/b")]},
+        {"active": "", "keys": [_key("")]},
+        {"active": "a", "keys": [_key("a", unknown=1)]},
+        {"active": "a", "keys": [_key("a")], "unknown": 1},
+        {"active": "a", "keys": {"a": _key("a")}},
+        {"active": "a", "keys": [_key("a", verify_until="tomorrow")]},
+        {"keys": [_key("a")]},
+        [],
+    ],
+)
+def test_files_of_another_form_are_refused(tmp_path: Path, content: object) -> None:
+    """A file that is not exactly a keyring stops start-up."""
+    path = tmp_path / "keyring.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(KeyringError):
+        Keyring(path)
+
+
+def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
+    """The error names the file and why it cannot be read."""
+    with pytest.raises(KeyringError, match="cannot be read: No such file"):
+        Keyring(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_an_active_key_with_an_end_is_refused(tmp_path: Path, hours: int) -> None:
+    """Past its end it would sign tokens that nobody verifies."""
+    path = tmp_path / "keyring.json"
+    end = datetime.now(UTC) + timedelta(hours=hours)
+    _write(path, "a", _key("a", verify_until=end.isoformat()))
+    with pytest.raises(KeyringError, match="the active key has a verify_until"):
+        Keyring(path)

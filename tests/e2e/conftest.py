@@ -1,0 +1,45 @@
+"""The installation under test: `make cluster deploy`, with the values of these tests on top."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from support.cluster import CHART, User, edge, helm, rolled_out
+
+VALUES = Path(__file__).with_name("values.yaml")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def installed() -> None:
+    """Refuse to touch anything but a kind cluster; bring the release to the tests' values."""
+    for name in ("kubectl", "helm"):
+        if shutil.which(name) is None:
+            pytest.skip(f"{name} is not on PATH")
+    asked = subprocess.run(
+        ["kubectl", "config", "current-context"], capture_output=True, text=True, check=False
+    )
+    if not asked.stdout.startswith("kind-"):
+        pytest.skip(f"the current context {asked.stdout.strip()!r} is not that of a kind cluster")
+    helm(
+        *("upgrade", "valence", str(CHART), "--reuse-values", "--values", str(VALUES)),
+        *("--wait", "--timeout", "5m"),
+    )
+    for name in ("auth", "inference", "batch-worker"):
+        rolled_out(f"deployment/valence-{name}")
+
+
+@pytest.fixture
+def client() -> Iterator[httpx.Client]:
+    """A client that comes through the edge."""
+    with edge() as client:
+        yield client
+
+
+@pytest.fixture
+def user(client: httpx.Client) -> User:
+    """A new account."""
+    return User(client)

@@ -1,0 +1,126 @@
+"""Through the ingress, over HTTPS: the thread, and what the edge adds and refuses."""
+
+import socket
+import ssl
+import time
+from collections import Counter
+
+import httpx
+import pytest
+
+from support.cluster import HOST, User, edge, trust, until, upgrade
+
+pytestmark = pytest.mark.e2e
+
+
+def test_thread(user: User) -> None:
+    """Register, log in, analyze, batch, history, erase."""
+    answer = user.analyze("I love this")
+    assert answer.status_code == 200
+    assert answer.json()["sentiment"] == "positive"
+    started = time.monotonic()
+    done = user.finished(user.submit(["good", "bad", "wonderful", "awful"]), within=60)
+    seconds = time.monotonic() - started
+    assert (done["status"], len(done["results"])) == ("completed", 4)
+    history = user.client.get("/api/v1/sentiment/history", headers=user.headers).json()
+    assert len(history["items"]) == 5
+    # With the rights of the inference role in the trial's Postgres, as all of this.
+    erased = user.client.delete("/api/v1/sentiment/history", headers=user.headers)
+    assert erased.status_code == 204
+    print(f"\nthread: a batch of 4 in {seconds:.2f} s")
+
+
+def test_http_leads_to_https() -> None:
+    with edge(scheme="http") as client:
+        answer = client.get("/health")
+    assert answer.status_code == 301
+    assert answer.headers["location"] == f"https://{HOST}/health"
+
+
+@pytest.mark.parametrize(
+    ("version", "accepted"),
+    [
+        (ssl.TLSVersion.TLSv1_1, False),
+        (ssl.TLSVersion.TLSv1_2, True),
+        (ssl.TLSVersion.TLSv1_3, True),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_tls_versions(version: ssl.TLSVersion, accepted: bool) -> None:
+    context = trust()
+    # Without this our own library would refuse the old version, not the edge.
+    context.set_ciphers("DEFAULT@SECLEVEL=0")
+    context.minimum_version = context.maximum_version = version
+    with socket.create_connection(("127.0.0.1", 443), 5) as plain:
+        try:
+            with context.wrap_socket(plain, server_hostname=HOST) as secured:
+                spoken = secured.version()
+        except ssl.SSLError:
+            spoken = None
+    assert (spoken is not None) is accepted
+
+
+def test_headers(client: httpx.Client) -> None:
+    headers = client.get("/health").headers
+    assert "max-age=31536000" in headers["strict-transport-security"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert "server" not in headers
+
+
+def test_login_throttle(user: User) -> None:
+    """Six wrong passwords: refused, and by the sixth not even looked at."""
+    form = {"username": user.username, "password": "not this one"}
+    answers = [user.client.post("/api/v1/auth/login", data=form) for _ in range(6)]
+    statuses = [answer.status_code for answer in answers]
+    # The login that made the user counted, too.
+    assert statuses == [401, 401, 401, 401, 429, 429]
+    assert int(answers[-1].headers["retry-after"]) > 0
+    print(f"\nwrong logins: {statuses}")
+
+
+def test_large_bodies(user: User) -> None:
+    answer = user.analyze("x" * 2_000_000)
+    assert answer.status_code == 413
+    # A batch of the same size goes through.
+    assert user.task(user.submit(["word " * 200] * 2000))["total"] == 2000
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/livez", "/readyz"])
+def test_internal_port_is_not_public(client: httpx.Client, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+def test_documentation_is_whole(client: httpx.Client) -> None:
+    """One document for both services, and its page."""
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/api/v1/auth/login", "/api/v1/sentiment/analyze"} <= set(paths)
+    assert client.get("/docs").status_code == 200
+
+
+def burst() -> Counter[int]:
+    """Sixty requests as fast as they go; 0 for one that a reload of nginx cut off."""
+    statuses: Counter[int] = Counter()
+    with edge() as client:
+        for _ in range(60):
+            try:
+                statuses[client.get("/health").status_code] += 1
+            except httpx.TransportError:
+                statuses[0] += 1
+    return statuses
+
+
+def test_general_limit() -> None:
+    """With a low limit the edge answers 429, and lets others through again soon."""
+    counts = [Counter[int]()]
+    upgrade("ingress.limits.requestsPerSecond=5", "ingress.limits.burstMultiplier=2")
+    try:
+        until(lambda: counts.append(burst()) or counts[-1][429] >= 40, within=30, what="429s")
+        print(f"\n60 requests at once; 5 a second allowed, 10 at once: {dict(counts[-1])}")
+        assert set(counts[-1]) == {200, 429}
+        time.sleep(1)
+        with edge() as client:
+            assert client.get("/health").status_code == 200
+    finally:
+        upgrade("ingress.limits.requestsPerSecond=2000", "ingress.limits.burstMultiplier=5")
+    until(lambda: set(burst()) == {200}, within=30, what="the tests' own limit")

@@ -1,0 +1,76 @@
+"""Pods killed in the middle of batches: every accepted batch completes, each result once."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from support.cluster import User, kubectl, names, ready, until
+
+BATCH = 20_000
+
+
+def submitted(user: User, batches: int = 3) -> list[str]:
+    """Some batches of numbered texts."""
+    texts = [f"{'good' if i % 3 else 'terrible'} thing number {i}" for i in range(BATCH)]
+    return [user.submit(texts) for _ in range(batches)]
+
+
+def is_under_way(user: User, task: str) -> bool:
+    return 0 < user.task(task)["done"] < BATCH
+
+
+def assert_each_result_once(user: User, tasks: list[str]) -> None:
+    """As the database has it: all positions, none twice, and as many rows of history."""
+    for task in tasks:
+        state = user.finished(task, within=240)
+        assert (state["status"], state["done"]) == ("completed", BATCH)
+    query = "SELECT count(*), count(DISTINCT position) FROM batch_results WHERE batch_id = '{}'"
+    for task in tasks:
+        assert sql(query.format(task)) == f"{BATCH}|{BATCH}"
+    history = sql(
+        "SELECT count(*) FROM predictions JOIN users ON users.id = user_id"
+        f" WHERE username = '{user.username}'"
+    )
+    assert history == str(BATCH * len(tasks))
+
+
+def sql(query: str) -> str:
+    """One answer of the trial's Postgres."""
+    command = ["psql", "-U", "postgres", "-d", "valence", "-Atc", query]
+    return kubectl("exec", "valence-postgres-0", "--", *command).strip()
+
+
+def kill(component: str) -> None:
+    """Delete all its pods at once, without a goodbye."""
+    kubectl("delete", "pod", *names(component), "--force", "--grace-period=0")
+
+
+def survived(user: User, fault: Callable[[], None], what: str) -> None:
+    started = time.monotonic()
+    tasks = submitted(user)
+    until(lambda: any(is_under_way(user, t) for t in tasks), within=60, what="work", every=0.1)
+    fault()
+    assert_each_result_once(user, tasks)
+    seconds = time.monotonic() - started
+    print(f"\n{what}: {len(tasks)} batches of {BATCH} complete, each once, {seconds:.0f} s in all")
+
+
+@pytest.mark.e2e
+def test_killed_workers(user: User) -> None:
+    survived(user, lambda: kill("batch-worker"), "workers killed")
+
+
+@pytest.mark.e2e_full
+def test_deleted_redis(user: User) -> None:
+    survived(user, lambda: kill("valkey"), "Redis pod deleted")
+    until(lambda: ready("valkey") == 1, within=60, what="Redis is back")
+
+
+@pytest.mark.e2e_full
+def test_restarted_postgres(user: User) -> None:
+    def restart() -> None:
+        kubectl("delete", "pod", "valence-postgres-0", "--wait=true")
+        until(lambda: ready("postgres") == 1, within=120, what="Postgres is back")
+
+    survived(user, restart, "Postgres restarted")

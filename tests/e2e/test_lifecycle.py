@@ -1,0 +1,171 @@
+"""From nothing and back to nothing: installing, changing, rolling back, uninstalling, elsewhere."""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.cluster import CHART, ROOT, get, helm, kubectl, names, pods, ready, run, until, upgrade
+
+OTHER = "valence-e2e"
+SECRETS = ("valence-keyring", "valence-database", "valence-redis")
+KINDS = (
+    "deployments,statefulsets,pods,services,configmaps,secrets,serviceaccounts,ingresses,"
+    "networkpolicies,horizontalpodautoscalers,poddisruptionbudgets,persistentvolumeclaims,jobs"
+)
+SMALL = {"requests": {"cpu": "5m", "memory": "64Mi"}}
+WITHOUT_INGRESS = {
+    "target": {"kind": "Ingress"},
+    "patch": "{$patch: delete, apiVersion: networking.k8s.io/v1, kind: Ingress, "
+    "metadata: {name: any}}",
+}
+
+
+@contextlib.contextmanager
+def forwarded(namespace: str, service: str) -> Iterator[int]:
+    """A local port that leads to a service."""
+    command = ["kubectl", "-n", namespace, "port-forward", f"service/valence-{service}", ":8000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        yield int(line.partition("127.0.0.1:")[2].split()[0])
+        process.terminate()
+
+
+@pytest.fixture
+def other() -> Iterator[str]:
+    """Another namespace, as restricted as ours; gone afterwards."""
+    run("kubectl", "delete", "namespace", OTHER, "--ignore-not-found", "--wait=true")
+    manifest = (
+        (ROOT / "k8s" / "namespace.yaml").read_text().replace("name: valence", f"name: {OTHER}")
+    )
+    run("kubectl", "apply", "-f", "-", text=manifest)
+    yield OTHER
+    run("kubectl", "delete", "namespace", OTHER, "--wait=true")
+
+
+def tag() -> str:
+    """The tag of the images that run."""
+    image: str = pods("auth")[0]["spec"]["containers"][0]["image"]
+    return image.rpartition(":")[2]
+
+
+def small(*, auth: int = 1, inference: int = 1, worker: int = 1) -> str:
+    """Values of a trial on a machine that is busy already, with so many pods of each."""
+    web = {"resources": SMALL, "databasePoolSize": 3}
+    fixed = {"resources": SMALL, "autoscaling": {"enabled": False}}
+    server = {"resources": SMALL, "storage": {"size": "1Gi"}}
+    return json.dumps(
+        {
+            "image": {"tag": tag()},
+            "auth": {**web, "replicas": auth},
+            "inference": {**web, **fixed, "replicas": inference},
+            "batchWorker": {**fixed, "replicas": worker, "concurrency": 1},
+            "migrate": {"resources": SMALL},
+            "trial": {"enabled": True, "postgres": server, "valkey": server},
+        }
+    )
+
+
+def left(namespace: str) -> set[str]:
+    """What is in a namespace that Kubernetes itself did not put there."""
+    found = get(KINDS, namespace=namespace)["items"]
+    everything = {f"{o['kind']}/{o['metadata']['name']}" for o in found}
+    return everything - {"ConfigMap/kube-root-ca.crt", "ServiceAccount/default"}
+
+
+@pytest.mark.e2e
+def test_helm_test() -> None:
+    started = time.monotonic()
+    said = helm("test", "valence", "--timeout", "3m")
+    assert said.count("Succeeded") == 2
+    print(f"\nhelm test: {time.monotonic() - started:.0f} s")
+
+
+@pytest.mark.e2e
+def test_upgrade_and_rollback_keep_the_secrets() -> None:
+    """A changed value arrives, a rollback takes it back, and nobody is logged out by either."""
+    before = {name: get("secret", name)["data"] for name in SECRETS}
+    assert "kind: Secret" not in helm("get", "manifest", "valence")
+    upgrade("auth.config.loginAttempts=7")
+    container = pods("auth")[0]["spec"]["containers"][0]
+    variables = {v["name"]: v["value"] for v in container["env"]}
+    assert variables["VALENCE_LOGIN_ATTEMPTS"] == "7"
+    helm("rollback", "valence", "--wait", "--timeout", "3m")
+    until(lambda: ready("auth") >= 1, within=60, what="auth is ready")
+    deployment = get("deployment", "valence-auth")["spec"]["template"]["spec"]
+    assert "VALENCE_LOGIN_ATTEMPTS" not in {v["name"] for v in deployment["containers"][0]["env"]}
+    assert {name: get("secret", name)["data"] for name in SECRETS} == before
+
+
+@pytest.mark.e2e_full
+def test_five_of_each_at_once_on_an_empty_database(other: str) -> None:
+    """Any number starts in any order: one migration runs, all become ready; nothing stays."""
+    started = time.monotonic()
+    values = small(auth=5, inference=5, worker=5)
+    command = ("install", "valence", str(CHART), "--values", "-", "--wait", "--timeout", "8m")
+    helm(*command, namespace=other, text=values)
+    assert [ready(n, namespace=other) for n in ("auth", "inference", "batch-worker")] == [5, 5, 5]
+    logs = [
+        kubectl("logs", name, "-c", "migrate", namespace=other)
+        for name in names("auth", namespace=other)
+    ]
+    assert sum("Running upgrade  -> 0001" in log for log in logs) == 1
+    assert all("schema_ready" in log for log in logs)
+    restarts = sum(
+        status["restartCount"]
+        for pod in get("pods", namespace=other)["items"]
+        for status in pod["status"]["containerStatuses"]
+    )
+    seconds = time.monotonic() - started
+    print(f"\nfive pods of each service on an empty database: {seconds:.0f} s, {restarts} restarts")
+    assert helm("test", "valence", "--timeout", "3m", namespace=other).count("Succeeded") == 2
+
+    helm("uninstall", "valence", "--wait", namespace=other)
+    kept = {f"Secret/{name}" for name in SECRETS}
+    kept |= {f"PersistentVolumeClaim/data-valence-{name}-0" for name in ("postgres", "valkey")}
+    until(lambda: left(other) == kept, within=90, what=f"only {kept} left")
+
+    # What was kept fits together: a second installation finds its data again.
+    helm(*command, namespace=other, text=small())
+    assert helm("test", "valence", "--timeout", "3m", namespace=other).count("Succeeded") == 2
+    users = kubectl(
+        *("exec", "valence-postgres-0", "--", "psql", "-U", "postgres", "-d", "valence"),
+        *("-Atc", "SELECT count(*) FROM users"),
+        namespace=other,
+    )
+    assert int(users) == 2
+    print("uninstalled: Secrets and volumes stay; installed again: the data is there")
+
+
+@pytest.mark.e2e_full
+def test_install_without_helm(other: str, tmp_path: Path) -> None:
+    """`kubectl apply -k`, with the namespace changed as a user would change it."""
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
+    overlay = tmp_path / "k8s" / "install" / "overlays" / "kind"
+    shutil.rmtree(overlay / "secrets", ignore_errors=True)
+    subprocess.run([str(ROOT / "k8s/install/secrets.sh"), str(overlay / "secrets")], check=True)
+    path = overlay / "kustomization.yaml"
+    images = [{"name": f"valence-{n}", "newTag": tag()} for n in ("auth", "inference", "migrate")]
+    images += [{"name": "valence-batch-worker", "newTag": tag()}]
+    text = path.read_text().replace("namespace: valence", f"namespace: {other}")
+    # The host belongs to the installation under test.
+    text = text.replace("patches:", f"patches:\n  - {json.dumps(WITHOUT_INGRESS)}")
+    path.write_text(text + f"\nimages: {json.dumps(images)}\n")
+    started = time.monotonic()
+    run("kubectl", "apply", "-k", str(overlay))
+    for name in ("auth", "inference", "batch-worker"):
+        kubectl(
+            *("rollout", "status", f"deployment/valence-{name}", "--timeout=240s"), namespace=other
+        )
+    print(f"\nkubectl apply -k: all ready after {time.monotonic() - started:.0f} s")
+    script = (CHART / "files" / "thread.py").read_text()
+    url = "http://127.0.0.1:{}"
+    with forwarded(other, "auth") as auth, forwarded(other, "inference") as inference:
+        said = run("python3", "-c", script, url.format(auth), url.format(inference))
+    assert "PASS" in said

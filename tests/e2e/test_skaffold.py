@@ -1,0 +1,61 @@
+"""skaffold: one command deploys, and a changed line is there a moment later."""
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from support.cluster import ROOT, pods, run, until
+
+pytestmark = pytest.mark.e2e_full
+
+FILES = ("Dockerfile", ".dockerignore", "requirements.lock", "skaffold.yaml")
+FOLDERS = ("alembic", "charts", "ml", "services")
+LINE = "Valence: text sentiment as a service"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy to change a line in, and nothing else: skaffold waits until its folder is quiet."""
+    if shutil.which("skaffold") is None:
+        pytest.skip("skaffold is not on PATH")
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    for name in FILES:
+        shutil.copy(ROOT / name, checkout / name)
+    for name in FOLDERS:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, checkout / name, ignore=ignored)
+    return checkout
+
+
+def test_run_and_dev(checkout: Path, client: httpx.Client) -> None:
+    started = time.monotonic()
+    run("skaffold", "run", folder=checkout, seconds=900)
+    deployed = time.monotonic() - started
+    image = pods("inference")[0]["spec"]["containers"][0]["image"]
+    assert client.get("/").json()["message"] == LINE
+    print(f"\nskaffold run: {deployed:.0f} s, {image}")
+
+    log = (checkout.parent / "log").open("w+")
+    command = ["skaffold", "dev", "--cleanup=false"]
+    with subprocess.Popen(command, cwd=checkout, stdout=log, stderr=log) as dev:
+        try:
+            ready = lambda: "Watching for changes" in (checkout.parent / "log").read_text()  # noqa: E731
+            until(ready, within=300, what="skaffold dev watches")
+            # It says so a moment before it does.
+            time.sleep(3)
+            public = checkout / "services" / "inference" / "valence_inference" / "public.py"
+            public.write_text(public.read_text().replace(LINE, "Changed by skaffold"))
+
+            def changed() -> bool:
+                message: str = client.get("/").json().get("message")
+                return message == "Changed by skaffold"
+
+            seconds = until(changed, within=120, what="the changed line is served")
+            print(f"skaffold dev: a changed line is served after {seconds:.0f} s")
+        finally:
+            dev.terminate()

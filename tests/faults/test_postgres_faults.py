@@ -1,0 +1,176 @@
+"""Postgres refused, frozen, killing sessions and full: 503 soon, and well again soon after."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+
+import httpx
+import psycopg2
+import pytest
+
+from support.load import at_once, dependency_up, probed, timed
+from support.servers import Ground
+from support.stack import Account, Service, Stack
+from support.waiting import until
+
+API = "/api/v1"
+BOUND = 3.0
+"""Seconds in which a request hears that the database is away (DESIGN section 9)."""
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    with Ground.laid(tmp_path_factory.mktemp("ground"), auth={}, inference={}) as ground:
+        yield ground
+
+
+@pytest.fixture(scope="module")
+def account(ground: Ground) -> Account:
+    return ground.stack.account()
+
+
+def request(
+    stack: Stack, account: Account, method: str, path: str, **body: object
+) -> httpx.Request:
+    return httpx.Request(method, stack.url(API + path), headers=account.headers, **body)
+
+
+def everything(stack: Stack, account: Account) -> list[httpx.Request]:
+    """One request to each route that needs the database."""
+    registration = {"username": "new-user", "email": "new@example.com", "password": "long enough 1"}
+    login = {"username": account.username, "password": "correct horse battery staple"}
+    task = "00000000-0000-7000-8000-000000000000"
+    return [
+        request(stack, account, "POST", "/auth/register", json=registration),
+        request(stack, account, "POST", "/auth/login", data=login),
+        request(stack, account, "GET", "/users/me"),
+        request(stack, account, "POST", "/sentiment/analyze", json={"text": "good"}),
+        request(stack, account, "POST", "/sentiment/analyze/batch", json={"texts": ["good"]}),
+        request(stack, account, "GET", f"/sentiment/task/{task}"),
+        request(stack, account, "GET", "/sentiment/history"),
+    ]
+
+
+def analyze(stack: Stack, account: Account) -> httpx.Response:
+    return stack.post(f"{API}/sentiment/analyze", account, json={"text": "good"})
+
+
+def web(stack: Stack) -> list[Service]:
+    return stack.running("auth") + stack.running("inference")
+
+
+def recovered(stack: Stack, account: Account) -> bool:
+    requests = [r for r in everything(stack, account) if not r.url.path.endswith("/register")]
+    return all(answer.status < 500 for answer in at_once(requests))
+
+
+def test_case_030_postgres_refused(ground: Ground, account: Account) -> None:
+    """Every route says 503 soon, no pod is taken away, and nothing needs a restart after."""
+    stack = ground.stack
+    ground.postgres.kill()
+    try:
+        with probed(web(stack)):
+            for answer in at_once(everything(stack, account)):
+                assert answer.is_unavailable()
+                assert answer.seconds < BOUND
+            health = stack.get("/health")
+            assert (503, "unhealthy") == (health.status_code, health.json()["status"])
+            for service in web(stack):
+                assert 200 == httpx.get(f"{service.internal_url}/readyz").status_code
+                until(lambda service=service: not dependency_up(service, "postgres"), within=5)
+    finally:
+        ground.postgres.start()
+    until(lambda: recovered(stack, account), within=10)
+    for service in web(stack):
+        until(lambda service=service: dependency_up(service, "postgres"), within=5)
+    stack.canary()
+
+
+def test_case_031_postgres_frozen(ground: Ground, account: Account) -> None:
+    """A server that acknowledges and never answers: 100 requests at once all hear 503 in time."""
+    stack = ground.stack
+    assert recovered(stack, account)  # there are connections to freeze
+    requests = everything(stack, account)[2:] * 20
+    logged = {service.name: len(service.output()) for service in web(stack)}
+    with ground.postgres.frozen(), probed(web(stack)):
+        answers = at_once(requests)
+        assert [] == [a for a in answers if not a.is_unavailable()]
+        assert at_once(everything(stack, account)[1:2])[0].is_unavailable()
+    # By the services' own clocks: 100 clients in one process wait for each other.
+    for service in web(stack):
+        lines = service.output()[logged[service.name] :].splitlines()
+        took = [line["ms"] for line in map(json.loads, lines) if line["event"] == "request"]
+        assert max(took) < BOUND * 1000
+    until(lambda: recovered(stack, account), within=10)
+    stack.canary()
+
+
+def test_case_032_sessions_are_terminated_under_load(ground: Ground, account: Account) -> None:
+    """Only those whose query was cut off hear 503; after the last blow nobody does."""
+    stack = ground.stack
+    seen: list[int] = []
+    for _ in range(4):
+        ground.postgres.terminate_sessions()
+        ends = time.monotonic() + 1
+        while time.monotonic() < ends:
+            requests = [request(stack, account, "GET", "/sentiment/history")] * 5
+            requests.append(
+                request(stack, account, "POST", "/sentiment/analyze", json={"text": "ok"})
+            )
+            seen += [answer.status for answer in at_once(requests)]
+    assert {200} >= set(seen) - {503}
+    assert seen.count(503) <= max(3, len(seen) // 100)
+    assert {200} == {analyze(stack, account).status_code for _ in range(20)}
+
+
+def test_case_033_postgres_out_of_connections(ground: Ground, account: Account) -> None:
+    """Another client holds them all: 503 in time, and well again when it lets go."""
+    stack = ground.stack
+    ground.postgres.terminate_sessions()
+    with contextlib.ExitStack() as held:
+        with pytest.raises(psycopg2.OperationalError, match="too many clients"):
+            _hold_all(ground.postgres.url().replace("+psycopg2", ""), held)
+        for call in (lambda: analyze(stack, account), lambda: stack.login("nobody")):
+            answer = timed(call)
+            assert answer.is_unavailable()
+            assert answer.seconds < BOUND
+    until(lambda: recovered(stack, account), within=5)
+
+
+def _hold_all(url: str, held: contextlib.ExitStack) -> None:
+    while True:
+        held.callback(psycopg2.connect(url).close)
+
+
+def test_case_051_probes_answer_while_all_else_waits(ground: Ground, account: Account) -> None:
+    """200 long texts to score at once, the database frozen: /livez stays within a second."""
+    stack = ground.stack
+    text = "good words and bad words in a row " * 290
+    storm = [request(stack, account, "POST", "/sentiment/analyze", json={"text": text})] * 200
+    with ground.postgres.frozen(), probed(web(stack)):
+        assert all(answer.is_unavailable() for answer in at_once(storm))
+    until(lambda: recovered(stack, account), within=10)
+
+
+def test_history_that_is_not_required_is_left_out(ground: Ground, account: Account) -> None:
+    """With `history_required` off, analyze answers without the database and says so."""
+    inference = ground.stack.start("inference", history_required=False)
+    body = {"text": "I love this product!"}
+    url = f"{inference.url}{API}/sentiment/analyze"
+
+    def call() -> httpx.Response:
+        return httpx.post(url, json=body, headers=account.headers, timeout=20)
+
+    assert call().json()["recorded"] is True
+    with ground.postgres.frozen():
+        started = time.monotonic()
+        answer = call()
+        assert time.monotonic() - started < BOUND
+    assert (200, "positive", False) == (
+        answer.status_code,
+        answer.json()["sentiment"],
+        answer.json()["recorded"],
+    )
+    until(lambda: call().json()["recorded"], within=10)
+    inference.kill()

@@ -1,0 +1,146 @@
+"""Redis refused, frozen, killed and full: a doorbell and a cache, and nobody waits for it."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+import redis
+
+from support.load import at_once, dependency_up, probed, timed
+from support.rows import judge_batch
+from support.servers import Ground
+from support.stack import Account, Stack
+from support.waiting import until
+from valence_common.queue import QUEUE
+
+ANALYZE = "/api/v1/sentiment/analyze"
+SHORT = 2.0
+"""Seconds for what takes a fraction of one on a quiet machine; plain clients take 4, or wait on."""
+
+Fault = Callable[[Ground], contextlib.AbstractContextManager[None]]
+DOWN_OR_FROZEN = pytest.mark.parametrize(
+    "fault",
+    [lambda ground: ground.valkey.down(), lambda ground: ground.valkey.frozen()],
+    ids=["023_redis_refused", "024_redis_frozen"],
+)
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    services = {"auth": {}, "inference": {}, "batch_worker": {"concurrency": 1}}
+    with Ground.laid(tmp_path_factory.mktemp("ground"), **services) as ground:
+        yield ground
+
+
+@pytest.fixture(scope="module")
+def account(ground: Ground) -> Account:
+    return ground.stack.account()
+
+
+def analyses(stack: Stack, account: Account, count: int) -> list[httpx.Request]:
+    body = {"text": "I love this product!"}
+    return [
+        httpx.Request("POST", stack.url(ANALYZE), json=body, headers=account.headers)
+        for _ in range(count)
+    ]
+
+
+@DOWN_OR_FROZEN
+def test_case(ground: Ground, fault: Fault) -> None:
+    """Analyze and login answer as ever; probes stay green; metrics and /health say what is up."""
+    stack = ground.stack
+    account = stack.account()
+    web = stack.running("auth") + stack.running("inference")
+    with fault(ground), probed(web):
+
+        def soon() -> bool:
+            answers = at_once(analyses(stack, account, 100))
+            assert {200} == {answer.status for answer in answers}
+            return sorted(answer.seconds for answer in answers)[94] < SHORT
+
+        # Waiting for Redis would show in every round, a hiccup of the machine does not.
+        until(soon, within=30, what="95 of 100 analyses answered soon")
+        logins = [timed(lambda: stack.login(account.username)) for _ in range(4)]
+        assert [200] * 4 == [login.status for login in logins]
+        assert max(login.seconds for login in logins) < SHORT
+        for service in web:
+            assert 200 == httpx.get(f"{service.internal_url}/readyz").status_code
+            until(lambda service=service: not dependency_up(service, "redis"), within=5)
+            assert dependency_up(service, "postgres")
+        health = stack.get("/health")
+        assert (200, "degraded", "down") == (
+            health.status_code,
+            health.json()["status"],
+            health.json()["redis"],
+        )
+    for service in web:
+        until(lambda service=service: dependency_up(service, "redis"), within=5)
+
+
+@DOWN_OR_FROZEN
+def test_case_025_login_is_throttled_without_redis(ground: Ground, fault: Fault) -> None:
+    """Each process counts by itself: never unlimited, never an error."""
+    name = ground.stack.register().json()["username"]
+    with fault(ground):
+        answers = [ground.stack.login(name, "wrong password") for _ in range(6)]
+    assert [401] * 5 + [429] == [answer.status_code for answer in answers]
+    assert "retry-after" in answers[-1].headers
+
+
+@DOWN_OR_FROZEN
+def test_case_026_batch_is_accepted_without_redis(ground: Ground, fault: Fault) -> None:
+    """202 within a second or so, the rows are there, and it completes once Redis is back."""
+    account = ground.stack.account()
+    texts = [f"text {n}" for n in range(1000)]
+    with fault(ground):
+        started = time.monotonic()
+        task_id = ground.stack.submit(account, texts)
+        assert time.monotonic() - started < SHORT
+        assert 1000 == ground.stack.task(account, task_id)["total"]
+    ground.stack.finish(account, task_id, within=30)
+    judge_batch(ground.postgres.url(), task_id, texts)
+
+
+def test_case_027_worker_survives_restarts_of_redis(ground: Ground, account: Account) -> None:
+    """After each of three outages an idle worker hears again, without being restarted itself."""
+    [worker] = ground.stack.running("batch_worker")
+    for outage in (0.0, 1.0, 2.0):
+        with ground.valkey.down():
+            time.sleep(outage)
+        task_id = ground.stack.submit(account, ["good", "bad"])
+        assert "completed" == ground.stack.finish(account, task_id, within=30)["status"]
+    assert worker.process.poll() is None
+    assert "Traceback" not in worker.output()
+
+
+def test_case_027_worker_survives_reset_connections(ground: Ground, account: Account) -> None:
+    """Connections that something in between drops are made anew."""
+    with ground.valkey.client() as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    task_id = ground.stack.submit(account, ["good", "bad"])
+    assert "completed" == ground.stack.finish(account, task_id, within=30)["status"]
+
+
+def test_case_028_full_redis_keeps_the_queue(ground: Ground) -> None:
+    """Where we start it, Redis refuses to write rather than forget what is queued."""
+    [worker] = ground.stack.running("batch_worker")
+    with ground.valkey.client() as client:
+        assert {"maxmemory-policy": "noeviction"} == client.config_get("maxmemory-policy")
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + 1_000_000)
+        client.rpush(f"{QUEUE}.test", *range(50))
+        try:
+            with pytest.raises(redis.exceptions.OutOfMemoryError):
+                _fill(client)
+            assert 50 == client.llen(f"{QUEUE}.test")
+        finally:
+            client.config_set("maxmemory", 0)
+            client.flushall()
+    assert worker.process.poll() is None
+    ground.stack.canary()
+
+
+def _fill(client: redis.Redis) -> None:
+    for n in range(100):
+        client.set(f"valence:test:{n}", "x" * 50_000)

@@ -1,0 +1,72 @@
+"""The history's pages: cursors that lead on exactly, and that nobody can make up."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.orm import Session
+
+from valence_common.models import Prediction, User
+from valence_common.problems import Unprocessable
+from valence_inference.history import Cursor, Filter, _page
+
+MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
+
+
+@given(moment=MOMENTS, identifier=st.uuids())
+def test_cursors_come_back(moment: datetime, identifier: uuid.UUID) -> None:
+    """A cursor is the microsecond and the id that it was made of, in 32 characters."""
+    cursor = Cursor(moment, identifier)
+    assert cursor == Cursor.decode(cursor.encode())
+    assert 32 == len(cursor.encode())
+
+
+@given(text=st.text(max_size=64) | st.text("AZaz09-_=", min_size=31, max_size=33))
+def test_made_up_cursors_are_refused_or_harmless(text: str) -> None:
+    """Any string is a time that Postgres knows and an id, or a 422 that does not repeat it."""
+    try:
+        cursor = Cursor.decode(text)
+    except Unprocessable as error:
+        assert "query.cursor" == error.errors[0].field  # noqa: PT017 - either may come
+    else:
+        assert cursor == Cursor.decode(cursor.encode())
+
+
+@pytest.mark.parametrize("raw", ["", "x", "=" * 32, "_" * 32, "A" * 31, "A" * 36, "é" * 32])
+def test_cursors_of_another_form_are_refused(raw: str) -> None:
+    """Wrong length, wrong alphabet, and times beyond the year 9999."""
+    with pytest.raises(Unprocessable):
+        Cursor.decode(raw)
+
+
+def test_pages_of_equal_times_have_no_gap_and_no_repeat(session: Session) -> None:
+    """Rows of one microsecond, as a batch makes them, are told apart by their ids."""
+    user = User(
+        username="emmy", username_key="emmy", email="a@b.example", email_key="a@b.example",
+        password_hash="x",
+    )  # fmt: skip
+    session.add(user)
+    session.flush()
+    now = datetime.now(UTC)
+    for number in range(25):
+        session.add(
+            Prediction(
+                user_id=user.id,
+                created_at=now + timedelta(microseconds=number // 10),
+                text=str(number),
+                sentiment="positive",
+                confidence=0.9,
+                low_confidence=False,
+                model="m@1",
+            )
+        )
+    session.flush()
+    seen, after = [], None
+    while rows := _page(session, user.id, Filter(), 7, after):
+        seen += rows
+        after = Cursor.decode(Cursor(rows[-1].created_at, rows[-1].id).encode())
+    assert 25 == len(seen) == len({row.id for row in seen})
+    assert sorted(seen, key=lambda row: (row.created_at, row.id), reverse=True) == seen
+    assert [] == _page(session, uuid.uuid4(), Filter(), 7, None)

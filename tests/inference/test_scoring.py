@@ -1,0 +1,62 @@
+"""Which texts are scored."""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from valence_common.problems import Unprocessable
+from valence_inference.scoring import check_text, check_texts, score
+from valence_ml import DEFAULT_MODEL, Manifest, ModelError, Score, load
+
+
+def _refusal(texts: list[str], *, longest: int = 10, most: int = 3) -> tuple[str, str]:
+    with pytest.raises(Unprocessable) as refused:
+        check_texts(texts, longest=longest, most=most)
+    (error,) = refused.value.errors
+    assert "yyy" not in error.message
+    return error.field, error.rule
+
+
+def test_texts_within_the_limits_pass() -> None:
+    """The longest text and the largest batch are fine."""
+    check_text("x" * 10, longest=10)
+    check_text("\U0001f600" * 10, longest=10)
+    check_texts(["x" * 10] * 3, longest=10, most=3)
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\t", "\u00a0", "\u2003\u3000", "\x1c"])
+def test_blank_texts_are_refused(blank: str) -> None:
+    """A text without a visible character names its own index."""
+    assert ("body.texts.1", "blank") == _refusal(["fine", blank, ""])
+
+
+def test_the_first_bad_index_is_named() -> None:
+    """Too long a text is named by its place, too many texts before any of them is looked at."""
+    assert ("body.texts.2", "string_too_long") == _refusal(["a", "b", "y" * 11])
+    assert ("body.texts", "too_long") == _refusal(["y" * 11] * 4)
+
+
+class _Failing:
+    """Somebody's pipeline that cannot take a text."""
+
+    name, version = "odd", "1"
+
+    def __init__(self) -> None:
+        self.manifest: Manifest = msgspec.structs.replace(
+            load(DEFAULT_MODEL).manifest, kind="joblib"
+        )
+
+    def score(self, texts: Sequence[str]) -> list[Score]:
+        raise ModelError("no")
+
+    def explain(self, text: str) -> None:
+        return None
+
+
+def test_a_model_that_fails_is_the_texts_problem() -> None:
+    """What a user's model raises is a 422 that names the field, not a 500."""
+    with pytest.raises(Unprocessable) as refused:
+        asyncio.run(score(_Failing(), "fine"))
+    assert [("body.text", "unscorable")] == [(e.field, e.rule) for e in refused.value.errors]

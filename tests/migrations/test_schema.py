@@ -1,0 +1,175 @@
+"""The schema at start-up: brought up by one, waited for by all, and each role held to its rows."""
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from support.locks import MIGRATION, WAITERS, held
+from support.rows import query
+from support.servers import FragilePostgres
+from support.waiting import until
+
+ROOT = Path(__file__).parents[2]
+ROLES = ("owner", "auth", "inference", "worker")
+PASSWORD = "a password of this test's"
+
+
+class Place:
+    """An empty database that belongs to one role, and three more that may connect to it."""
+
+    def __init__(self, url: str):
+        self.url, suffix = url, uuid.uuid4().hex[:8]
+        self.roles = {name: f"{name}_{suffix}" for name in ROLES}
+
+    def url_of(self, role: str) -> str:
+        parts = urlsplit(self.url)
+        password = PASSWORD.replace(" ", "%20").replace("'", "%27")
+        login = f"{self.roles[role]}:{password}"
+        return parts._replace(netloc=f"{login}@{parts.netloc.rpartition('@')[2]}").geturl()
+
+    def start(self, command: str, role: str, **settings: str) -> "subprocess.Popen[str]":
+        """`python -m valence_common.schema` with that role's rights, as an init container."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("VALENCE_")}
+        named = {f"{name.upper()}_ROLE": self.roles[name] for name in ROLES[1:]}
+        settings = {"DATABASE_URL": self.url_of(role), **named, **settings}
+        return subprocess.Popen(
+            [sys.executable, "-m", "valence_common.schema", command],
+            cwd=ROOT,
+            env=environment | {f"VALENCE_{k}": v for k, v in settings.items()},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, command: str, role: str, **settings: str) -> tuple[int, str]:
+        """Its exit code and what it said."""
+        process = self.start(command, role, **settings)
+        said, _ = process.communicate(timeout=60)
+        return process.returncode, said
+
+    def may(self, role: str, privilege: str, table: str, column: str = "id") -> bool:
+        ((answer,),) = query(
+            self.url,
+            f"SELECT has_column_privilege('{self.roles[role]}', '{table}', '{column}',"
+            f" '{privilege}')",
+        )
+        return bool(answer)
+
+
+@pytest.fixture
+def place(empty_database_url: str) -> Iterator[Place]:
+    place = Place(empty_database_url)
+    database = urlsplit(empty_database_url).path[1:]
+    quoted = PASSWORD.replace("'", "''")
+    for role in place.roles.values():
+        execute(place.url, f"CREATE ROLE {role} LOGIN PASSWORD '{quoted}'")
+    execute(place.url, f"ALTER DATABASE {database} OWNER TO {place.roles['owner']}")
+    yield place
+    for role in place.roles.values():
+        execute(place.url, f"REASSIGN OWNED BY {role} TO CURRENT_USER")
+        execute(place.url, f"DROP OWNED BY {role}")
+        execute(place.url, f"DROP ROLE {role}")
+
+
+def execute(url: str, statement: str) -> None:
+    """One statement, committed."""
+    import psycopg2
+
+    connection = psycopg2.connect(url.replace("+psycopg2", ""))
+    connection.autocommit = True
+    connection.cursor().execute(statement)
+    connection.close()
+
+
+def test_all_start_at_once(place: Place) -> None:
+    """Three who upgrade and two who wait, on an empty database: one migrates, all go on."""
+    waiting = [place.start("wait", role) for role in ("inference", "worker")]
+    upgrading = [place.start("upgrade", "owner") for _ in range(3)]
+    said = [process.communicate(timeout=90)[0] for process in waiting + upgrading]
+    assert [process.returncode for process in waiting + upgrading] == [0] * 5, said
+    assert sum("Running upgrade  -> 0001" in text for text in said) == 1
+
+
+def test_roles_get_their_rows_and_no_more(place: Place) -> None:
+    assert place.run("upgrade", "owner")[0] == 0
+    assert place.may("auth", "SELECT", "users", "password_hash")
+    assert not place.may("auth", "SELECT", "predictions")
+    for privilege in ("SELECT", "INSERT"):
+        assert place.may("inference", privilege, "predictions")
+    for column in ("id", "email", "password_hash"):
+        assert not place.may("inference", "SELECT", "users", column)
+        assert not place.may("worker", "SELECT", "users", column)
+    assert not place.may("inference", "SELECT", "refresh_tokens", "token_hash")
+    assert not place.may("worker", "SELECT", "predictions", "text")
+    assert place.may("worker", "INSERT", "predictions", "text")
+
+
+def test_a_right_too_many_is_taken_back(place: Place) -> None:
+    """Each upgrade grants the whole list anew, and only that."""
+    assert place.run("upgrade", "owner")[0] == 0
+    execute(place.url, f"GRANT ALL ON users TO {place.roles['worker']}")
+    assert place.run("upgrade", "owner")[0] == 0
+    assert not place.may("worker", "SELECT", "users")
+    assert place.may("worker", "SELECT", "batches")
+
+
+def test_an_empty_role_is_a_mistake(place: Place) -> None:
+    """One role for all is asked for by naming none; an empty name is a template gone wrong."""
+    code, said = place.run("upgrade", "owner", AUTH_ROLE="")
+    assert (code, "VALENCE_AUTH_ROLE" in said) == (78, True)
+
+
+def test_a_missing_role_is_named(place: Place) -> None:
+    code, said = place.run("upgrade", "owner", AUTH_ROLE="nobody_at_all")
+    assert code == 78
+    assert "VALENCE_AUTH_ROLE names a role that does not exist: nobody_at_all" in said
+
+
+def test_waiting_ends_with_a_sentence(place: Place) -> None:
+    code, said = place.run("wait", "worker", SCHEMA_DEADLINE_SECONDS="2")
+    assert code == 78
+    assert "nobody has migrated the database" in said
+
+
+def test_postgres_away_ends_with_a_sentence(place: Place) -> None:
+    url = "postgresql://nobody:some-password@127.0.0.1:1/none"
+    for command in ("upgrade", "wait"):
+        code, said = place.run(command, "owner", DATABASE_URL=url, SCHEMA_DEADLINE_SECONDS="2")
+        assert (code, "gave up after 2 s" in said) == (78, True), said
+        assert "some-password" not in said
+
+
+def test_waiting_for_a_turn_ends_with_a_sentence(place: Place) -> None:
+    """A migration that never ends keeps no pod for ever, and no pod leaves a session behind."""
+    with held(place.url, MIGRATION):
+        code, said = place.run("upgrade", "owner", SCHEMA_DEADLINE_SECONDS="3")
+        assert (78, True) == (code, "another migration does not end; gave up after 3 s" in said)
+        assert [] == query(place.url, WAITERS)
+
+
+def test_postgres_that_freezes_ends_with_a_sentence(tmp_path: Path) -> None:
+    """A server that neither answers nor hangs up holds the migration up to the deadline."""
+    with FragilePostgres(tmp_path) as postgres:
+        place = Place(postgres.url())
+        with held(place.url, MIGRATION):
+            settings = {"DATABASE_URL": place.url, "SCHEMA_DEADLINE_SECONDS": "6"}
+            upgrading = place.start("upgrade", "owner", **settings)
+            until(lambda: query(place.url, WAITERS), within=30)
+            with postgres.frozen():
+                said, _ = upgrading.communicate(timeout=30)
+    assert (78, True) == (upgrading.returncode, "gave up after 6 s" in said), said
+
+
+def test_a_newer_schema_is_taken_as_done(place: Place) -> None:
+    """After a rollback the older release meets a revision that it does not know."""
+    assert place.run("upgrade", "owner")[0] == 0
+    execute(place.url, "UPDATE alembic_version SET version_num = '9999'")
+    for command, role in (("upgrade", "owner"), ("wait", "worker")):
+        code, said = place.run(command, role)
+        assert (code, "schema_is_ahead" in said) == (0, True), said

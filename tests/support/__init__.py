@@ -1,0 +1,1 @@
+"""What tests share: real services as processes, raw HTTP, waiting for conditions."""

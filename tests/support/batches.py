@@ -1,0 +1,44 @@
+"""Batches made and worked on by calling the nouns, without any process."""
+
+import uuid
+from collections.abc import Sequence
+
+from sqlalchemy.orm import Session
+
+from valence_batch_worker import chunks
+from valence_common.db import new_id
+from valence_common.models import Batch, User
+from valence_inference import batches
+from valence_ml import Score
+
+
+def make_user(session: Session) -> uuid.UUID:
+    """An account, by its row."""
+    name = f"user-{new_id().hex}"
+    user = User(
+        username=name,
+        username_key=name,
+        email=f"{name}@example.com",
+        email_key=f"{name}@example.com",
+        password_hash="!",
+    )
+    session.add(user)
+    session.flush()
+    return user.id
+
+
+def make_batch(session: Session, texts: Sequence[str], *, chunk_texts: int = 2) -> Batch:
+    """A batch of a new user, accepted as the inference service does it."""
+    return batches.accept(session, make_user(session), texts, chunk_texts=chunk_texts)
+
+
+def claim(session: Session, *, lease_seconds: float = 30, max_attempts: int = 3) -> chunks.Claim:
+    """The next chunk, which must exist."""
+    mine = chunks.claim(session, lease_seconds=lease_seconds, max_attempts=max_attempts)
+    assert mine is not None
+    return mine
+
+
+def score(texts: Sequence[str]) -> list[Score]:
+    """What a model would say."""
+    return [Score("positive", 0.75, 0.75, low_confidence=False) for _ in texts]

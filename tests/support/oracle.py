@@ -1,0 +1,146 @@
+"""The universal oracle: what must hold after every case, whatever was sent (CATALOGUE)."""
+
+import contextlib
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import psutil
+
+from support.raw import Answer, exchange
+from support.rows import query
+from support.stack import Account, Service, Stack
+from support.waiting import until
+
+MAX_PROBLEM_BYTES = 4096
+MAX_GROWTH_BYTES = 64 * 1024 * 1024
+MAX_LIVEZ_SECONDS = 1.0
+SETTLE_SECONDS = 30
+MORE_FILES = 40  # pools fill when they are first used, and the client keeps 20 connections
+MORE_CONNECTIONS = 10
+
+
+@dataclass
+class Oracle:
+    """Sends requests on behalf of a case and remembers what may not come back."""
+
+    stack: Stack
+    secrets: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        services = self._services()
+        self._memory = {s.pid: psutil.Process(s.pid).memory_info().rss for s in services}
+        self._files = {s.pid: psutil.Process(s.pid).num_fds() for s in services}
+        self._lengths = {s.pid: len(s.output()) for s in services}
+        self._connections = self._count_connections()
+        self._pulse = Pulse(services)
+
+    def secret(self, value: str) -> str:
+        """Remember a value that no answer and no log line may hold."""
+        self.secrets.add(value)
+        return value
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Send a request; its answer is judged at once (U1, U2, U3)."""
+        answer = self.stack.request(method, path, **options)
+        self._judge_answer(answer.status_code, dict(answer.headers), answer.content)
+        return answer
+
+    def post(
+        self, path: str, body: bytes | str, account: Account | None = None, **headers: str
+    ) -> httpx.Response:
+        """Post bytes, as JSON unless `content_type` says otherwise; judged at once."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        credentials = account.headers if account else {}
+        return self.request(
+            "POST",
+            path,
+            content=body,
+            headers={"content-type": "application/json", **credentials, **named},
+        )
+
+    def raw(self, path: str, data: bytes, **options: Any) -> list[Answer]:
+        """Send bytes to the service of a path; its answers are judged at once."""
+        answers = exchange(self.stack.url(path), data, **options)
+        for answer in answers:
+            self._judge_answer(answer.status, answer.headers, answer.body)
+        return answers
+
+    def judge(self) -> None:
+        """U3 for the logs, U4, U5 and U6."""
+        self._pulse.stop()
+        assert self._pulse.slowest <= MAX_LIVEZ_SECONDS, f"U4: livez took {self._pulse.slowest} s"
+        self.stack.canary()
+        for service in self._services():
+            self._judge_resources(service)
+            self._judge_log(service)
+        until(
+            lambda: self._count_connections() <= self._connections + MORE_CONNECTIONS,
+            within=SETTLE_SECONDS,
+            what="U5: Postgres connections back at their baseline",
+        )
+
+    def _services(self) -> list[Service]:
+        return self.stack.running("auth") + self.stack.running("inference")
+
+    def _count_connections(self) -> int:
+        statement = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        return int(query(self.stack.database_url, statement)[0][0])
+
+    def _judge_answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        assert status < 500 or (status == 503 and "retry-after" in headers), f"U1: {status}"
+        if status >= 400:
+            kind = headers["content-type"].partition(";")[0]
+            assert kind == "application/problem+json", f"U2: {status} is {kind}"
+            assert len(body) <= MAX_PROBLEM_BYTES, f"U2: {len(body)} bytes"
+        text = body.decode("utf-8", "replace")
+        assert "Traceback" not in text, "U3: a stack trace in an answer"
+        for secret in self.secrets:
+            assert secret not in text, "U3: a secret in an answer"
+
+    def _judge_resources(self, service: Service) -> None:
+        process = psutil.Process(service.pid)
+        grown = process.memory_info().rss - self._memory[service.pid]
+        assert grown < MAX_GROWTH_BYTES, f"U5: {service.name} grew by {grown} bytes"
+        until(
+            lambda: process.num_fds() <= self._files[service.pid] + MORE_FILES,
+            within=SETTLE_SECONDS,
+            what=f"U5: open files of {service.name} back at their baseline",
+        )
+
+    def _judge_log(self, service: Service) -> None:
+        new = service.output()[self._lengths[service.pid] :]
+        for secret in self.secrets | self.stack.secrets:
+            assert secret not in new, f"U3: {service.name} logged a secret"
+        assert "Traceback" not in new, f"U3: {service.name} logged a stack trace:\n{new}"
+        for line in new.splitlines():
+            event = json.loads(line)
+            assert event["event"] != "unhandled", f"U1: {service.name} did not expect {event}"
+
+
+class Pulse:
+    """Asks the services for signs of life during a case, on a connection of its own to each."""
+
+    def __init__(self, services: list[Service]):
+        self.slowest = 0.0
+        self._stopped = threading.Event()
+        self._threads = [threading.Thread(target=self._feel, args=(s,)) for s in services]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Ask no more."""
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _feel(self, service: Service) -> None:
+        with httpx.Client(trust_env=False, timeout=10) as client:
+            while not self._stopped.wait(0.1) and service.process.poll() is None:
+                started = time.monotonic()
+                with contextlib.suppress(httpx.TransportError):
+                    assert client.get(f"{service.internal_url}/livez").status_code == 200
+                self.slowest = max(self.slowest, time.monotonic() - started)

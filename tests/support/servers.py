@@ -1,0 +1,151 @@
+"""A Postgres and a Valkey of a test module's own, to freeze, kill and start again."""
+
+import contextlib
+import random
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from unittest.mock import patch
+
+import psutil
+import redis
+
+from support.rows import query
+from support.stack import Stack
+from valence.local import migrations
+from valence.local.postgres import Postgres
+from valence.local.valkey import Valkey
+
+QUICK = {"fsync": "off", "full_page_writes": "off", "max_connections": "60"}
+
+
+def _own_port() -> int:
+    """A free port below those that the system hands out: it stays free while its server is down."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
+class FragilePostgres(Postgres):
+    """Always on the same port."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder, settings=QUICK)
+        self._own_port = _own_port()
+
+    def _spawn(self) -> None:
+        with patch("valence.local.postgres.free_port", lambda: self._own_port):
+            super()._spawn()
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Neither the server nor any backend runs; the kernel still acknowledges what is sent."""
+        with _frozen(_family(self.pid)):
+            yield
+
+    def kill(self) -> None:
+        """SIGKILL all of it: what is lost when the node dies."""
+        _kill(_family(self.pid))
+        self.stop()
+
+    def terminate_sessions(self) -> None:
+        """End every session but the one that asks."""
+        query(
+            self.url(),
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'",
+        )
+
+
+class FragileValkey(Valkey):
+    """Always on the same port; without persistence, so that a kill empties it."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder)
+        self._own_port = _own_port()
+
+    def _spawn(self) -> None:
+        with patch("valence.local.valkey.free_port", lambda: self._own_port):
+            super()._spawn()
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The server takes connections (the kernel does) and never answers."""
+        with _frozen([psutil.Process(self.pid)]):
+            yield
+
+    @contextlib.contextmanager
+    def down(self) -> Iterator[None]:
+        """Killed, and started again empty."""
+        self.kill()
+        try:
+            yield
+        finally:
+            self.start()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        _kill([psutil.Process(self.pid)])
+        self.stop()
+
+    def flush(self) -> None:
+        """FLUSHALL."""
+        with self.client() as client:
+            client.flushall()
+
+    def client(self) -> "redis.Redis":
+        """A client that sees strings."""
+        return redis.Redis.from_url(self.url(), decode_responses=True)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+@contextlib.contextmanager
+def _frozen(processes: list[psutil.Process]) -> Iterator[None]:
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGKILL)
+    psutil.wait_procs(processes, timeout=10)
+
+
+@dataclass
+class Ground:
+    """Servers that may break, and services that stand on them."""
+
+    postgres: FragilePostgres
+    valkey: FragileValkey
+    stack: Stack
+
+    @classmethod
+    @contextlib.contextmanager
+    def laid(cls, folder: Path, **services: dict[str, object]) -> Iterator[Self]:
+        """Migrated servers and these services with their settings, all stopped at the end."""
+        with contextlib.ExitStack() as exits:
+            valkey = exits.enter_context(FragileValkey(folder / "valkey"))
+            postgres = exits.enter_context(FragilePostgres(folder / "postgres"))
+            migrations.upgrade(postgres.url())
+            stack = Stack(folder / "stack", postgres.url(), valkey.url())
+            exits.callback(stack.close)
+            for name, settings in services.items():
+                stack.start(name, ready=False, **settings)
+            for service in stack.services:
+                service.wait_ready()
+            yield cls(postgres, valkey, stack)

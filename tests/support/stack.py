@@ -1,0 +1,207 @@
+"""The three services as real processes over one database and one Redis."""
+
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from support.waiting import until
+from valence.local.ports import free_port
+from valence_auth.app import PREFIXES
+from valence_common import keyring
+
+PASSWORD = "correct horse battery staple"
+
+
+@dataclass
+class Account:
+    """A registered user, logged in."""
+
+    id: str
+    username: str
+    email: str
+    token: str
+    refresh_token: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+@dataclass
+class Service:
+    """One process of a service; its output goes to a file."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    url: str
+    internal_url: str
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def wait_ready(self, within: float = 30) -> Self:
+        until(self._is_ready, within=within, what=f"{self.name} ready; its log:\n{self.output()}")
+        return self
+
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, f"{self.name} ended:\n{self.output()}"
+        try:
+            return httpx.get(f"{self.internal_url}/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def stop(self, within: float = 15) -> int:
+        """SIGTERM, as Kubernetes does it; returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(within)
+
+    def kill(self) -> None:
+        """SIGKILL the service with its children: what is lost when a node dies."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+
+@dataclass
+class Stack:
+    """Services that share a database, a Redis and a keyring; requests go the ingress's way."""
+
+    folder: Path
+    database_url: str
+    redis_url: str
+    services: list[Service] = field(default_factory=list)
+    secrets: set[str] = field(default_factory=set)
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.keyring = self.folder / "keyring.json"
+        self.keyring.touch(mode=0o600)
+        self.keyring.write_bytes(keyring.generate())
+        self.client = httpx.Client(timeout=30, trust_env=False)
+
+    def start(self, name: str, *, ready: bool = True, **settings: Any) -> Service:
+        """Start one process of a service; settings are by field name."""
+        port, internal = free_port(), free_port()
+        values: dict[str, Any] = {
+            "database_url": self.database_url,
+            "redis_url": self.redis_url,
+            "internal_port": internal,
+            **settings,
+        }
+        if name != "batch_worker":
+            values = {"port": port, "jwt_keyring_file": self.keyring, **values}
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("VALENCE_")}
+        environment |= self.environment
+        environment |= {f"VALENCE_{k.upper()}": str(v) for k, v in values.items()}
+        log = self.folder / f"{name}-{len(self.services)}.log"
+        if name == "batch_worker":
+            metrics = log.with_suffix(".metrics")
+            metrics.mkdir()
+            environment.setdefault("PROMETHEUS_MULTIPROC_DIR", str(metrics))
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"valence_{name}"],
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        url, internal_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{internal}"
+        service = Service(name, process, url, internal_url, log)
+        self.services.append(service)
+        return service.wait_ready() if ready else service
+
+    def running(self, name: str) -> list[Service]:
+        """The processes of a service that have not ended, oldest first."""
+        return [s for s in self.services if s.name == name and s.process.poll() is None]
+
+    def url(self, path: str) -> str:
+        """Where the ingress sends a path."""
+        to_auth = any(path == p or path.startswith(f"{p}/") for p in PREFIXES)
+        return self.running("auth" if to_auth else "inference")[0].url + path
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return self.client.request(method, self.url(path), **options)
+
+    def get(self, path: str, account: Account | None = None, **options: Any) -> httpx.Response:
+        headers = account.headers if account else {}
+        return self.request("GET", path, headers=headers, **options)
+
+    def post(self, path: str, account: Account | None = None, **options: Any) -> httpx.Response:
+        headers = (account.headers if account else {}) | options.pop("headers", {})
+        return self.request("POST", path, headers=headers, **options)
+
+    def register(self, username: str | None = None, password: str = PASSWORD) -> httpx.Response:
+        name = username or f"user-{uuid.uuid4().hex[:12]}"
+        body = {"username": name, "email": f"{name}@example.com", "password": password}
+        return self.post("/api/v1/auth/register", json=body)
+
+    def login(self, username: str, password: str = PASSWORD) -> httpx.Response:
+        form = {"username": username, "password": password}
+        return self.post("/api/v1/auth/login", data=form)
+
+    def account(self) -> Account:
+        """A new user with a token."""
+        user = self.register()
+        assert user.status_code == 201, user.text
+        tokens = self.login(user.json()["username"])
+        assert tokens.status_code == 200, tokens.text
+        access, refresh = tokens.json()["access_token"], tokens.json()["refresh_token"]
+        self.secrets |= {PASSWORD, access, refresh}
+        names = user.json()
+        return Account(names["id"], names["username"], names["email"], access, refresh)
+
+    def submit(self, account: Account, texts: list[str]) -> str:
+        """Send a batch; returns its task id."""
+        answer = self.post("/api/v1/sentiment/analyze/batch", account, json={"texts": texts})
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["task_id"])
+
+    def task(self, account: Account, task_id: str) -> dict[str, Any]:
+        answer = self.get(f"/api/v1/sentiment/task/{task_id}", account)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def finish(self, account: Account, task_id: str, within: float = 60) -> dict[str, Any]:
+        """Wait until a batch has ended; returns the task."""
+        until(
+            lambda: self.task(account, task_id)["status"] not in {"pending", "processing"},
+            within=within,
+            what=f"batch {task_id} ended",
+        )
+        return self.task(account, task_id)
+
+    def canary(self) -> None:
+        """The whole thread still works: register, login, analyze, a batch of two."""
+        account = self.account()
+        body = {"text": "I love this product!"}
+        answer = self.post("/api/v1/sentiment/analyze", account, json=body)
+        assert (200, "positive") == (answer.status_code, answer.json()["sentiment"])
+        if self.running("batch_worker"):
+            task = self.finish(account, self.submit(account, ["good", "bad"]))
+            assert "completed" == task["status"]
+
+    def close(self) -> None:
+        """End every process."""
+        self.client.close()
+        for service in self.services:
+            if service.process.poll() is None:
+                service.process.send_signal(signal.SIGTERM)
+        for service in self.services:
+            try:
+                service.process.wait(10)
+            except subprocess.TimeoutExpired:
+                service.kill()
