@@ -1,4 +1,4 @@
-"""The first schema: accounts, history, batches, audit.
+"""The first schema: users, history, batches, audit.
 
 Revises: nothing
 """
@@ -43,7 +43,6 @@ END $$
 
 def upgrade() -> None:
     _create_users()
-    _create_refresh_tokens()
     _create_predictions()
     _create_batches()
     _create_batch_chunks()
@@ -64,7 +63,6 @@ def downgrade() -> None:
         "batch_chunks",
         "batches",
         "predictions",
-        "refresh_tokens",
         "users",
     ):
         op.drop_table(table)
@@ -97,32 +95,6 @@ def _create_users() -> None:
         sa.UniqueConstraint("email_key", name="uq_users_email_key"),
         sa.UniqueConstraint("username_key", name="uq_users_username_key"),
     )
-
-
-def _create_refresh_tokens() -> None:
-    op.create_table(
-        "refresh_tokens",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("user_id", sa.Uuid(), nullable=False),
-        sa.Column("family_id", sa.Uuid(), nullable=False),
-        sa.Column("token_hash", sa.LargeBinary(), nullable=False),
-        sa.Column(
-            "created_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-        ),
-        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("used_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["user_id"], ["users.id"], name="fk_refresh_tokens_user_id_users", ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("id", name="pk_refresh_tokens"),
-        sa.UniqueConstraint("token_hash", name="uq_refresh_tokens_token_hash"),
-    )
-    op.create_index("ix_refresh_tokens_family_id", "refresh_tokens", ["family_id"])
-    op.create_index("ix_refresh_tokens_user_id", "refresh_tokens", ["user_id"])
 
 
 def _create_predictions() -> None:

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from valence_common import cache as cache_module
 from valence_common import limits
 from valence_common.cache import Cache
-from valence_common.limits import Limiter, Window
+from valence_common.limits import Charge, Limiter, Window
 from valence_common.problems import TooManyRequests, Unavailable
 
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -26,7 +26,7 @@ async def _count(limiter: Limiter, window: Window, key: str, times: int) -> list
     outcomes = []
     for _ in range(times):
         try:
-            await limiter.count(window, key)
+            await limiter.take(Charge(window, key))
         except TooManyRequests as error:
             outcomes.append(error.headers["Retry-After"])
         else:
@@ -121,19 +121,19 @@ def test_the_breaker_opens_and_closes(redis_url: str, monkeypatch: pytest.Monkey
     async def work() -> None:
         cache = Cache(SecretStr(NOWHERE), timeout=0.2)
         with pytest.raises(Unavailable):
-            await cache.script("return 1", "key")
+            await cache.script("return 1").run(["key"], [])
         good = Cache(SecretStr(redis_url), timeout=2)
         cache.client = good.client
         with pytest.raises(Unavailable):  # though Redis would answer
-            await cache.script("return 1", "key")
+            await cache.script("return 1").run(["key"], [])
         now = cache_module.time.monotonic()
         with monkeypatch.context() as later:
             later.setattr(cache_module.time, "monotonic", lambda: now + 1.1)
-            assert 1 == await cache.script("return 1", "key")
+            assert 1 == await cache.script("return 1").run(["key"], [])
         with pytest.raises(Unavailable):
-            await cache.script("return 1", "key")
+            await cache.script("return 1").run(["key"], [])
         assert await cache.ping()
-        assert 1 == await cache.script("return 1", "key")
+        assert 1 == await cache.script("return 1").run(["key"], [])
         await good.close()
 
     _run(work())
@@ -158,7 +158,7 @@ def test_a_silent_redis_costs_its_timeout_once() -> None:
         started = loop.time()
         for _ in range(50):
             with pytest.raises(Unavailable):
-                await cache.script("return 1", "key")
+                await cache.script("return 1").run(["key"], [])
         assert 0.1 < loop.time() - started < 0.9
         assert 1 == tries
         assert not await cache.ping()

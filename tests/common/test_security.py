@@ -22,20 +22,29 @@ def test_issued_tokens_verify(keys: Keyring) -> None:
     """A token says who, in which session, with what scopes and until when; each is its own."""
     user_id, session_id = uuid.uuid4(), uuid.uuid4()
     tokens = {
-        issue(keys, user_id=user_id, session_id=session_id, lifetime_seconds=600) for _ in "ab"
+        issue(
+            keys,
+            user_id=user_id,
+            session_id=session_id,
+            scopes=["analyze", "batch"],
+            lifetime_seconds=600,
+        )
+        for _ in "ab"
     }
     assert 2 == len(tokens)
     for token in tokens:
         principal = verify(keys, token)
         assert (user_id, session_id) == (principal.user_id, principal.session_id)
-        assert frozenset({"analyze", "batch", "history"}) == principal.scopes
+        assert frozenset({"analyze", "batch"}) == principal.scopes
         assert 595 < principal.expires_at - time.time() <= 600
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])
 def test_every_changed_character_is_noticed(keys: Keyring, part: int) -> None:
     """No character of a token may be another, not even one whose bits do not count."""
-    token = issue(keys, user_id=uuid.uuid4(), session_id=uuid.uuid4(), lifetime_seconds=600)
+    token = issue(
+        keys, user_id=uuid.uuid4(), session_id=uuid.uuid4(), scopes=[], lifetime_seconds=600
+    )
     parts = token.split(".")
     for index, character in enumerate(parts[part]):
         other = "A" if character != "A" else "B"

@@ -12,8 +12,8 @@ from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel, SecretStr
 
 from valence_common import log, web
+from valence_common.access import Public
 from valence_common.problems import FieldError, Unavailable, Unprocessable
-from valence_common.security import Public
 from valence_common.settings import WebSettings
 
 SECRET = "S3ntinel in an exception"  # not a credential

@@ -99,13 +99,17 @@ def test_all_start_at_once(place: Place) -> None:
 def test_roles_get_their_rows_and_no_more(place: Place) -> None:
     assert place.run("upgrade", "owner")[0] == 0
     assert place.may("auth", "SELECT", "users", "password_hash")
-    assert not place.may("auth", "SELECT", "predictions")
+    assert place.may("auth", "SELECT", "predictions")  # a take-out
+    assert not place.may("auth", "INSERT", "predictions")
+    for service in ("inference", "worker"):
+        assert place.may(service, "SELECT", "users", "id")
     for privilege in ("SELECT", "INSERT"):
         assert place.may("inference", privilege, "predictions")
-    for column in ("id", "email", "password_hash"):
+    for column in ("username", "email", "password_hash"):
         assert not place.may("inference", "SELECT", "users", column)
         assert not place.may("worker", "SELECT", "users", column)
     assert not place.may("inference", "SELECT", "refresh_tokens", "token_hash")
+    assert not place.may("inference", "INSERT", "revocations")
     assert not place.may("worker", "SELECT", "predictions", "text")
     assert place.may("worker", "INSERT", "predictions", "text")
 
@@ -115,7 +119,7 @@ def test_a_right_too_many_is_taken_back(place: Place) -> None:
     assert place.run("upgrade", "owner")[0] == 0
     execute(place.url, f"GRANT ALL ON users TO {place.roles['worker']}")
     assert place.run("upgrade", "owner")[0] == 0
-    assert not place.may("worker", "SELECT", "users")
+    assert not place.may("worker", "UPDATE", "users")
     assert place.may("worker", "SELECT", "batches")
 
 

@@ -17,6 +17,14 @@ from valence_auth.app import PREFIXES
 from valence_common import keyring
 
 PASSWORD = "correct horse battery staple"
+# All clients of a test run have one address, and load is not what most tests are about.
+GENEROUS = {
+    "auth": {
+        "login_address_attempts": 1_000_000,
+        "register_attempts": 1_000_000,
+    },
+    "inference": {"plans": '{"default": {"per_minute": 60000000, "burst": 0}}'},
+}
 
 
 @dataclass
@@ -99,6 +107,7 @@ class Stack:
             "database_url": self.database_url,
             "redis_url": self.redis_url,
             "internal_port": internal,
+            **GENEROUS.get(name, {}),
             **settings,
         }
         if name != "batch_worker":

@@ -18,7 +18,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="Valence auth",
         description="Accounts and login.",
         settings=settings,
-        routers=[api.router],
+        routers=api.routers,
     )
     app.state.passwords = Passwords(settings.password_hashers)
     app.state.limiter = Limiter(app.state.cache)

@@ -18,12 +18,26 @@ class Settings(WebSettings):
     refresh_token_days: int = Field(
         default=30, ge=1, le=365, description="Lifetime of a login session."
     )
+    session_idle_days: int = Field(
+        default=14, ge=1, le=365, description="A session that is not refreshed for this long ends."
+    )
     login_attempts: PositiveInt = Field(
         default=5,
         description="Logins that one address may try for one account in a window.",
     )
+    login_address_attempts: PositiveInt = Field(
+        default=30, description="Logins that one address may try in a window, for any account."
+    )
+    login_account_attempts: PositiveInt = Field(
+        default=60,
+        description="Logins that may be tried for one account in a window, from everywhere;"
+        " more are slowed down to this rate.",
+    )
+    register_attempts: PositiveInt = Field(
+        default=20, description="Registrations that one address may try in a window."
+    )
     login_window_seconds: PositiveInt = Field(
-        default=60, description="Length of the login throttle's window."
+        default=60, description="Length of the windows of login and register."
     )
     password_hashers: int = Field(
         default=0, ge=0, description="Password hashes computed at once; 0 is one a core."

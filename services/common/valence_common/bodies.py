@@ -18,8 +18,8 @@ from fastapi.params import Form
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
+from valence_common.access import Access
 from valence_common.problems import FieldError, Invalid, TooLarge, Unprocessable, UnsupportedMedia
-from valence_common.security import authenticate
 
 MAX_DEPTH = 32
 MAX_VALUES = 200_000
@@ -204,13 +204,14 @@ def strict(limit: str) -> type[APIRoute]:
     class StrictRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
-            private = any(d.call is authenticate for d in _all_dependants(self.dependant))
+            calls = [d.call for d in _all_dependants(self.dependant)]
+            gates = [call for call in calls if isinstance(call, Access)]
             body = self.body_field
             media_type = FORM_TYPE if body and isinstance(body.field_info, Form) else JSON_TYPE
 
             async def strictly(request: Request) -> Response:
-                if private:
-                    authenticate(request)
+                for access in gates:
+                    await access(request)
                 if body is None:
                     return await handle(request)
                 settings = request.app.state.settings

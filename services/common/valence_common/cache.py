@@ -5,7 +5,7 @@ after a failure the next ones fail at once for a second, so that a frozen server
 """
 
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
 from pydantic import SecretStr
@@ -49,10 +49,9 @@ class Cache:
             self._open_until = time.monotonic() + BREAKER_SECONDS
             raise Unavailable("redis") from error
 
-    async def script(self, source: str, key: str, *arguments: float | str) -> Any:
-        """Run a Lua script on one key, in one round trip and atomically."""
-        evaluated = self.client.eval(source, 1, key, *(str(a) for a in arguments))
-        return await self.ask(evaluated)
+    def script(self, source: str) -> "Script":
+        """A Lua script to be run through `Script.run`."""
+        return Script(self, source)
 
     async def ping(self) -> bool:
         """Whether Redis answers now; asks past the breaker, and closes it on an answer."""
@@ -66,6 +65,18 @@ class Cache:
     async def close(self) -> None:
         """Close the connections."""
         await self.client.aclose()
+
+
+class Script:
+    """A Lua script: one round trip and atomic; sent once, then known to Redis by its hash."""
+
+    def __init__(self, cache: Cache, source: str):
+        self._cache = cache
+        self._script = cache.client.register_script(source)
+
+    async def run(self, keys: Sequence[str], arguments: Sequence[float | str]) -> Any:
+        """Run it; raises `Unavailable` when Redis does not answer in time."""
+        return await self._cache.ask(self._script(keys=keys, args=arguments))
 
 
 def _discard(command: Awaitable[Any]) -> None:

@@ -50,6 +50,11 @@ class HttpMetrics:
             ["dependency"],
             registry=self.registry,
         )
+        self.revocations_age = Gauge(
+            "valence_revocations_age_seconds",
+            "Time since this process last heard which credentials are revoked.",
+            registry=self.registry,
+        )
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answered request; time it if its path and method are some route's."""

@@ -4,7 +4,10 @@
     ├── Invalid               400  understood, but refused
     ├── NotAuthenticated      401  no credential
     ├── InvalidCredential     401  a credential, and it is not good
+    ├── Forbidden             403  known, and not allowed
+    │   └── InsufficientScope      a credential for other things
     ├── NotFound              404  unknown, or somebody else's
+    ├── Conflict              409  against the state that things are in
     ├── TooLarge              413
     ├── UnsupportedMedia      415
     ├── Unprocessable         422  names the fields and the rules, never the input
@@ -71,11 +74,35 @@ class InvalidCredential(DomainError):
         super().__init__(detail, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
 
 
+class Forbidden(DomainError):
+    """Who asks is known, and may not."""
+
+    status = 403
+    detail = "Not allowed"
+
+
+class InsufficientScope(Forbidden):
+    """The credential is good, but for other things."""
+
+    detail = "The credential lacks the scope for this"
+
+    def __init__(self, scope: str):
+        challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
+        super().__init__(headers={"WWW-Authenticate": challenge})
+
+
 class NotFound(DomainError):
     """Unknown, deleted or another user's: all three answer alike."""
 
     status = 404
     detail = "Not found"
+
+
+class Conflict(DomainError):
+    """The request cannot be done in the state that things are in."""
+
+    status = 409
+    detail = "The request conflicts with the current state"
 
 
 class TooLarge(DomainError):

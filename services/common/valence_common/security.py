@@ -9,17 +9,16 @@ import base64
 import binascii
 import time
 import uuid
-from typing import Annotated, Final
+from collections.abc import Iterable
+from typing import Final
 
 import msgspec
-from fastapi import Depends, Request
-from fastapi.security import OAuth2PasswordBearer
 from jose import jws
 from jose.backends.cryptography_backend import CryptographyHMACKey
 
 from valence_common.db import new_id
 from valence_common.keyring import Keyring
-from valence_common.problems import InvalidCredential, NotAuthenticated
+from valence_common.problems import InvalidCredential
 
 ISSUER: Final = "valence"
 AUDIENCE: Final = "valence"
@@ -28,7 +27,14 @@ TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - RFC 9068, a media type
 LEEWAY_SECONDS: Final = 30
 MAX_LIFETIME_SECONDS: Final = 3600
 MAX_TOKEN_BYTES: Final = 4096
-SCOPES: Final = ("analyze", "batch", "history")
+ADMIN: Final = "admin"
+SCOPES: Final = {
+    "analyze": "score one text",
+    "batch": "score many, and follow them",
+    "history": "read and delete what was scored",
+    ADMIN: "administer accounts",
+}
+"""What a credential may be for; API keys take all but the last."""
 
 
 class _Header(msgspec.Struct, forbid_unknown_fields=True):
@@ -50,16 +56,30 @@ class _Claims(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who a request acts for: the user, their login session and what the token allows."""
+    """Who a request acts for, through which login session or API key, and what that allows.
+
+    Exactly one of `session_id` and `key_id` is set; `expires_at` is a Unix time.
+    """
 
     user_id: uuid.UUID
-    session_id: uuid.UUID
     scopes: frozenset[str]
-    expires_at: int
+    expires_at: float
+    session_id: uuid.UUID | None = None
+    key_id: uuid.UUID | None = None
+
+    @property
+    def credential_id(self) -> uuid.UUID | None:
+        """The session or key, as revocations name it."""
+        return self.session_id or self.key_id
 
 
 def issue(
-    keyring: Keyring, *, user_id: uuid.UUID, session_id: uuid.UUID, lifetime_seconds: int
+    keyring: Keyring,
+    *,
+    user_id: uuid.UUID,
+    session_id: uuid.UUID,
+    scopes: Iterable[str],
+    lifetime_seconds: int,
 ) -> str:
     """Sign an access token for one login session."""
     now = int(time.time())
@@ -72,7 +92,7 @@ def issue(
         iat=now,
         nbf=now,
         exp=now + lifetime_seconds,
-        scope=" ".join(SCOPES),
+        scope=" ".join(scopes),
     )
     key = keyring.active()
     token: str = jws.sign(
@@ -102,7 +122,7 @@ def verify(keyring: Keyring, token: str) -> Principal:
         or not 0 < claims.exp - claims.iat <= MAX_LIFETIME_SECONDS
     ):
         raise InvalidCredential
-    return Principal(claims.sub, claims.sid, frozenset(claims.scope.split()), claims.exp)
+    return Principal(claims.sub, frozenset(claims.scope.split()), claims.exp, session_id=claims.sid)
 
 
 def _verified_claims(keyring: Keyring, token: str) -> _Claims:
@@ -131,30 +151,3 @@ def _canonical(part: bytes) -> bytes:
     if base64.urlsafe_b64encode(decoded).rstrip(b"=") != part:
         raise InvalidCredential
     return decoded
-
-
-_scheme = OAuth2PasswordBearer(tokenUrl="/api/v1/auth/login", auto_error=False)
-
-
-def authenticate(request: Request, _: Annotated[str | None, Depends(_scheme)] = None) -> Principal:
-    """The principal of a request: exactly one `Authorization: Bearer` header, nothing else."""
-    known: Principal | None = request.scope["state"].get("principal")
-    if known is not None:
-        return known
-    values = request.headers.getlist("authorization")
-    if not values:
-        raise NotAuthenticated
-    scheme, _space, token = values[0].partition(" ")
-    if len(values) > 1 or scheme.lower() != "bearer":
-        raise InvalidCredential
-    principal = verify(request.app.state.keyring, token)
-    request.scope["state"]["principal"] = principal
-    return principal
-
-
-def public() -> None:
-    """The decision that a route needs no credential; a test finds routes that decided nothing."""
-
-
-Authenticated = Annotated[Principal, Depends(authenticate)]
-Public = Depends(public)

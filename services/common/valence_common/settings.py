@@ -9,8 +9,25 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from pydantic_settings import SettingsError as UnreadableError
 from pydantic_settings.sources import SecretsSettingsSource
 from sqlalchemy import make_url
@@ -60,6 +77,14 @@ def _with_real_password(rest: str) -> str:
     return rest
 
 
+def _split(value: object) -> object:
+    """A list as people write it in an environment: commas between."""
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 
@@ -139,6 +164,25 @@ class Settings(DatabaseSettings):
     )
 
 
+class Plan(BaseModel):
+    """How much a user may ask for; single users' rows can say otherwise."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    per_minute: PositiveInt = 60
+    burst: NonNegativeInt = 10
+    texts_per_day: NonNegativeInt = 5_000_000
+
+
+DEFAULT_PLAN = "default"
+
+
+def _with_default(plans: dict[str, Plan]) -> dict[str, Plan]:
+    if DEFAULT_PLAN not in plans:
+        raise ValueError(f"must hold the plan `{DEFAULT_PLAN}`")
+    return plans
+
+
 class WebSettings(Settings):
     """What a service needs that faces the public and checks tokens."""
 
@@ -146,6 +190,16 @@ class WebSettings(Settings):
     port: int = Field(default=8000, ge=0, le=65535, description="The public port.")
     jwt_keyring_file: Path = Field(
         description="JSON file with the keys that sign access tokens (secret, mounted as a file)."
+    )
+    plans: Annotated[dict[str, Plan], AfterValidator(_with_default)] = Field(
+        default={DEFAULT_PLAN: Plan()},
+        description="JSON: analyses a minute, how many more at once, and texts a day, by the plan's"
+        " name; users have the plan `default` unless an administrator gives them another.",
+    )
+    trusted_proxies: Networks = Field(
+        default=(),
+        description="Networks (CIDR, with commas between) of the proxies whose `X-Forwarded-For`"
+        " is believed; by default none is.",
     )
     body_timeout_seconds: PositiveFloat = Field(
         default=10.0, description="A request body that pauses for longer than this is given up."

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from valence_common import __version__, openapi
 from valence_common.cache import Cache
@@ -36,9 +37,11 @@ from valence_common.problems import (
     on_validation_error,
     problem,
 )
+from valence_common.revocations import Revocations
 from valence_common.settings import WebSettings
 
 API = "/api/v1"
+READY_SECONDS = 0.1
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SECURITY_HEADERS = {
@@ -57,6 +60,7 @@ class Parts:
     database: Database
     cache: Cache
     keyring: Keyring
+    revocations: Revocations
     health: Health
     metrics: HttpMetrics
 
@@ -70,12 +74,22 @@ class Parts:
             timeout=settings.database_timeout_seconds,
         )
         cache = Cache(settings.redis_url, timeout=settings.redis_timeout_seconds)
+        revocations = Revocations(settings.database_url)
         health = Health({"postgres": database.ping, "redis": cache.ping})
-        return cls(database, cache, keyring, health, HttpMetrics())
+        metrics = HttpMetrics()
+        metrics.revocations_age.set_function(lambda: revocations.age)
+        return cls(database, cache, keyring, revocations, health, metrics)
+
+    async def become_ready(self) -> None:
+        """Wait until Postgres has answered, and has told which credentials are revoked."""
+        while not self.revocations.known:
+            await asyncio.sleep(READY_SECONDS)
+        await self.health.become_ready()
 
     async def close(self) -> None:
         """Close what `open` opened, in reverse."""
         await self.cache.close()
+        await asyncio.to_thread(self.revocations.close)
         await asyncio.to_thread(self.database.close)
 
 
@@ -98,12 +112,16 @@ def create_app(
         try:
             if startup is not None:
                 await startup(app)
-            readying = asyncio.create_task(parts.health.become_ready())
+            tasks = [
+                asyncio.create_task(parts.revocations.follow()),
+                asyncio.create_task(parts.become_ready()),
+            ]
             try:
                 yield
             finally:
                 parts.health.ready = False
-                readying.cancel()
+                for task in tasks:
+                    task.cancel()
         finally:
             await parts.close()
 
@@ -116,7 +134,13 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        middleware=[Middleware(Observation, metrics=parts.metrics), Middleware(PlainPaths)],
+        middleware=[
+            Middleware(
+                ProxyHeadersMiddleware, trusted_hosts=[str(n) for n in settings.trusted_proxies]
+            ),
+            Middleware(Observation, metrics=parts.metrics),
+            Middleware(PlainPaths),
+        ],
         exception_handlers={
             DomainError: on_domain_error,
             HTTPException: on_http_error,
@@ -127,6 +151,9 @@ def create_app(
     app.state.keyring = parts.keyring
     app.state.database = parts.database
     app.state.cache = parts.cache
+    app.state.revocations = parts.revocations
+    app.state.api_keys = None  # a service that takes API keys puts its verifier here
+    app.state.meter = None  # and one whose use is limited, what counts it
     app.state.health = parts.health
     app.state.metrics = parts.metrics
     for router in routers:
@@ -174,7 +201,7 @@ class Observation:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
-                for name, value in _SECURITY_HEADERS.items():
+                for name, value in (_SECURITY_HEADERS | scope["state"].get("headers", {})).items():
                     headers.setdefault(name, value)
             await send(message)
 

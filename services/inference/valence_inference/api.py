@@ -5,10 +5,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
+from valence_common.access import Authenticated, requires
 from valence_common.bodies import strict
 from valence_common.db import new_id
 from valence_common.models import Prediction
-from valence_common.security import Authenticated
+from valence_common.security import Principal
 from valence_common.web import API, DatabaseDep, state
 from valence_inference import batches, releases, schemas, scoring
 from valence_inference.doorbell import Ringer
@@ -19,6 +20,9 @@ from valence_ml import Scorer, model_name
 analyze_router = APIRouter(prefix=API, route_class=strict("analyze_body_bytes"))
 batch_router = APIRouter(prefix=API, route_class=strict("batch_body_bytes"))
 
+Analyst = Annotated[Principal, requires("analyze")]
+BatchOwner = Annotated[Principal, requires("batch")]
+Historian = Annotated[Principal, requires("history")]
 ScorerDep = Annotated[Scorer, state("scorer")]
 HistoryDep = Annotated[History, state("history")]
 RingerDep = Annotated[Ringer, state("ringer")]
@@ -28,7 +32,7 @@ SettingsDep = Annotated[Settings, state("settings")]
 @analyze_router.post("/sentiment/analyze", tags=["sentiment"], response_model_exclude_unset=True)
 async def analyze(
     body: schemas.AnalyzeRequest,
-    principal: Authenticated,
+    principal: Analyst,
     scorer: ScorerDep,
     history: HistoryDep,
     settings: SettingsDep,
@@ -65,7 +69,7 @@ async def analyze(
 @batch_router.post("/sentiment/analyze/batch", status_code=202, tags=["sentiment"])
 async def analyze_batch(
     body: schemas.BatchRequest,
-    principal: Authenticated,
+    principal: BatchOwner,
     database: DatabaseDep,
     ringer: RingerDep,
     settings: SettingsDep,
@@ -85,7 +89,7 @@ async def analyze_batch(
 
 @analyze_router.get("/sentiment/task/{task_id}", tags=["sentiment"])
 async def task(
-    task_id: uuid.UUID, principal: Authenticated, database: DatabaseDep, settings: SettingsDep
+    task_id: uuid.UUID, principal: BatchOwner, database: DatabaseDep, settings: SettingsDep
 ) -> schemas.Task:
     """How far a batch is; with its results once it has ended, if it is small."""
     status = await database.run(
@@ -96,7 +100,7 @@ async def task(
 
 @analyze_router.get("/sentiment/history", tags=["sentiment"])
 async def history(
-    principal: Authenticated,
+    principal: Historian,
     history: HistoryDep,
     query: Annotated[schemas.HistoryQuery, Query()],
 ) -> schemas.HistoryPage:
@@ -112,7 +116,7 @@ async def history(
 
 @analyze_router.delete("/sentiment/history", status_code=204, tags=["sentiment"])
 async def erase_history(
-    principal: Authenticated,
+    principal: Historian,
     history: HistoryDep,
     query: Annotated[schemas.HistoryFilter, Query()],
 ) -> None:

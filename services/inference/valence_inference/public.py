@@ -7,8 +7,8 @@ from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from valence_common import __version__
+from valence_common.access import Public
 from valence_common.problems import NotFound
-from valence_common.security import Public
 from valence_common.web import HealthDep
 from valence_inference import schemas
 

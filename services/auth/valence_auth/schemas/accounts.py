@@ -1,4 +1,4 @@
-"""What the auth service takes and answers."""
+"""Accounts and tokens as clients see them."""
 
 import uuid
 from datetime import datetime

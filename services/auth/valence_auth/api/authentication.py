@@ -1,4 +1,4 @@
-"""The auth service's routes: each takes, asks the noun, answers."""
+"""Registering, and login sessions from their beginning to their end."""
 
 import hashlib
 from datetime import timedelta
@@ -7,20 +7,17 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from fastapi.security import OAuth2PasswordRequestForm
 
-from valence_auth import accounts, schemas, sessions
-from valence_auth.passwords import Passwords
-from valence_auth.settings import Settings
+from valence_auth import accounts, sessions
+from valence_auth.api.parts import LimiterDep, PasswordsDep, SettingsDep
+from valence_auth.schemas import accounts as schemas
+from valence_common.access import Public
 from valence_common.bodies import strict
-from valence_common.limits import Limiter, Window
+from valence_common.limits import Charge, Window
 from valence_common.problems import InvalidCredential
-from valence_common.security import Authenticated, Public, issue
-from valence_common.web import API, DatabaseDep, KeyringDep, state
+from valence_common.security import issue
+from valence_common.web import API, DatabaseDep, KeyringDep
 
-router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"))
-
-PasswordsDep = Annotated[Passwords, state("passwords")]
-LimiterDep = Annotated[Limiter, state("limiter")]
-SettingsDep = Annotated[Settings, state("settings")]
+router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["auth"])
 
 
 async def throttle_login(
@@ -33,11 +30,14 @@ async def throttle_login(
     account = accounts.username_key(form.username) or form.username
     address = request.client.host if request.client else ""
     key = hashlib.sha256(f"{account}\n{address}".encode()).hexdigest()[:32]
-    window = Window("login", settings.login_attempts, settings.login_window_seconds)
-    await limiter.count(window, key)
+    seconds = settings.login_window_seconds
+    await limiter.take(
+        Charge(Window("login", settings.login_attempts, seconds), key),
+        Charge(Window("login-address", settings.login_address_attempts, seconds), address),
+    )
 
 
-@router.post("/auth/register", status_code=201, tags=["auth"], dependencies=[Public])
+@router.post("/auth/register", status_code=201, dependencies=[Public])
 async def register(
     body: schemas.Registration, database: DatabaseDep, passwords: PasswordsDep
 ) -> schemas.User:
@@ -49,7 +49,7 @@ async def register(
     return schemas.User.model_validate(user)
 
 
-@router.post("/auth/login", tags=["auth"], dependencies=[Public, Depends(throttle_login)])
+@router.post("/auth/login", dependencies=[Public, Depends(throttle_login)])
 async def login(
     form: Annotated[OAuth2PasswordRequestForm, Depends()],
     database: DatabaseDep,
@@ -62,15 +62,17 @@ async def login(
     matches = await passwords.check(form.password, user.password_hash if user else None)
     if user is None or not matches or not user.is_active:
         raise InvalidCredential("Incorrect username or password")
-    session_id, refresh_token = await database.run(
-        sessions.open_session, user.id, lifetime=timedelta(days=settings.refresh_token_days)
+    opened = await database.run(
+        sessions.open_session, user, lifetime=timedelta(days=settings.refresh_token_days)
     )
     lifetime = settings.access_token_seconds
-    token = issue(keyring, user_id=user.id, session_id=session_id, lifetime_seconds=lifetime)
-    return schemas.Tokens(access_token=token, expires_in=lifetime, refresh_token=refresh_token)
-
-
-@router.get("/users/me", tags=["users"])
-async def me(principal: Authenticated, database: DatabaseDep) -> schemas.User:
-    """The account that the token speaks for."""
-    return schemas.User.model_validate(await database.run(accounts.current, principal.user_id))
+    token = issue(
+        keyring,
+        user_id=user.id,
+        session_id=opened.session_id,
+        scopes=opened.scopes,
+        lifetime_seconds=lifetime,
+    )
+    return schemas.Tokens(
+        access_token=token, expires_in=lifetime, refresh_token=opened.refresh_token
+    )

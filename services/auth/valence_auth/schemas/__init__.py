@@ -1,0 +1,1 @@
+"""What the auth service takes and answers."""
