@@ -10,6 +10,7 @@ UV := $(or $(shell command -v uv),.tools/bin/uv)
 CLUSTER ?= valence
 NAMESPACE ?= valence
 INGRESS_IMAGE ?= registry.k8s.io/ingress-nginx/controller:v1.15.1
+SBOM ?= dist/sbom.json
 IMAGES := auth inference batch-worker migrate
 # One tag for one content: a changed file makes new images, and new pods with them.
 ifndef TAG
@@ -19,7 +20,7 @@ endif
 MEMBERS := $(addprefix services/,common auth inference batch-worker) ml cli
 
 .DEFAULT_GOAL := help
-.PHONY: help run install clean test faults check format docs lock
+.PHONY: help run install clean test faults check format docs sbom lock
 .PHONY: cluster images deploy undeploy cluster-down e2e e2e-full chart
 
 help:
@@ -42,11 +43,12 @@ test: $(STAMP) ## All tests, with coverage
 faults: $(STAMP) ## The long forms of the fault tests
 	$(BIN)/pytest tests/faults -m slow_faults -s
 
-check: $(STAMP) ## Style, types and the direction of imports
+check: $(STAMP) ## Style, types, the direction of imports, and what the security tools say
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/scan.py $(UV)
 
 format: $(STAMP) ## Rewrite the sources in the house's style
 	$(BIN)/ruff check --fix
@@ -86,8 +88,14 @@ cluster-down: ## Delete the cluster and all that is in it
 chart: $(STAMP) ## Write what follows from chart and settings: schema, chart README, k8s/install
 	$(BIN)/python charts/generate.py
 
-docs: $(STAMP) ## Write what is derived from the code: the OpenAPI document, the settings' page
+docs: $(STAMP) ## Write what is derived from the code: OpenAPI, settings, the table of cases
 	$(BIN)/python -m valence.local.surface
+	PYTHONPATH=tests $(BIN)/python -m support.cases
+
+sbom: $(STAMP) ## Write dist/sbom.json: all that the lock holds, as CycloneDX
+	@mkdir -p "$(dir $(SBOM))"
+	$(UV) tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements \
+	  --output-reproducible --output-file "$(SBOM)" requirements.lock
 
 lock: $(STAMP) ## Resolve requirements.lock anew
 	$(UV) pip compile pyproject.toml --group dev --universal --generate-hashes \

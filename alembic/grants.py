@@ -26,6 +26,7 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "SELECT ON batches",
         "SELECT ON batch_chunks",
         "SELECT ON batch_results",
+        "SELECT ON alembic_version",
     ),
     "inference_role": (
         # Keys and limits; never a password's hash.
@@ -54,7 +55,7 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "SELECT, INSERT, UPDATE, DELETE ON batch_chunks",
         "SELECT, INSERT, DELETE ON batch_results",
         "SELECT (created_at, id, user_id), INSERT, DELETE ON predictions",
-        "SELECT (id, created_at), INSERT, DELETE ON audit_events",
+        "SELECT (id, created_at, actor_id), INSERT, UPDATE (actor_id), DELETE ON audit_events",
         "SELECT ON alembic_version",
         "EXECUTE ON FUNCTION valence_make_partitions(integer)",
     ),

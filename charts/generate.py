@@ -27,6 +27,14 @@ DECIDED = frozenset(
     {"database_url", "redis_url", "jwt_keyring_file", "model_dir"}  # secrets and volumes
     | {"host", "port", "internal_host", "internal_port"}  # what Services and probes call
     | {"database_pool_size", "concurrency", "drain_seconds"}  # values that other objects need, too
+    | {
+        "plans",
+        "trusted_proxies",
+        "oidc_issuer",
+        "oidc_client_id",
+        "oidc_client_secret",
+    }  # values as well
+    | {"oidc_redirect_url", "cors_origins", "allowed_hosts", "store_texts"}
 )
 """Settings that the chart sets itself; all others may be set under `config`."""
 
@@ -45,13 +53,32 @@ def camel(name: str) -> str:
 
 def settings(cls: type[DatabaseSettings]) -> dict[str, Any]:
     """The schema of a service's settings, as the chart takes them."""
-    fields = cls.model_json_schema()["properties"]
-    keep = ("type", "enum", "minimum", "maximum", "exclusiveMinimum", "description", "default")
+    document = cls.model_json_schema()
+    definitions = document.get("$defs", {})
     return {
-        camel(name): {key: field[key] for key in keep if key in field}
-        for name, field in fields.items()
+        camel(name): _plain(field, definitions)
+        for name, field in document["properties"].items()
         if name not in DECIDED
     }
+
+
+KEPT = ("type", "enum", "minimum", "maximum", "exclusiveMinimum", "description", "default")
+
+
+def _plain(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """A field's schema without references, and without what readers of a chart need not know."""
+    if "$ref" in field:
+        field = definitions[field["$ref"].rpartition("/")[2]]
+    plain = {key: field[key] for key in KEPT if key in field}
+    for key in ("items", "additionalProperties"):
+        inner = field.get(key)
+        if inner is not None:
+            plain[key] = _plain(inner, definitions) if isinstance(inner, dict) else inner
+    if "properties" in field:
+        plain["properties"] = {
+            name: _plain(inner, definitions) for name, inner in field["properties"].items()
+        }
+    return plain
 
 
 def schema() -> str:

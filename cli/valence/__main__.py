@@ -1,12 +1,17 @@
 """The `valence` command."""
 
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from valence import admin, keys
+from valence.exits import fail, fail_without_extra
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(keys.app, name="keys")
+app.add_typer(admin.app, name="admin")
 
 
 @app.callback()
@@ -32,16 +37,11 @@ def local(
         from valence.local.home import Home  # noqa: PLC0415
         from valence.local.launcher import Launcher  # noqa: PLC0415
     except ImportError as error:
-        _fail(f"valence local needs the extra valence[local] ({error.name} is missing).")
+        fail_without_extra("valence local", error)
     try:
         Launcher(Home(home), host=host, port=port, console=Console()).run()
     except LocalError as error:
-        _fail(str(error))
-
-
-def _fail(sentence: str) -> NoReturn:
-    Console(stderr=True).print(sentence, markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(1)
+        fail(str(error))
 
 
 def main() -> None:

@@ -1,19 +1,21 @@
 """Login: equal work for every refusal (CATALOGUE 84), and none for what is throttled."""
 
 import asyncio
+import contextlib
+import ipaddress
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from passlib.hash import pbkdf2_sha256
 from pydantic import SecretStr
 
 from support.rows import query
 from valence_auth import passwords
 from valence_auth.app import create_app
-from valence_auth.passwords import Passwords, weakness
 from valence_auth.settings import Settings
 from valence_common import keyring
 
@@ -21,13 +23,15 @@ PASSWORD = "correct horse battery staple"
 
 
 class CountingHasher:
-    """The hasher, counting its checks."""
+    """The hasher, counting its work."""
 
     def __init__(self, hasher: object):
         self._hasher = hasher
+        self.hashes = 0
         self.checks = 0
 
     def hash(self, password: str) -> str:
+        self.hashes += 1
         return str(self._hasher.hash(password))
 
     def verify(self, password: str, hashed: str) -> bool:
@@ -43,95 +47,169 @@ def hasher(monkeypatch: pytest.MonkeyPatch) -> CountingHasher:
 
 
 @pytest.fixture
-def app(
+def make_app(
     tmp_path: Path, own_database_url: str, redis_url: str, hasher: CountingHasher
-) -> Iterator[FastAPI]:
+) -> Iterator[Callable[..., FastAPI]]:
+    """Replicas of the service in this process, over one database and one Redis."""
     path = tmp_path / "keyring.json"
     path.write_bytes(keyring.generate())
-    settings = Settings(
-        database_url=SecretStr(own_database_url),
-        redis_url=SecretStr(redis_url),
-        redis_timeout_seconds=2,
-        jwt_keyring_file=path,
-    )
-    app = create_app(settings)
-    yield app
-    app.state.database.close()
+    apps = []
+
+    def make(**options: object) -> FastAPI:
+        settings = Settings(
+            database_url=SecretStr(own_database_url),
+            redis_url=SecretStr(redis_url),
+            redis_timeout_seconds=2,
+            jwt_keyring_file=path,
+            **options,
+        )
+        apps.append(create_app(settings))
+        return apps[-1]
+
+    yield make
+    for app in apps:
+        app.state.database.close()
 
 
-async def _session(
-    app: FastAPI, hasher: CountingHasher, database_url: str
-) -> list[tuple[int, int]]:
-    """Status and number of hash checks of each login."""
-    name, disabled = (f"user-{uuid.uuid4().hex[:12]}" for _ in range(2))
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        for username in (name, disabled):
-            body = {"username": username, "email": f"{username}@example.com", "password": PASSWORD}
-            assert 201 == (await client.post("/api/v1/auth/register", json=body)).status_code
-        statement = "UPDATE users SET is_active = false WHERE username = :name"
-        query(database_url, statement, name=disabled)
-        outcomes = []
-        for username, password in (
-            (name, PASSWORD),
-            (name, "not the password"),
-            (name, "x" * 5000),
-            ("nobody-at-all", PASSWORD),
-            ("\u2603", PASSWORD),
-            (disabled, PASSWORD),
-            *[(name, PASSWORD)] * 3,
-        ):
-            before = hasher.checks
-            form = {"username": username, "password": password}
-            answer = await client.post("/api/v1/auth/login", data=form)
-            outcomes.append((answer.status_code, hasher.checks - before))
-        await app.state.cache.close()
-        return outcomes
+@contextlib.asynccontextmanager
+async def _clients(*apps: FastAPI) -> AsyncIterator[list[httpx.AsyncClient]]:
+    """A client of each, all with one address that no other test has."""
+    address = str(ipaddress.IPv4Address(0x0A000000 + uuid.uuid4().int % 0x1000000))
+    async with contextlib.AsyncExitStack() as stack:
+        for app in apps:
+            stack.push_async_callback(app.state.cache.close)
+        yield [
+            await stack.enter_async_context(
+                httpx.AsyncClient(
+                    transport=httpx.ASGITransport(app, client=(address, 1)),
+                    base_url="http://test",
+                )
+            )
+            for app in apps
+        ]
+
+
+async def _register(client: httpx.AsyncClient, name: str, email: str = "") -> int:
+    email = email or f"{name}@example.com"
+    body = {"username": name, "email": email, "password": PASSWORD}
+    return (await client.post("/api/v1/auth/register", json=body)).status_code
+
+
+async def _login(client: httpx.AsyncClient, name: str, password: str) -> int:
+    form = {"username": name, "password": password}
+    return (await client.post("/api/v1/auth/login", data=form)).status_code
+
+
+def _names(count: int) -> list[str]:
+    return [f"user-{uuid.uuid4().hex[:12]}" for _ in range(count)]
 
 
 def test_case_084_the_hasher_is_called_once(
-    app: FastAPI, hasher: CountingHasher, own_database_url: str
+    make_app: Callable[..., FastAPI], hasher: CountingHasher, own_database_url: str
 ) -> None:
-    """Right, wrong, over-long, unknown, impossible, disabled: one check; throttled: none."""
-    outcomes = asyncio.run(_session(app, hasher, own_database_url))
-    assert [(200, 1)] + [(401, 1)] * 5 == outcomes[:6]
-    assert [(200, 1), (200, 1), (429, 0)] == outcomes[6:]
+    """One check for each kind of login, whatever is wrong with it; none for what is throttled."""
+    name, disabled, outside, broken, erased = _names(5)
+
+    async def work() -> list[tuple[int, int]]:
+        async with _clients(make_app()) as [client]:
+            for username in (name, disabled, outside, broken, erased):
+                assert 201 == await _register(client, username)
+            for username, change in (
+                (disabled, "is_active = false"),
+                (outside, "password_hash = NULL"),
+                (broken, "password_hash = '!'"),
+                (erased, "erased_at = now()"),
+            ):
+                statement = f"UPDATE users SET {change} WHERE username = :name"
+                query(own_database_url, statement, name=username)
+            outcomes = []
+            for username, password in (
+                (name, PASSWORD),
+                (name, "not the password"),
+                (name, "x" * 5000),
+                ("nobody-at-all", PASSWORD),
+                ("\u2603", PASSWORD),
+                (disabled, PASSWORD),
+                (disabled, "not the password"),
+                (outside, PASSWORD),
+                (broken, PASSWORD),
+                (erased, PASSWORD),
+                *[(name, PASSWORD)] * 3,
+            ):
+                before = hasher.checks + hasher.hashes
+                status = await _login(client, username, password)
+                outcomes.append((status, hasher.checks + hasher.hashes - before))
+            return outcomes
+
+    outcomes = asyncio.run(work())
+    assert [(200, 1)] + [(401, 1)] * 9 == outcomes[:10]
+    assert [(200, 1), (200, 1), (429, 0)] == outcomes[10:]
 
 
-def test_hashes_are_argon2id_at_owasps_floor() -> None:
-    """19 MiB, two passes, one lane; the same password never gives the same hash."""
+def test_case_085_a_taken_name_costs_a_hash_too(
+    make_app: Callable[..., FastAPI], hasher: CountingHasher
+) -> None:
+    """Registering what exists works as hard as registering what does not; throttled, not at all."""
+    name, other, third = _names(3)
+
+    async def work() -> list[tuple[int, int]]:
+        async with _clients(make_app(register_attempts=4)) as [client]:
+            outcomes = []
+            for username, email in (
+                (name, ""),
+                (name, ""),
+                (other, f"{name}@example.com"),
+                (other, ""),
+                (third, ""),
+            ):
+                before = hasher.hashes
+                status = await _register(client, username, email)
+                outcomes.append((status, hasher.hashes - before))
+            return outcomes
+
+    assert [(201, 1), (400, 1), (400, 1), (201, 1), (429, 0)] == asyncio.run(work())
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_case_093_fifty_at_once_are_five_checks(
+    make_app: Callable[..., FastAPI], hasher: CountingHasher, *, known: bool
+) -> None:
+    """Over two replicas, fifty wrong passwords at once cost five checks, and the right one none."""
+    [name] = _names(1)
+
+    async def work() -> list[int]:
+        async with _clients(make_app(), make_app()) as clients:
+            if known:
+                assert 201 == await _register(clients[0], name)
+            guesses = (_login(clients[n % 2], name, f"wrong {n}") for n in range(50))
+            statuses = await asyncio.gather(*guesses)
+            return [*sorted(statuses), await _login(clients[0], name, PASSWORD)]
+
+    assert [401] * 5 + [429] * 45 + [429] == asyncio.run(work())
+    assert 5 == hasher.checks
+
+
+def test_an_old_hash_is_replaced_by_its_owners_login(
+    make_app: Callable[..., FastAPI], own_database_url: str
+) -> None:
+    """Case 87: not by a wrong password; and five logins at once all get in."""
+    [name] = _names(1)
+
+    def kept() -> str:
+        statement = "SELECT password_hash FROM users WHERE username = :name"
+        return str(query(own_database_url, statement, name=name)[0][0])
 
     async def work() -> None:
-        hashing = Passwords(1)
-        one, two = await hashing.hash(PASSWORD), await hashing.hash(PASSWORD)
-        assert one != two
-        assert one.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
-        assert await hashing.check(PASSWORD, one)
-        assert not await hashing.check(PASSWORD, None)
-        assert not await hashing.check(PASSWORD + "\0", one)
-        assert not await hashing.check("", one)
+        async with _clients(make_app(), make_app(login_attempts=100)) as clients:
+            await _register(clients[0], name)
+            old = pbkdf2_sha256.using(rounds=1000).hash(PASSWORD)
+            statement = "UPDATE users SET password_hash = :old WHERE username = :name"
+            query(own_database_url, statement, name=name, old=old)
+            assert 401 == await _login(clients[0], name, "not the password")
+            assert old == kept()
+            logins = (_login(clients[1], name, PASSWORD) for _ in range(5))
+            assert [200] * 5 == await asyncio.gather(*logins)
+            assert kept().startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+            assert 200 == await _login(clients[1], name, PASSWORD)
 
     asyncio.run(work())
-
-
-@pytest.mark.parametrize(
-    ("password", "fine"),
-    [
-        ("x7#kQ2!a", True),
-        ("x7#kQ2!", False),
-        ("é" * 4, True),
-        ("a" * 256, True),
-        ("a" * 257, False),
-        ("é" * 129, False),
-        ("password1", False),
-        ("PassWord1", False),
-        ("some-name", False),
-        ("SOME-NAME", False),
-        ("some-name1", True),
-        ("valence123", False),
-        ("alllowercase words", True),
-    ],
-)
-def test_password_policy(password: str, *, fine: bool) -> None:
-    """Length in bytes, common ones and the username count; composition does not."""
-    assert fine == (weakness(password, "some-name") is None)

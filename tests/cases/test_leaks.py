@@ -1,6 +1,8 @@
 """CATALOGUE 63 and 98: what metrics and logs may grow by, and what they may not hold."""
 
+import json
 import uuid
+from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -8,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from support.oracle import Oracle
 from support.raw import exchange, message
-from support.stack import Account, Service, Stack
+from support.rows import query
+from support.stack import PASSWORD, Account, Service, Stack
 
 ME = "/api/v1/users/me"
 ANALYZE = "/api/v1/sentiment/analyze"
@@ -62,6 +65,41 @@ def test_case_098_no_log_holds_a_secret(stack: Stack, oracle: Oracle, account: A
         log = service.output()
         assert log
         assert not [secret for secret in secrets if secret in log], service.name
+
+
+def test_case_098_a_bug_in_each_service(
+    own_database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    """A table that is gone is an error nobody expected: a plain 500, and no word of it in a log."""
+    broken = Stack(tmp_path / "broken", own_database_url, redis_url)
+    try:
+        services = [broken.start("auth"), broken.start("inference")]
+        account = broken.account()
+        # What each handler needs and no gate does.
+        for table in ("predictions", "refresh_tokens"):
+            query(own_database_url, f"ALTER TABLE {table} RENAME TO gone_{table}")
+        text = "a text that nobody but its sender may read"
+        answers = [
+            broken.post(ANALYZE, account, json={"text": text}),
+            broken.post("/api/v1/auth/refresh", json={"refresh_token": account.refresh_token}),
+        ]
+        for answer in answers:
+            assert 500 == answer.status_code
+            assert "application/problem+json" == answer.headers["content-type"]
+            assert answer.headers["x-request-id"] == answer.json()["request_id"]
+            detail = "Something went wrong on our side; the request id helps us to find it"
+            assert detail == answer.json()["detail"]
+        passwords = {urlsplit(url).password for url in (own_database_url, redis_url)} - {None}
+        secrets = {text, PASSWORD, account.token, account.refresh_token, "SELECT", "INSERT"}
+        for service, answer in zip(reversed(services), answers, strict=True):
+            log = service.output()
+            events = [json.loads(line) for line in log.splitlines()]
+            unhandled = [event for event in events if event["event"] == "unhandled"]
+            assert answer.json()["request_id"] in {event["request_id"] for event in unhandled}
+            assert not [secret for secret in secrets | passwords if secret in log + answer.text]
+            assert "Traceback" not in log
+    finally:
+        broken.close()
 
 
 def test_case_098_no_process_shows_a_secret(stack: Stack) -> None:

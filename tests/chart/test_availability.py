@@ -33,7 +33,8 @@ def test_connections_fit_into_postgres() -> None:
     found = objects(TRIAL)
     needed = RESERVED
     for name in ("valence-auth", "valence-inference"):
-        needed += most(found, name) * variable(found, name, "VALENCE_DATABASE_POOL_SIZE")
+        # And one, to hear of revocations.
+        needed += most(found, name) * (variable(found, name, "VALENCE_DATABASE_POOL_SIZE") + 1)
     # Of a worker: one a scoring process, the sweeper's and the probe's.
     concurrency = variable(found, "valence-batch-worker", "VALENCE_CONCURRENCY")
     needed += most(found, "valence-batch-worker") * (concurrency + 2)

@@ -2,7 +2,7 @@
 
 import itertools
 
-from support.chart import EXTERNAL, NOTHING, TRIAL, Object, containers, objects, pods
+from support.chart import EVERYTHING, EXTERNAL, NOTHING, TRIAL, Object, containers, objects, pods
 
 INTERNET = "internet"
 OUTSIDE = {
@@ -20,6 +20,9 @@ ARROWS = {
     ("valence-tests-thread", "valence-inference", 8000),
     ("valence-tests-refusals", "valence-auth", 8000),
     ("valence-tests-refusals", "valence-inference", 8000),
+    ("valence-tests-accounts", "valence-auth", 8000),
+    ("valence-tests-accounts", "valence-inference", 8000),
+    ("valence-admin", "valence-postgres", 5432),
     ("prometheus", "valence-auth", 9090),
     ("prometheus", "valence-inference", 9090),
     ("prometheus", "valence-batch-worker", 9090),
@@ -151,6 +154,14 @@ def test_external_servers_are_reached_where_they_are() -> None:
         assert net.allows(name, "10.0.0.6/32", 6379)
         assert not net.allows(name, "10.0.0.5/32", 6379)
         assert not net.allows(name, INTERNET, 443)
+
+
+def test_auth_alone_reaches_the_openid_provider() -> None:
+    """Only where it is offered, and only at its port."""
+    net = Net(objects(EVERYTHING))
+    everywhere = "0.0.0.0/0"
+    assert {"valence-auth"} == {name for name in net.pods if net.allows(name, everywhere, 443)}
+    assert not net.allows("valence-auth", everywhere, 80)
 
 
 def test_policies_and_pods_cover_each_other() -> None:

@@ -66,6 +66,7 @@ def test_trial_secrets_are_hooks_outside_of_every_revision() -> None:
         "valence-keyring",
         "valence-database",
         "valence-redis",
+        "valence-admin",
     }
     for secret in secrets:
         annotations = secret["metadata"]["annotations"]

@@ -28,11 +28,16 @@ def test_uv_on_path_is_used(commands: list[list[str]], monkeypatch: pytest.Monke
 
 
 def test_uv_is_fetched_once_into_a_private_place(commands: list[list[str]], tmp_path: Path) -> None:
-    """By pip, into a target folder: that is allowed where the system's packages are managed."""
-    private = tmp_path / "bin/uv"
+    """By pip, as the lock says, into a target folder: that is allowed on a managed system."""
+    private, pinned = tmp_path / "bin/uv", tmp_path / "uv.txt"
     assert str(private) == install.find_uv()
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", f"--target={tmp_path}", "uv"]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", f"--target={tmp_path}"]
+    pip += ["--require-hashes", "--requirement", str(pinned)]
     assert [pip] == commands
+    entry, *hashes = pinned.read_text().splitlines()
+    assert entry.startswith("uv==")
+    assert len([line for line in hashes if "--hash=sha256:" in line]) > 5
+    assert "==" not in "".join(hashes)
     private.parent.mkdir()
     private.touch()
     assert str(private) == install.find_uv()

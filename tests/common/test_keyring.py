@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 
 from valence_common import keyring
-from valence_common.keyring import Keyring, KeyringError
+from valence_common.keyring import Described, Keyring, KeyringError
+from valence_common.security import LEEWAY_SECONDS, MAX_LIFETIME_SECONDS
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+END = NOW + keyring.RETIRES_AFTER
+SLOWEST_RELOAD = timedelta(minutes=5)
 
 
 @pytest.fixture(autouse=True)
@@ -168,3 +173,118 @@ def test_an_active_key_with_an_end_is_refused(tmp_path: Path, hours: int) -> Non
     _write(path, "a", _key("a", verify_until=end.isoformat()))
     with pytest.raises(KeyringError, match="the active key has a verify_until"):
         Keyring(path)
+
+
+def _states(content: bytes) -> list[tuple[bool, bool, datetime | None]]:
+    """Of each key: whether it signs, whether it waits, and its end."""
+    return [(d.active, d.waiting, d.verify_until) for d in keyring.describe(content)]
+
+
+def _kids(content: bytes) -> list[str]:
+    return [described.kid for described in keyring.describe(content)]
+
+
+def test_a_key_retires_after_all_that_it_signed() -> None:
+    """Also what the slowest replica signed before it heard that another key is active."""
+    longest = timedelta(seconds=MAX_LIFETIME_SECONDS + LEEWAY_SECONDS)
+    assert keyring.RETIRES_AFTER >= longest + SLOWEST_RELOAD
+
+
+def test_rotation_steps(tmp_path: Path) -> None:
+    """Add, activate, drop: each step leaves a keyring that is good, and says what each key is."""
+    first = keyring.generate()
+    assert [(True, False, None)] == _states(first)
+    added = keyring.add(first)
+    assert [(True, False, None), (False, True, None)] == _states(added)
+    activated = keyring.activate(added, NOW)
+    assert [(False, False, END), (True, False, None)] == _states(activated)
+    assert activated == keyring.drop(activated, END - timedelta(seconds=1))
+    dropped = keyring.drop(activated, END)
+    assert [(True, False, None)] == _states(dropped)
+    assert _kids(added) == [*_kids(first), *_kids(dropped)]
+    path = tmp_path / "keyring.json"
+    for content in (first, added, activated, dropped):
+        path.write_bytes(content)
+        assert Keyring(path).active().kid in _kids(content)
+
+
+def test_steps_keep_the_keys_bytes() -> None:
+    """No step changes a key that stays."""
+
+    def secrets_of(content: bytes) -> dict[str, str]:
+        return {entry["kid"]: entry["key"] for entry in json.loads(content)["keys"]}
+
+    added = keyring.add(keyring.generate())
+    dropped = keyring.drop(keyring.activate(added, NOW), END)
+    assert secrets_of(added).items() >= secrets_of(dropped).items()
+    assert 2 == len(set(secrets_of(added).values()))
+
+
+def test_rollback() -> None:
+    """The key that signed before signs again; the newer one verifies until its own end."""
+    activated = keyring.activate(keyring.add(keyring.generate()), NOW)
+    old, new = _kids(activated)
+    back = keyring.activate(activated, NOW, old)
+    assert [(True, False, None), (False, False, END)] == _states(back)
+    again = keyring.activate(back, NOW, new)
+    assert [(False, False, END), (True, False, None)] == _states(again)
+
+
+def test_a_second_rotation_keeps_earlier_ends() -> None:
+    """A key that retires already is not given more time."""
+    once = keyring.activate(keyring.add(keyring.generate()), NOW)
+    later = NOW + timedelta(minutes=10)
+    twice = keyring.activate(keyring.add(once), later)
+    ends = [END, later + keyring.RETIRES_AFTER, None]
+    assert ends == [described.verify_until for described in keyring.describe(twice)]
+
+
+def test_a_waiting_key_is_dropped_by_name() -> None:
+    """A rotation is called off before its key signs; a name drops a key whose end is to come."""
+    added = keyring.add(keyring.generate())
+    old, new = _kids(added)
+    assert [old] == _kids(keyring.drop(added, NOW, new))
+    assert [new] == _kids(keyring.drop(keyring.activate(added, NOW), NOW, old))
+
+
+def test_steps_that_would_refuse_somebody_are_refused() -> None:
+    """Nothing to activate, two waiting keys, dropping what signs, an end that has passed."""
+    first = keyring.generate()
+    added = keyring.add(first)
+    activated = keyring.activate(added, NOW)
+    old, new = _kids(added)
+    for step, sentence in (
+        (lambda: keyring.activate(first, NOW), "no key waits to be activated"),
+        (lambda: keyring.add(added), f"key {new} waits already"),
+        (lambda: keyring.drop(added, NOW, old), f"key {old} signs"),
+        (lambda: keyring.drop(added, NOW, "nothing"), "there is no key with that kid"),
+        (lambda: keyring.activate(activated, NOW, "nothing"), "there is no key with that kid"),
+        (lambda: keyring.activate(activated, END, old), f"key {old} has had its end"),
+    ):
+        with pytest.raises(KeyringError, match=sentence):
+            step()
+
+
+def test_a_key_that_was_left_verifying_is_not_the_waiting_one() -> None:
+    """Older keys without an end, from a rotation by hand, get one with the next rotation."""
+    by_hand = json.dumps({"active": "b", "keys": [_key("a"), _key("b")]}).encode()
+    assert [Described("a", False, False, None), Described("b", True, False, None)] == (
+        keyring.describe(by_hand)
+    )
+    with pytest.raises(KeyringError, match="no key waits"):
+        keyring.activate(by_hand, NOW)
+    rotated = keyring.activate(keyring.add(by_hand), NOW)
+    assert [END, END, None] == [described.verify_until for described in keyring.describe(rotated)]
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b'{"active":"x","keys":[]}'])
+def test_steps_take_only_good_keyrings(content: bytes) -> None:
+    """A file that no service would start with is not rotated."""
+    for step in (
+        lambda: keyring.add(content),
+        lambda: keyring.activate(content, NOW),
+        lambda: keyring.drop(content, NOW),
+        lambda: keyring.describe(content),
+    ):
+        with pytest.raises(KeyringError):
+            step()

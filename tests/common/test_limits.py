@@ -2,19 +2,19 @@
 
 import asyncio
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from valence_common import cache as cache_module
 from valence_common import limits
 from valence_common.cache import Cache
-from valence_common.limits import Charge, Limiter, Window
+from valence_common.limits import Charge, Day, Limiter, Rate, State, Window
 from valence_common.problems import TooManyRequests, Unavailable
 
 NOWHERE = "redis://127.0.0.1:1/0"
+BOTH = pytest.mark.parametrize("away", [False, True], ids=["redis", "local"])
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -34,7 +34,7 @@ async def _count(limiter: Limiter, window: Window, key: str, times: int) -> list
     return outcomes
 
 
-@pytest.mark.parametrize("away", [False, True], ids=["redis", "local"])
+@BOTH
 def test_attempts_over_the_limit_are_refused(redis_url: str, *, away: bool) -> None:
     """Exactly `limit` attempts pass, per key; the rest hear when the window ends."""
 
@@ -50,7 +50,7 @@ def test_attempts_over_the_limit_are_refused(redis_url: str, *, away: bool) -> N
     _run(work())
 
 
-@pytest.mark.parametrize("away", [False, True], ids=["redis", "local"])
+@BOTH
 def test_attempts_at_once_are_counted_exactly(redis_url: str, *, away: bool) -> None:
     """Of many at the same moment exactly `limit` pass."""
 
@@ -115,54 +115,140 @@ def test_the_local_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     _run(work())
 
 
-def test_the_breaker_opens_and_closes(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a failure nobody waits for a second; an answer to `ping` ends that."""
+async def _outcome(limiter: Limiter, charges: Sequence[Charge]) -> tuple[Any, ...]:
+    """Whether it was taken, what is left of each limit, and the whole seconds to wait."""
+    try:
+        states = await limiter.take(*charges)
+    except TooManyRequests as error:
+        return False, error.headers["RateLimit"], int(error.headers["Retry-After"])
+    return True, [state.left for state in states]
+
+
+@BOTH
+def test_waiting_as_told_is_enough(redis_url: str, *, away: bool) -> None:
+    """After the `Retry-After` of a refusal the same charge is taken."""
 
     async def work() -> None:
-        cache = Cache(SecretStr(NOWHERE), timeout=0.2)
-        with pytest.raises(Unavailable):
-            await cache.script("return 1").run(["key"], [])
-        good = Cache(SecretStr(redis_url), timeout=2)
-        cache.client = good.client
-        with pytest.raises(Unavailable):  # though Redis would answer
-            await cache.script("return 1").run(["key"], [])
-        now = cache_module.time.monotonic()
-        with monkeypatch.context() as later:
-            later.setattr(cache_module.time, "monotonic", lambda: now + 1.1)
-            assert 1 == await cache.script("return 1").run(["key"], [])
-        with pytest.raises(Unavailable):
-            await cache.script("return 1").run(["key"], [])
-        assert await cache.ping()
-        assert 1 == await cache.script("return 1").run(["key"], [])
-        await good.close()
-
-    _run(work())
-
-
-def test_a_silent_redis_costs_its_timeout_once() -> None:
-    """A server that accepts and never answers is waited for once, without a retry."""
-
-    async def work() -> None:
-        tries = 0
-
-        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal tries
-            tries += 1
-            await reader.read()
-            writer.close()
-
-        server = await asyncio.start_server(silent, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        cache = Cache(SecretStr(f"redis://127.0.0.1:{port}"), timeout=0.2)
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        for _ in range(50):
-            with pytest.raises(Unavailable):
-                await cache.script("return 1").run(["key"], [])
-        assert 0.1 < loop.time() - started < 0.9
-        assert 1 == tries
-        assert not await cache.ping()
+        cache = Cache(SecretStr(NOWHERE if away else redis_url), timeout=2)
+        limiter, rate, key = Limiter(cache), Rate("test", 90, 60), uuid.uuid4().hex
+        await limiter.take(Charge(rate, key, 90))
+        with pytest.raises(TooManyRequests) as refusal:
+            await limiter.take(Charge(rate, key))
+        assert "1" == refusal.value.headers["Retry-After"]
+        await asyncio.sleep(1)
+        await limiter.take(Charge(rate, key))
         await cache.close()
-        server.close()
 
     _run(work())
+
+
+@BOTH
+def test_several_charges_are_taken_together_or_not_at_all(redis_url: str, *, away: bool) -> None:
+    """What one limit refuses costs the others nothing, and their states say so."""
+
+    async def work() -> None:
+        cache = Cache(SecretStr(NOWHERE if away else redis_url), timeout=2)
+        limiter, key = Limiter(cache), uuid.uuid4().hex
+        wide, narrow, day = Rate("wide", 100, 60), Window("narrow", 1, 60), Day("day", 50)
+        charges = [Charge(wide, key), Charge(narrow, key), Charge(day, key, 10)]
+        states = await limiter.take(*charges)
+        assert [99, 0, 40] == [state.left for state in states]
+        for _ in range(5):
+            with pytest.raises(TooManyRequests) as refusal:
+                await limiter.take(*charges)
+            assert '"wide";r=99' in refusal.value.headers["RateLimit"]
+            assert '"narrow";r=0;t=60' in refusal.value.headers["RateLimit"]
+            assert '"day";r=40' in refusal.value.headers["RateLimit"]
+        assert [98] == [state.left for state in await limiter.take(charges[0])]
+        assert [30] == [state.left for state in await limiter.take(charges[2])]
+        await cache.close()
+
+    _run(work())
+
+
+@BOTH
+def test_a_day_goes_on_from_what_is_known(redis_url: str, *, away: bool) -> None:
+    """What nobody counts is asked for once, refused or not, and may be given back."""
+
+    async def work() -> None:
+        cache = Cache(SecretStr(NOWHERE if away else redis_url), timeout=2)
+        limiter, asked = Limiter(cache), []
+
+        async def begin() -> int:
+            asked.append(None)
+            return 95
+
+        charge = Charge(Day("test", 100), uuid.uuid4().hex, 1, begin)
+        for _ in range(3):
+            with pytest.raises(TooManyRequests) as refusal:
+                await limiter.take(charge._replace(cost=6))
+            assert 1 <= int(refusal.value.headers["Retry-After"]) <= 86400
+        assert [0] == [state.left for state in await limiter.take(charge._replace(cost=5))]
+        assert not (await _outcome(limiter, [charge]))[0]
+        assert [3] == [state.left for state in await limiter.take(charge._replace(cost=-3))]
+        assert 1 == len(asked)
+        nothing = Charge(Day("test", 0), uuid.uuid4().hex)
+        assert not (await _outcome(limiter, [nothing]))[0]
+        await cache.close()
+
+    _run(work())
+
+
+@BOTH
+def test_who_cannot_know_takes_nothing(redis_url: str, *, away: bool) -> None:
+    """When a day's count cannot be found out, that comes out, and other limits stay whole."""
+
+    async def work() -> None:
+        cache = Cache(SecretStr(NOWHERE if away else redis_url), timeout=2)
+        limiter, key = Limiter(cache), uuid.uuid4().hex
+
+        async def begin() -> int:
+            raise Unavailable("postgres")
+
+        rate = Charge(Rate("rate", 5, 60), key)
+        with pytest.raises(Unavailable):
+            await limiter.take(rate, Charge(Day("day", 5), key, 1, begin))
+        assert [4] == [state.left for state in await limiter.take(rate)]
+        await cache.close()
+
+    _run(work())
+
+
+def test_every_key_has_an_end(redis_url: str) -> None:
+    """Whatever was taken, refused or begun, and also where a key had lost its end."""
+
+    async def work() -> None:
+        cache = Cache(SecretStr(redis_url), timeout=2)
+        limiter, key = Limiter(cache), uuid.uuid4().hex
+
+        async def begin() -> int:
+            return 7
+
+        for charge, life in (
+            (Charge(Window("window", 2, 60), key), 60),
+            (Charge(Rate("rate", 2, 60, 1), key), 90),
+            (Charge(Day("day", 8), key, 1, begin), 86400),
+        ):
+            name = limits._bill(charge).name
+            for _ in range(3):
+                await _outcome(limiter, [charge])
+                assert 0 < await cache.client.pttl(name) <= life * 1000
+            await cache.client.persist(name)
+            await _outcome(limiter, [charge._replace(cost=-1)])
+            assert 0 < await cache.client.pttl(name) <= life * 1000
+        await cache.close()
+
+    _run(work())
+
+
+def test_the_fields_say_what_holds() -> None:
+    """The draft's parameters, and the burst as one of ours."""
+    states = [
+        State(Rate("analyze", 60, 60, 10), 69, 1.0),
+        State(Rate("key", 5, 60), 4, 12.5),
+        State(Day("texts", 100), 99, 3600.0),
+    ]
+    assert {
+        "RateLimit-Policy": '"analyze";q=60;w=60;burst=10, "key";q=5;w=60, "texts";q=100;w=86400',
+        "RateLimit": '"analyze";r=69;t=1, "key";r=4;t=13, "texts";r=99;t=3600',
+    } == limits.headers(states)

@@ -11,8 +11,10 @@ import structlog
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel, SecretStr
 
+from support.rows import query
 from valence_common import log, web
 from valence_common.access import Public
+from valence_common.db import new_id
 from valence_common.problems import FieldError, Unavailable, Unprocessable
 from valence_common.settings import WebSettings
 
@@ -164,3 +166,33 @@ def test_problems_have_their_members(get: Get) -> None:
     assert ("about:blank", "Not Found", 404) == tuple(
         answer.json()[k] for k in ("type", "title", "status")
     )
+
+
+def test_news_of_revocations_survive_any_error(
+    keyring_file: Path, own_database_url: str, logged: pytest.CaptureFixture[str]
+) -> None:
+    """After an error that nobody foresaw the process hears again of what is revoked."""
+    log.configure("test")
+    settings = WebSettings(
+        database_url=SecretStr(own_database_url),
+        redis_url=SecretStr("redis://127.0.0.1:1"),
+        jwt_keyring_file=keyring_file,
+    )
+    app = web.create_app(title="t", description="d", settings=settings, routers=[])
+    news, session_id = app.state.revocations, new_id()
+
+    async def live() -> None:
+        async with app.router.lifespan_context(app), asyncio.timeout(20):
+            while not news.known:
+                await asyncio.sleep(0.05)
+            query(own_database_url, "ALTER TABLE revocations RENAME TO gone")
+            while news.age < 2.5:
+                await asyncio.sleep(0.05)
+            query(own_database_url, "ALTER TABLE gone RENAME TO revocations")
+            revoke = "INSERT INTO revocations (id, subject_id) VALUES (:id, :session)"
+            query(own_database_url, revoke, id=new_id(), session=session_id)
+            while session_id not in news:
+                await asyncio.sleep(0.05)
+
+    asyncio.run(live())
+    assert "ProgrammingError" in logged.readouterr().out

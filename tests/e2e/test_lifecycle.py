@@ -13,7 +13,7 @@ import pytest
 from support.cluster import CHART, ROOT, get, helm, kubectl, names, pods, ready, run, until, upgrade
 
 OTHER = "valence-e2e"
-SECRETS = ("valence-keyring", "valence-database", "valence-redis")
+SECRETS = ("valence-keyring", "valence-database", "valence-redis", "valence-admin")
 KINDS = (
     "deployments,statefulsets,pods,services,configmaps,secrets,serviceaccounts,ingresses,"
     "networkpolicies,horizontalpodautoscalers,poddisruptionbudgets,persistentvolumeclaims,jobs"
@@ -83,7 +83,7 @@ def left(namespace: str) -> set[str]:
 def test_helm_test() -> None:
     started = time.monotonic()
     said = helm("test", "valence", "--timeout", "3m")
-    assert said.count("Succeeded") == 2
+    assert said.count("Succeeded") == 3
     print(f"\nhelm test: {time.monotonic() - started:.0f} s")
 
 

@@ -1,5 +1,6 @@
 """The schema at start-up: brought up by one, waited for by all, and each role held to its rows."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -9,11 +10,20 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from pydantic import SecretStr
 
+from support.batches import claim, make_user, score
+from support.belongings import belongings
 from support.locks import MIGRATION, WAITERS, held
 from support.rows import query
 from support.servers import FragilePostgres
 from support.waiting import until
+from valence_auth import erasing, takeout
+from valence_batch_worker import chunks, erasure, pieces, retention
+from valence_batch_worker.settings import Settings
+from valence_common.db import Database
+from valence_common.models import User
+from valence_inference import batches
 
 ROOT = Path(__file__).parents[2]
 ROLES = ("owner", "auth", "inference", "worker")
@@ -111,7 +121,44 @@ def test_roles_get_their_rows_and_no_more(place: Place) -> None:
     assert not place.may("inference", "SELECT", "refresh_tokens", "token_hash")
     assert not place.may("inference", "INSERT", "revocations")
     assert not place.may("worker", "SELECT", "predictions", "text")
+    assert not place.may("worker", "SELECT", "audit_events", "details")
+    assert not place.may("worker", "UPDATE", "audit_events", "action")
+    assert place.may("worker", "UPDATE", "audit_events", "actor_id")  # of one who is erased
     assert place.may("worker", "INSERT", "predictions", "text")
+
+
+def test_roles_suffice_to_take_out_erase_and_forget(place: Place) -> None:
+    """Auth reads all that is a user's and takes the names; the worker deletes it, and old rows."""
+    assert place.run("upgrade", "owner")[0] == 0
+    auth = Database(SecretStr(place.url_of("auth")), pool_size=1, timeout=10, pooled=False)
+    worker = Database(SecretStr(place.url_of("worker")), pool_size=1, timeout=10, pooled=False)
+    inference = Database(
+        SecretStr(place.url_of("inference")), pool_size=1, timeout=10, pooled=False
+    )
+    with auth.transaction() as session:
+        user = session.get_one(User, make_user(session))
+    with inference.transaction() as session:
+        batches.accept(session, user.id, ["a", "b"], chunk_texts=1)
+    with worker.transaction() as session:
+        mine = claim(session)
+        chunks.complete(session, mine, score(mine.texts), "m", store_texts=False)
+
+    async def take_out() -> bytes:
+        return b"".join([piece async for piece in await takeout.begin(auth, user.id)])
+
+    assert b'"sentiment":"positive"' in asyncio.run(take_out())
+    with auth.transaction() as session:
+        erasing.erase(session, user)
+    assert pieces.delete_piece(worker, "erasure", erasure.erase_piece) > 0
+    assert {0} == set(belongings(place.url, user.id).values())
+    settings = Settings(
+        database_url=SecretStr(place.url_of("worker")),
+        redis_url=SecretStr("redis://127.0.0.1:1/0"),
+        retain_history_days=1,
+        retain_batches_days=1,
+    )
+    for reason, piece in retention.pieces(settings).items():
+        pieces.delete_piece(worker, reason, piece)
 
 
 def test_a_right_too_many_is_taken_back(place: Place) -> None:

@@ -41,6 +41,14 @@ EVERYTHING: Object = {
     "metrics": {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
     "image": {"registry": "registry.example.com/team/", "pullSecrets": [{"name": "pull"}]},
     "auth": {"nodeSelector": {"disk": "ssd"}, "priorityClassName": "high"},
+    "admin": {"existingSecret": "my-admin", "username": "root"},
+    "oidc": {
+        "enabled": True,
+        "issuer": "https://id.example.com",
+        "clientId": "valence",
+        "redirectUrl": "https://valence.localhost/api/v1/auth/oidc/callback",
+        "existingSecret": "my-oidc",
+    },
 }
 """All optional parts on."""
 

@@ -65,6 +65,15 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{ .Values.redis.existingSecret | default (printf "%s-redis" (include "valence.fullname" .)) }}
 {{- end }}
 
+{{- define "valence.adminSecret" -}}
+{{ .Values.admin.existingSecret | default (printf "%s-admin" (include "valence.fullname" .)) }}
+{{- end }}
+
+{{/* "true" where a first superuser is made: a password was given, or a trial makes one up. */}}
+{{- define "valence.makesAdmin" -}}
+{{- if or .Values.admin.existingSecret (and .Values.trial.enabled .Values.trial.generateSecrets) }}true{{ end -}}
+{{- end }}
+
 {{/* "true" where the chart itself runs the server. */}}
 {{- define "valence.ownPostgres" -}}
 {{- if and .Values.trial.enabled (not .Values.database.existingSecret) }}true{{ end -}}

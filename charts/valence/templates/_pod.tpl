@@ -94,9 +94,22 @@ annotations:
 {{- $settings := merge (dict) (index . 2) (index . 1) (index . 0).Values.config -}}
 {{- range $name, $value := $settings }}
 - name: VALENCE_{{ snakecase $name | upper }}
-  {{- /* Whole numbers come as floats, which would print as 3.3554432e+07. */}}
-  value: {{ ternary (toString (int64 $value)) (toString $value) (and (kindIs "float64" $value) (eq (float64 (int64 $value)) (float64 $value))) | quote }}
+  value: {{ include "valence.setting" $value | quote }}
 {{- end }}
+{{- end }}
+
+{{/* A value as the environment has it: objects as JSON, lists with commas between. */}}
+{{- define "valence.setting" -}}
+{{- if kindIs "map" . -}}
+{{ toJson . }}
+{{- else if kindIs "slice" . -}}
+{{ join "," . }}
+{{- /* Whole numbers come as floats, which would print as 3.3554432e+07. */}}
+{{- else if and (kindIs "float64" .) (eq (float64 (int64 .)) (float64 .)) -}}
+{{ int64 . }}
+{{- else -}}
+{{ . }}
+{{- end -}}
 {{- end }}
 
 {{/* The settings of every service that the chart decides. */}}
@@ -104,6 +117,24 @@ annotations:
 secretsDir: /etc/valence/secrets
 internalHost: 0.0.0.0
 internalPort: 9090
+{{- end }}
+
+{{/* And those of every service that faces the public. */}}
+{{- define "valence.publicPlacement" -}}
+{{ include "valence.placement" . }}
+host: 0.0.0.0
+port: 8000
+jwtKeyringFile: /etc/valence/keyring/keyring.json
+drainSeconds: {{ .Values.shutdown.drainSeconds }}
+plans: {{ toJson .Values.plans }}
+{{- /* A list that is empty is a setting that is not set. */}}
+{{- with .Values.corsOrigins }}
+corsOrigins: {{ toJson . }}
+{{- end }}
+{{- with .Values.allowedHosts }}
+allowedHosts: {{ toJson . }}
+{{- end }}
+trustedProxies: {{ toJson .Values.ingress.trustedProxies }}
 {{- end }}
 
 {{- define "valence.probes" -}}
@@ -179,6 +210,13 @@ preStop:
           items:
             - key: {{ $root.Values.redis.key }}
               path: valence_redis_url
+      {{- if and $root.Values.oidc.enabled (eq (index . 1) "auth") }}
+      - secret:
+          name: {{ $root.Values.oidc.existingSecret }}
+          items:
+            - key: {{ $root.Values.oidc.key }}
+              path: valence_oidc_client_secret
+      {{- end }}
 - name: tmp
   emptyDir:
     sizeLimit: 64Mi
@@ -192,6 +230,17 @@ preStop:
     items:
       - key: {{ .Values.jwt.key }}
         path: keyring.json
+{{- end }}
+
+{{/* The first superuser's password, as a file. */}}
+{{- define "valence.adminVolume" -}}
+- name: admin
+  secret:
+    secretName: {{ include "valence.adminSecret" . }}
+    defaultMode: 0440
+    items:
+      - key: {{ .Values.admin.key }}
+        path: password
 {{- end }}
 
 {{/* A model of the user's own, in place of the one that the image carries. */}}

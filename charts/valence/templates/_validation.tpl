@@ -28,6 +28,13 @@
 {{- if and .Values.gateway.enabled (not .Values.gateway.parentRefs) -}}
   {{- $complaints = append $complaints "gateway.parentRefs is empty: name the Gateway that the HTTPRoute belongs to." -}}
 {{- end -}}
+{{- if .Values.oidc.enabled -}}
+  {{- range list "issuer" "clientId" "redirectUrl" "existingSecret" -}}
+    {{- if not (index $.Values.oidc .) -}}
+      {{- $complaints = append $complaints (printf "oidc.%s is empty: a login at an OpenID provider needs it, or set oidc.enabled=false." .) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
 {{- if include "valence.ownPostgres" . -}}
   {{- range $service, $role := .Values.database.roles -}}
     {{- if not $role -}}
@@ -59,5 +66,8 @@
 {{- $worker = add $worker (ceil (divf $worker 4)) -}}
 {{- /* A worker: one for each scoring process, the sweeper's, the probe's. */ -}}
 {{- $perWorker := add (int .Values.batchWorker.concurrency) 2 -}}
-{{- add (mul $auth (int .Values.auth.databasePoolSize)) (mul $inference (int .Values.inference.databasePoolSize)) (mul $worker $perWorker) 13 -}}
+{{- /* A web pod: its pool, and one to hear of revocations. */ -}}
+{{- $perAuth := add1 (int .Values.auth.databasePoolSize) -}}
+{{- $perInference := add1 (int .Values.inference.databasePoolSize) -}}
+{{- add (mul $auth $perAuth) (mul $inference $perInference) (mul $worker $perWorker) 13 -}}
 {{- end }}

@@ -6,6 +6,7 @@ Plain Python without dependencies: `python3 cli/valence/local/install.py VENV ST
 from __future__ import annotations  # an older Python must get as far as the sentence below
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,8 +32,19 @@ def find_uv() -> str:
             sys.exit("uv is missing, and neither pip nor venv works here: install uv or pip first.")
         pip = [str(TOOLS / "pip" / "bin" / "python"), "-m", "pip"]
     environment = {**os.environ, "PIP_ROOT_USER_ACTION": "ignore"}  # nothing of the system changes
-    _run([*pip, "install", "--quiet", f"--target={TOOLS}", "uv"], environment)
+    pinned = TOOLS / "uv.txt"
+    pinned.parent.mkdir(exist_ok=True)
+    pinned.write_text(_entry("uv"))
+    hashed = ["--require-hashes", "--requirement", str(pinned)]
+    _run([*pip, "install", "--quiet", f"--target={TOOLS}", *hashed], environment)
     return str(private)
+
+
+def _entry(package: str) -> str:
+    """The lock's lines about one package: its version and the hashes of its files."""
+    lock = (CHECKOUT / "requirements.lock").read_text("utf-8")
+    [entry] = re.findall(rf"^{package}==.*\n(?:[ ]+.*\n)*", lock, re.MULTILINE)
+    return str(entry)
 
 
 def install(venv: Path) -> None:

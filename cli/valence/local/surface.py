@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
+from pydantic_core import to_json
 
 from valence.local.migrations import CHECKOUT
 from valence_auth.app import create_app as create_auth
@@ -75,9 +76,15 @@ def _section(title: str, own: type[DatabaseSettings], base: type[DatabaseSetting
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    if isinstance(field.default, Path):
+    default = field.get_default(call_default_factory=True)
+    if isinstance(default, Path):
         return "the release in `valence_ml`"
-    return f"`{field.default}`"
+    if default in (None, "", (), {}):
+        return "none"
+    # As it would be written in the environment: lists with commas, the rest as JSON.
+    if isinstance(default, tuple):
+        return f"`{','.join(map(str, default))}`"
+    return f"`{default if isinstance(default, str) else to_json(default).decode()}`"
 
 
 def main() -> None:

@@ -7,9 +7,10 @@ import uuid
 from email_validator import EmailNotValidError, validate_email
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from valence_common.models import User
+from valence_common.models import AuditEvent, User
 from valence_common.problems import Invalid, InvalidCredential
 
 MAX_EMAIL = 254
@@ -79,15 +80,42 @@ def register(session: Session, *, username: str, email: str, password_hash: str)
 
 def find(session: Session, username: str) -> User | None:
     """The account with that username in any spelling, or None."""
-    key = username_key(username)
-    if key is None:
-        return None
+    # Who cannot exist is asked for all the same, as the empty name: it costs the same time.
+    key = username_key(username) or ""
     return session.scalars(select(User).where(User.username_key == key)).one_or_none()
+
+
+def may_act(user: User) -> bool:
+    """Whether the account's owner may log in and act."""
+    return user.is_active and user.erased_at is None
 
 
 def current(session: Session, user_id: uuid.UUID) -> User:
     """The account that a token speaks for; raises `InvalidCredential` once it may not act."""
     user = session.get(User, user_id)
-    if user is None or not user.is_active:
+    if user is None or not may_act(user):
         raise InvalidCredential
+    return user
+
+
+def change_profile(
+    session: Session, user_id: uuid.UUID, *, username: str | None, email: str | None
+) -> User:
+    """Give an account other names; None keeps one. Raises `AlreadyRegistered`."""
+    session.get(User, user_id, with_for_update=True)  # or an erase beside us would be undone
+    user = current(session, user_id)
+    if username is not None:
+        user.username, user.username_key = username, username.casefold()
+    if email is not None:
+        user.email, user.email_key = email, email_key(email)
+    names = {"username": username, "email": email}
+    details = {"fields": [field for field, value in names.items() if value is not None]}
+    session.add(
+        AuditEvent(actor_id=user_id, action="profile.changed", subject_id=user_id, details=details)
+    )
+    try:
+        session.flush()
+    except IntegrityError:
+        raise AlreadyRegistered from None
+    session.refresh(user)
     return user

@@ -1,20 +1,28 @@
 """Passwords: argon2id off the event loop, never more at once than there are cores.
 
-Every check costs one hash, whether the account exists or not, so that time tells nothing.
+Every check costs one hash, whether the account exists or not, so that time tells nothing. Hashes
+of another kind, or a weaker one, cost what they cost until their owner's next login replaces them.
 """
 
+import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NamedTuple
 
-from passlib.hash import argon2
+from passlib.hash import argon2, pbkdf2_sha256
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
+from valence_common.problems import Unavailable
 from valence_common.threads import Threads
 
 MIN_BYTES, MAX_BYTES = 8, 256
 WAIT_SECONDS = 5.0
 
 # OWASP's floor for argon2id: 19 MiB, two passes, one lane (Password Storage Cheat Sheet).
-_argon2id = argon2.using(type="ID", memory_cost=19 * 1024, time_cost=2, parallelism=1)
+MEMORY_KIBIBYTES, PASSES = 19 * 1024, 2
+
+_argon2id = argon2.using(type="ID", memory_cost=MEMORY_KIBIBYTES, time_cost=PASSES, parallelism=1)
 
 _COMMON = frozenset(word for word in FREQUENCY_LISTS["passwords"] if len(word) >= MIN_BYTES)
 
@@ -30,20 +38,68 @@ def weakness(password: str, username: str) -> str | None:
     return None
 
 
+class Check(NamedTuple):
+    """True if a password matched; then `rehashed` replaces a hash that is too weak by now."""
+
+    matches: bool
+    rehashed: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.matches
+
+
 class Passwords:
     """Hashes and checks passwords in a bounded set of threads."""
 
     def __init__(self, hashers: int):
-        self._threads = Threads("hasher", hashers or os.cpu_count() or 1, wait=WAIT_SECONDS)
+        size = hashers or os.cpu_count() or 1
+        self._threads = Threads("hasher", size, wait=WAIT_SECONDS)
+        # Whoever only registers leaves room for those who log in.
+        self._newcomers = asyncio.Semaphore(max(1, size // 2))
         self._nobody: str = _argon2id.hash(os.urandom(16).hex())
 
     async def hash(self, password: str) -> str:
-        """The password's argon2id hash."""
-        return await self._threads.run(_argon2id.hash, password)
+        """A new password's argon2id hash; raises `Unavailable` when too many are waiting."""
+        async with self._turn():
+            return await self._threads.run(_argon2id.hash, password)
 
-    async def check(self, password: str, hashed: str | None) -> bool:
+    async def check(self, password: str, hashed: str | None) -> Check:
         """Whether the password matches; with `hashed` None the same work is done for nothing."""
-        too_long = len(password.encode()) > MAX_BYTES
-        subject = "" if too_long else password
-        matches = await self._threads.run(_argon2id.verify, subject, hashed or self._nobody)
-        return matches and hashed is not None and not too_long
+        return await self._threads.run(self._check, password, hashed)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self._newcomers.acquire()
+        except TimeoutError:
+            raise Unavailable("hasher") from None
+        try:
+            yield
+        finally:
+            self._newcomers.release()
+
+    def _check(self, password: str, hashed: str | None) -> Check:
+        kept = _read(hashed)
+        if kept is None or len(password.encode()) > MAX_BYTES:
+            _argon2id.verify("", self._nobody)
+            return Check(matches=False)
+        scheme = _argon2id if isinstance(kept, argon2) else pbkdf2_sha256
+        if not scheme.verify(password, hashed):
+            return Check(matches=False)
+        return Check(matches=True, rehashed=_argon2id.hash(password) if _is_weak(kept) else None)
+
+
+def _read(hashed: str | None) -> Any:
+    """The hash taken apart; None when there is none, or none that can be checked."""
+    for scheme in (argon2, pbkdf2_sha256):
+        with suppress(ValueError):
+            if hashed is not None:
+                return scheme.from_string(hashed)
+    return None
+
+
+def _is_weak(kept: Any) -> bool:
+    if not isinstance(kept, argon2):
+        return True
+    return bool(kept.type != "id" or kept.memory_cost < MEMORY_KIBIBYTES or kept.rounds < PASSES)

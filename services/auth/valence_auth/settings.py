@@ -1,7 +1,10 @@
 """The settings of the auth service."""
 
-from pydantic import Field, PositiveInt
+from typing import Annotated, Self
 
+from pydantic import AfterValidator, Field, PositiveInt, SecretStr, model_validator
+
+from valence_auth.oidc.values import long_secret, secure_url, with_openid
 from valence_common.security import MAX_LIFETIME_SECONDS
 from valence_common.settings import WebSettings
 
@@ -42,3 +45,29 @@ class Settings(WebSettings):
     password_hashers: int = Field(
         default=0, ge=0, description="Password hashes computed at once; 0 is one a core."
     )
+    oidc_issuer: Annotated[str, Field(max_length=512), AfterValidator(secure_url)] | None = Field(
+        default=None,
+        description="OpenID provider that people may log in with, exactly as its discovery document"
+        " names itself; by default there is none.",
+    )
+    oidc_client_id: str | None = Field(
+        default=None, min_length=1, description="What the provider calls Valence."
+    )
+    oidc_client_secret: Annotated[SecretStr, AfterValidator(long_secret)] | None = Field(
+        default=None, description="The provider's secret for Valence (secret)."
+    )
+    oidc_scopes: Annotated[str, AfterValidator(with_openid)] = Field(
+        default="openid email profile", description="What is asked of the provider."
+    )
+    oidc_redirect_url: Annotated[str, AfterValidator(secure_url)] | None = Field(
+        default=None,
+        description="Public URL of `/api/v1/auth/oidc/callback`, as the provider knows it.",
+    )
+
+    @model_validator(mode="after")
+    def _oidc_is_whole(self) -> Self:
+        names = ("oidc_issuer", "oidc_client_id", "oidc_client_secret", "oidc_redirect_url")
+        missing = [f"VALENCE_{name.upper()}" for name in names if getattr(self, name) is None]
+        if 0 < len(missing) < len(names):
+            raise ValueError(f"login with OpenID also needs {', '.join(missing)}")
+        return self

@@ -5,6 +5,7 @@ which nothing is stored. All times are the database's. Lock order: the batch, th
 claim takes its chunk alone and touches the batch only while it is still pending.
 """
 
+import hashlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +26,12 @@ _NO_SORT = text("SET LOCAL enable_sort = off")
 # What stands in front of the queue and cannot be claimed is looked at by every claim (1.4 µs a
 # chunk): the sweeper settles exhausted chunks; whoever ends a batch before its last chunk, as a
 # cancellation would, must delete its pending ones in the same transaction.
-OPEN = "(SELECT status FROM batches WHERE id = chunk.batch_id) IN ('pending', 'processing')"
+# Batches of an erased account are never open again; erasing deletes them.
+OPEN = """(
+    SELECT batch.status IN ('pending', 'processing') AND owner.erased_at IS NULL
+    FROM batches AS batch JOIN users AS owner ON owner.id = batch.user_id
+    WHERE batch.id = chunk.batch_id
+)"""
 
 CLAIMABLE = f"""
     FROM batch_chunks AS chunk
@@ -51,11 +57,15 @@ UPDATE batches SET status = 'processing', started_at = now() WHERE id = :id AND 
 # NO KEY: rows that only refer to the batch may be written meanwhile.
 _LOCK_BATCH = text("""
 SELECT total, user_id FROM batches
-WHERE id = :id AND status IN ('pending', 'processing') FOR NO KEY UPDATE
+WHERE id = :id AND status IN ('pending', 'processing')
+    AND (SELECT erased_at FROM users WHERE id = user_id) IS NULL
+FOR NO KEY UPDATE
 """)
 
 _DONE = text("""
-UPDATE batch_chunks SET state = 'done', lease_until = NULL, failed = :failed, model = :model
+UPDATE batch_chunks
+SET state = 'done', lease_until = NULL, failed = :failed, model = :model,
+    texts = CASE WHEN :store_texts THEN texts ELSE '[]' END
 WHERE id = :id AND attempt = :attempt AND state <> 'done'
 """)
 
@@ -69,10 +79,12 @@ ON CONFLICT DO NOTHING
 """)
 
 _HISTORY = text("""
-INSERT INTO predictions (id, user_id, text, sentiment, confidence, low_confidence, model)
-SELECT id, :user_id, text, sentiment, confidence, low_confidence, :model
+INSERT INTO predictions
+    (id, user_id, text, text_hash, sentiment, confidence, low_confidence, model)
+SELECT id, :user_id, text, decode(hash, 'hex'), sentiment, confidence, low_confidence, :model
 FROM json_to_recordset(:rows) AS row (
-    id uuid, text text, sentiment text, confidence double precision, low_confidence boolean)
+    id uuid, text text, hash text, sentiment text, confidence double precision,
+    low_confidence boolean)
 """)
 
 _LEFT = text("""
@@ -128,12 +140,15 @@ def claim(session: Session, *, lease_seconds: float, max_attempts: int) -> Claim
     return Claim(row.id, row.attempt, row.batch_id, row.user_id, row.start, row.texts)
 
 
-def complete(session: Session, mine: Claim, scores: Sequence[Score], model: str) -> str | None:
+def complete(
+    session: Session, mine: Claim, scores: Sequence[Score], model: str, *, store_texts: bool = True
+) -> str | None:
     """Store the chunk's results, exactly once; returns the batch's final status if it ended.
 
     Raises `Lost`, and the transaction must roll back, when another attempt has overtaken ours.
+    Without `store_texts` no text is left of the chunk.
     """
-    total = _fence(session, mine, failed=0, model=model)
+    total = _fence(session, mine, failed=0, model=model, store_texts=store_texts)
     shared = [
         (score.label, score.confidence, score.low_confidence, text)
         for score, text in zip(scores, mine.texts, strict=True)
@@ -144,7 +159,8 @@ def complete(session: Session, mine: Claim, scores: Sequence[Score], model: str)
     ]
     session.execute(_RESULTS, {"batch_id": mine.batch_id, "rows": to_json(results)})
     history = [
-        {"id": new_id(), "text": t, "sentiment": s, "confidence": c, "low_confidence": low}
+        {"id": new_id(), "sentiment": s, "confidence": c, "low_confidence": low}
+        | ({"text": t} if store_texts else {"hash": hashlib.sha256(t.encode()).hexdigest()})
         for s, c, low, t in shared
     ]
     parameters = {"user_id": mine.user_id, "model": model, "rows": to_json(history)}
@@ -152,10 +168,11 @@ def complete(session: Session, mine: Claim, scores: Sequence[Score], model: str)
     return _end_if_done(session, mine, total)
 
 
-def give_up(session: Session, mine: Claim, error: str) -> str | None:
+def give_up(session: Session, mine: Claim, error: str, *, store_texts: bool = True) -> str | None:
     """Record every text of the chunk as failed; returns the batch's final status if it ended."""
-    total = _fence(session, mine, failed=len(mine.texts), model=None)
-    rows = [{"position": mine.start + i, "error": error} for i in range(len(mine.texts))]
+    failed = len(mine.texts)
+    total = _fence(session, mine, failed=failed, model=None, store_texts=store_texts)
+    rows = [{"position": mine.start + i, "error": error} for i in range(failed)]
     session.execute(_RESULTS, {"batch_id": mine.batch_id, "rows": to_json(rows)})
     return _end_if_done(session, mine, total)
 
@@ -165,13 +182,14 @@ def release(session: Session, mine: Claim) -> None:
     session.execute(_RELEASE, {"id": mine.id, "attempt": mine.attempt})
 
 
-def _fence(session: Session, mine: Claim, *, failed: int, model: str | None) -> int:
+def _fence(
+    session: Session, mine: Claim, *, failed: int, model: str | None, store_texts: bool
+) -> int:
     batch = session.execute(_LOCK_BATCH, {"id": mine.batch_id}).one_or_none()
     if batch is None:
         raise Lost
-    done = session.connection().execute(
-        _DONE, {"id": mine.id, "attempt": mine.attempt, "failed": failed, "model": model}
-    )
+    values = {"failed": failed, "model": model, "store_texts": store_texts}
+    done = session.connection().execute(_DONE, {"id": mine.id, "attempt": mine.attempt, **values})
     if done.rowcount != 1:
         raise Lost
     total: int = batch.total

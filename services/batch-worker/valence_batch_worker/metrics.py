@@ -32,6 +32,12 @@ WAITING = Gauge(
     multiprocess_mode="mostrecent",
     registry=None,
 )
+ROWS_ERASED = Counter(
+    "valence_rows_erased",
+    "Rows deleted, because an account was erased or the retention of their kind is over.",
+    ["reason"],
+    registry=None,
+)
 DEPENDENCY_UP = Gauge(
     "valence_dependency_up",
     "Whether a dependency answered when last asked.",

@@ -1,9 +1,12 @@
-"""What the worker's parent process runs beside Celery: the sweeper and the internal port."""
+"""What the worker's parent process runs beside Celery: what must happen, and the internal port."""
 
 import asyncio
 import threading
+from functools import partial
 
-from valence_batch_worker import metrics
+from valence_batch_worker import erasure, metrics
+from valence_batch_worker.loop import Loop
+from valence_batch_worker.retention import Retention
 from valence_batch_worker.settings import Settings
 from valence_batch_worker.sweeper import Sweeper
 from valence_common import server
@@ -16,7 +19,7 @@ SWEEP_TIMEOUT_SECONDS = 10
 
 
 class Parent:
-    """Two threads that live as long as the worker; raises `ServeError` for a port in use."""
+    """Threads that live as long as the worker; raises `ServeError` for a port in use."""
 
     def __init__(self, settings: Settings, doorbell: Doorbell):
         self._settings = settings
@@ -25,17 +28,25 @@ class Parent:
         database = Database(
             settings.database_url, pool_size=1, timeout=SWEEP_TIMEOUT_SECONDS, pooled=False
         )
-        self._sweeper = Sweeper(settings, database, doorbell)
+        self._loops = [
+            Loop(name, settings.sweep_seconds, work)
+            for name, work in (
+                ("sweep", Sweeper(settings, database, doorbell).sweep),
+                ("erasure", partial(erasure.erase, database)),
+                ("retention", Retention(settings, database).work),
+            )
+        ]
         self._internal = threading.Thread(target=self._serve, name="internal", daemon=True)
 
     def start(self) -> None:
-        """Start sweeping and answering probes."""
-        self._internal.start()
-        self._sweeper.start()
+        """Start all of it."""
+        for thread in (self._internal, *self._loops):
+            thread.start()
 
     def stop(self) -> None:
-        """Stop sweeping; probes are answered to the end."""
-        self._sweeper.stop()
+        """Stop what loops; probes are answered to the end."""
+        for loop in self._loops:
+            loop.stop()
 
     def _serve(self) -> None:
         asyncio.run(self._answer_probes())

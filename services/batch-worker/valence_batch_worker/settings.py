@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from valence_common.settings import Settings as CommonSettings
 from valence_ml import DEFAULT_MODEL
@@ -30,4 +30,24 @@ class Settings(CommonSettings):
     )
     soft_shutdown_seconds: PositiveFloat = Field(
         default=5, description="Time that running chunks get after SIGTERM."
+    )
+    store_texts: bool = Field(
+        default=True,
+        description="Keep the texts of batches and history; off: the history has their SHA-256,"
+        " and a batch's texts go once they are scored. The same for inference and worker.",
+    )
+    retain_history_days: NonNegativeInt = Field(
+        default=0, description="Days after which a prediction leaves the history; 0 is never."
+    )
+    retain_batches_days: NonNegativeInt = Field(
+        default=0, description="Days after its end that a batch is deleted with all of it; 0 never."
+    )
+    retain_sessions_days: NonNegativeInt = Field(
+        default=30, description="Days after its end that a login session is deleted; 0 is never."
+    )
+    retain_usage_days: NonNegativeInt = Field(
+        default=400, description="Days that daily counts of use are kept; 0 is for ever."
+    )
+    retain_audit_days: NonNegativeInt = Field(
+        default=400, description="Days that the audit log is kept; 0 is for ever."
     )

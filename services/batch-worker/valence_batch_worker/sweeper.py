@@ -1,6 +1,5 @@
-"""The sweeper: a thread in every worker's parent process that looks after what fell down."""
+"""The sweeper: in every worker's parent process it looks after what fell down."""
 
-import threading
 import time
 
 import structlog
@@ -9,8 +8,6 @@ from sqlalchemy import text
 from valence_batch_worker import metrics, sweeping
 from valence_batch_worker.settings import Settings
 from valence_common.db import Database
-from valence_common.log import describe
-from valence_common.problems import Unavailable
 from valence_common.queue import Doorbell
 
 MOST_RINGS = 16
@@ -20,30 +17,14 @@ PARTITIONS_EVERY_SECONDS = 24 * 3600
 _MAKE_PARTITIONS = text("SELECT valence_make_partitions(:ahead)")
 
 
-class Sweeper(threading.Thread):
-    """Sweeps every `sweep_seconds` until stopped; an error ends one sweep, never the thread."""
+class Sweeper:
+    """Looks again and again, in a thread of its own so that no lease is late."""
 
     def __init__(self, settings: Settings, database: Database, doorbell: Doorbell):
-        super().__init__(name="sweeper", daemon=True)
         self._settings = settings
         self._database = database
         self._doorbell = doorbell
-        self._stopping = threading.Event()
         self._partitions_at = time.monotonic()
-
-    def run(self) -> None:
-        """Sweep until stopped."""
-        while not self._stopping.wait(self._settings.sweep_seconds):
-            try:
-                self.sweep()
-            except Unavailable as error:
-                structlog.get_logger().warning("unavailable", dependency=error.dependency)
-            except Exception as error:  # noqa: BLE001 - the next sweep must come whatever happens
-                structlog.get_logger().error("sweep_failed", **describe(error))
-
-    def stop(self) -> None:
-        """End after the sweep under way."""
-        self._stopping.set()
 
     def sweep(self) -> None:
         """Look once: expired leases, exhausted chunks, work that nobody rang for."""
@@ -53,7 +34,9 @@ class Sweeper(threading.Thread):
         if expired:
             metrics.LEASES_EXPIRED.inc(expired)
             structlog.get_logger().warning("leases_expired", chunks=expired)
-        settled = sweeping.settle_exhausted(self._database, max_attempts=most)
+        settled = sweeping.settle_exhausted(
+            self._database, max_attempts=most, store_texts=self._settings.store_texts
+        )
         if settled:
             structlog.get_logger().warning("exhausted_chunks_settled", chunks=settled)
         with self._database.transaction() as session:

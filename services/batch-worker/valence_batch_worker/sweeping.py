@@ -56,7 +56,7 @@ def waiting(session: Session, *, max_attempts: int, most: int) -> int:
     return count
 
 
-def settle_exhausted(database: Database, *, max_attempts: int) -> int:
+def settle_exhausted(database: Database, *, max_attempts: int, store_texts: bool = True) -> int:
     """Cut each chunk that no attempt could score in two; fail it once it is a single text."""
     settled = 0
     while settled < MOST_AT_ONCE:
@@ -69,7 +69,7 @@ def settle_exhausted(database: Database, *, max_attempts: int) -> int:
             if len(chunk.texts) > 1:
                 _cut(session, chunk, max_attempts=max_attempts)
         if len(chunk.texts) == 1:
-            _fail(database, chunk)
+            _fail(database, chunk, store_texts=store_texts)
         settled += 1
     return settled
 
@@ -94,10 +94,10 @@ def _cut(session: Session, chunk: Claim, *, max_attempts: int) -> None:
         session.execute(_INSERT, values)
 
 
-def _fail(database: Database, chunk: Claim) -> None:
+def _fail(database: Database, chunk: Claim, *, store_texts: bool) -> None:
     # A transaction of its own: it locks the batch before the chunk, as completing does.
     try:
         with database.transaction() as session:
-            give_up(session, chunk, POISON)
+            give_up(session, chunk, POISON, store_texts=store_texts)
     except Lost:
         return

@@ -63,7 +63,13 @@ class Worker:
             return "error"
         try:
             with self.database.transaction() as session:
-                ended = chunks.complete(session, mine, scores, model_name(self.scorer))
+                ended = chunks.complete(
+                    session,
+                    mine,
+                    scores,
+                    model_name(self.scorer),
+                    store_texts=self.settings.store_texts,
+                )
         except chunks.Lost:
             return "lost"
         metrics.TEXTS.inc(len(scores))

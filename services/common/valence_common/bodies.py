@@ -182,12 +182,16 @@ class StrictRequest(Request):
             self._body = bytes(body)
 
     def _check_kind(self, media_type: str) -> None:
-        if self.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        if self._all("content-encoding").strip().lower() not in {"", "identity"}:
             raise UnsupportedMedia("Compressed request bodies are not accepted")
-        kind, _, parameters = self.headers.get("content-type", "").partition(";")
+        kind, _, parameters = self._all("content-type").partition(";")
         charset = parameters.strip().lower().replace('"', "")
         if kind.strip().lower() != media_type or charset not in {"", "charset=utf-8"}:
             raise UnsupportedMedia(f"The request body must be {media_type} in UTF-8")
+
+    def _all(self, name: str) -> str:
+        """A field's value; sent twice, it is the list that no single value is equal to."""
+        return ", ".join(self.headers.getlist(name))
 
     async def json(self) -> Any:
         """The body as the strict JSON value that `read` found."""

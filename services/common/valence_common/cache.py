@@ -4,6 +4,8 @@ Redis is a doorbell and a cache. Nobody may wait for it: a command gets `timeout
 after a failure the next ones fail at once for a second, so that a frozen server costs little.
 """
 
+import asyncio
+import hashlib
 import time
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
@@ -12,12 +14,14 @@ from pydantic import SecretStr
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from valence_common.problems import Unavailable
 
 BREAKER_SECONDS = 1.0
-MAX_CONNECTIONS = 50
+MAX_CONNECTIONS = 8  # a script's runs share one
+RUNS_AT_ONCE = 200
+TURNS = 5
 
 T = TypeVar("T")
 
@@ -26,11 +30,12 @@ class Cache:
     """A Redis client for one event loop."""
 
     def __init__(self, url: SecretStr, *, timeout: float):
+        self._timeout = timeout
         pool = BlockingConnectionPool.from_url(
             url.get_secret_value(),
             max_connections=MAX_CONNECTIONS,
             timeout=timeout,  # who waits longer for a connection is told that Redis is away
-            socket_timeout=timeout,
+            socket_timeout=None,  # `_within` is the timeout
             socket_connect_timeout=timeout,
             retry=Retry(NoBackoff(), 0),
             decode_responses=True,
@@ -44,10 +49,25 @@ class Cache:
             _discard(command)
             raise Unavailable("redis")
         try:
-            return await command
+            return await self._within(command)
         except (RedisError, OSError, TimeoutError) as error:
             self._open_until = time.monotonic() + BREAKER_SECONDS
             raise Unavailable("redis") from error
+
+    async def _within(self, command: Awaitable[T]) -> T:
+        task = asyncio.ensure_future(command)
+        try:
+            await asyncio.wait({task}, timeout=self._timeout)
+            for _ in range(TURNS):
+                if task.done():
+                    break
+                # A busy loop may come late to an answer that is there: that is not Redis's delay.
+                await asyncio.sleep(0)
+            else:
+                raise TimeoutError
+            return await task
+        finally:
+            task.cancel()
 
     def script(self, source: str) -> "Script":
         """A Lua script to be run through `Script.run`."""
@@ -56,7 +76,7 @@ class Cache:
     async def ping(self) -> bool:
         """Whether Redis answers now; asks past the breaker, and closes it on an answer."""
         try:
-            await self.client.ping()
+            await self._within(self.client.ping())
         except (RedisError, OSError, TimeoutError):
             return False
         self._open_until = 0.0
@@ -68,15 +88,63 @@ class Cache:
 
 
 class Script:
-    """A Lua script: one round trip and atomic; sent once, then known to Redis by its hash."""
+    """A Lua script, atomic, and known to Redis by its hash.
+
+    Runs that come while others are under way wait for these and then go together, in one round
+    trip: a busy process asks with few large messages instead of many connections.
+    """
 
     def __init__(self, cache: Cache, source: str):
         self._cache = cache
-        self._script = cache.client.register_script(source)
+        self._source = source
+        self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+        self._waiting: list[tuple[_Run, asyncio.Future[Any]]] = []
+        self._sender: asyncio.Task[None] | None = None
 
     async def run(self, keys: Sequence[str], arguments: Sequence[float | str]) -> Any:
         """Run it; raises `Unavailable` when Redis does not answer in time."""
-        return await self._cache.ask(self._script(keys=keys, args=arguments))
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        self._waiting.append(((len(keys), *keys, *arguments), answer))
+        if self._sender is None or self._sender.done():
+            self._sender = loop.create_task(self._send())
+        return await answer
+
+    async def _send(self) -> None:
+        while self._waiting:
+            some = self._waiting[:RUNS_AT_ONCE]
+            del self._waiting[:RUNS_AT_ONCE]
+            try:
+                answers = await self._cache.ask(self._evaluate([run for run, _ in some]))
+            except Unavailable as error:
+                answers = [error] * len(some)
+            for (_, waiting), answer in zip(some, answers, strict=True):
+                if waiting.done():
+                    continue  # nobody waits any more
+                if isinstance(answer, Exception):
+                    waiting.set_exception(Unavailable("redis"))
+                else:
+                    waiting.set_result(answer)
+
+    async def _evaluate(self, runs: "Sequence[_Run]") -> list[Any]:
+        answers = await self._evaluate_known(runs)
+        if any(isinstance(answer, NoScriptError) for answer in answers):
+            await self._cache.client.script_load(self._source)
+            unknown = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+            again = await self._evaluate_known([runs[n] for n in unknown])
+            for n, answer in zip(unknown, again, strict=True):
+                answers[n] = answer
+        return answers
+
+    async def _evaluate_known(self, runs: "Sequence[_Run]") -> list[Any]:
+        pipeline = self._cache.client.pipeline(transaction=False)
+        for run in runs:
+            pipeline.execute_command("EVALSHA", self._sha, *run)
+        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        return answers
+
+
+_Run = tuple[float | str, ...]
 
 
 def _discard(command: Awaitable[Any]) -> None:

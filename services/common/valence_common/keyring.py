@@ -3,7 +3,9 @@
     {"active": "<kid>", "keys": [{"kid": "...", "key": "<base64url>", "verify_until": null}]}
 
 Rotation is add, activate, drop: a key without `verify_until` verifies for ever, one with it until
-then (RFC 3339). Weak keys stop start-up; a broken file later keeps the last good keys.
+then (RFC 3339). New keys stand last. Weak keys stop start-up; a broken file later keeps the last
+good keys. `add`, `activate` and `drop` turn one file's content into the next; who stores it is not
+decided here.
 """
 
 import base64
@@ -11,7 +13,7 @@ import binascii
 import re
 import secrets
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -20,6 +22,9 @@ import structlog
 MIN_KEY_BYTES = 32
 MIN_DISTINCT_BYTES = 12  # 32 random bytes have fewer with a chance below 1e-11
 RELOAD_SECONDS = 1.0
+# The longest life of a token with its leeway, and ten minutes for the slowest replica to hear that
+# another key signs.
+RETIRES_AFTER = timedelta(minutes=71)
 
 _KID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -33,6 +38,12 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     key: str
     verify_until: datetime | None = None
 
+    @property
+    def end(self) -> datetime | None:
+        """Until when it verifies; a time without a zone is UTC."""
+        until = self.verify_until
+        return until.replace(tzinfo=UTC) if until and until.tzinfo is None else until
+
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     active: str
@@ -45,6 +56,15 @@ class Key(msgspec.Struct, frozen=True):
     kid: str
     secret: bytes
     verify_until: float | None
+
+
+class Described(msgspec.Struct, frozen=True):
+    """What may be shown of a key: it signs, waits to be activated, or verifies until its end."""
+
+    kid: str
+    active: bool
+    waiting: bool
+    verify_until: datetime | None
 
 
 class Keyring:
@@ -95,44 +115,115 @@ class Keyring:
 
 def generate() -> bytes:
     """A new keyring file's content, with one random key."""
-    kid = secrets.token_hex(8)
+    entry = _new_entry()
+    return msgspec.json.encode(_File(active=entry.kid, keys=[entry]))
+
+
+def describe(content: bytes) -> list[Described]:
+    """The keys in the file's order, without their secrets."""
+    file = _decode(content)
+    waiting = _waiting(file)
+    return [
+        Described(entry.kid, entry.kid == file.active, entry is waiting, entry.end)
+        for entry in file.keys
+    ]
+
+
+def add(content: bytes) -> bytes:
+    """The keyring with a new key last, which verifies and does not sign yet."""
+    file = _decode(content)
+    if waiting := _waiting(file):
+        raise KeyringError(f"key {waiting.kid} waits already: activate it first")
+    file.keys.append(_new_entry())
+    return msgspec.json.encode(file)
+
+
+def activate(content: bytes, now: datetime, kid: str | None = None) -> bytes:
+    """The keyring with the waiting key, or the one named, signing; the others get an end.
+
+    To name the key that signed before is the way back. It needs an end that is still to come.
+    """
+    file = _decode(content)
+    entry = _waiting(file) if kid is None else _find(file, kid)
+    if entry is None:
+        raise KeyringError("no key waits to be activated: add one first")
+    if entry.end is not None and entry.end <= now:
+        raise KeyringError(f"key {entry.kid} has had its end: add a new one instead")
+    file.active, entry.verify_until = entry.kid, None
+    for other in file.keys:
+        if other is not entry and other.verify_until is None:
+            other.verify_until = (now + RETIRES_AFTER).replace(microsecond=0)
+    return msgspec.json.encode(file)
+
+
+def drop(content: bytes, now: datetime, kid: str | None = None) -> bytes:
+    """The keyring without the keys whose end has passed, or without the one named."""
+    file = _decode(content)
+    if kid is not None:
+        gone = [_find(file, kid)]
+    else:
+        gone = [entry for entry in file.keys if entry.end is not None and entry.end <= now]
+    if any(entry.kid == file.active for entry in gone):
+        raise KeyringError(f"key {file.active} signs: activate another before it is dropped")
+    file.keys = [entry for entry in file.keys if entry not in gone]
+    return msgspec.json.encode(file)
+
+
+def _new_entry() -> _Entry:
     key = base64.urlsafe_b64encode(secrets.token_bytes(MIN_KEY_BYTES)).rstrip(b"=").decode()
-    return msgspec.json.encode(_File(active=kid, keys=[_Entry(kid=kid, key=key)]))
+    return _Entry(kid=secrets.token_hex(8), key=key)
+
+
+def _find(file: _File, kid: str) -> _Entry:
+    for entry in file.keys:
+        if entry.kid == kid:
+            return entry
+    raise KeyringError("there is no key with that kid")
+
+
+def _waiting(file: _File) -> _Entry | None:
+    """The newest key while it does not sign yet; one that signed once has an end."""
+    last = file.keys[-1]
+    return last if last.kid != file.active and last.verify_until is None else None
 
 
 def _parse(path: Path) -> tuple[str, dict[str, Key]]:
     try:
-        content = path.read_bytes()
+        file = _decode(path.read_bytes())
+        return file.active, {entry.kid: _key(entry) for entry in file.keys}
     except OSError as error:
         raise KeyringError(f"keyring {path} cannot be read: {error.strerror}") from None
+    except KeyringError as error:
+        raise KeyringError(f"keyring {path}: {error}") from None
+
+
+def _decode(content: bytes) -> _File:
+    """The file, checked as a whole; `KeyringError` names the rule that it breaks."""
     try:
         file = msgspec.json.decode(content, type=_File)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise KeyringError(f"keyring {path} is not of the form that SECURITY.md shows") from None
-    keys = {entry.kid: _key(path, entry) for entry in file.keys}
-    if len(keys) != len(file.keys):
-        raise KeyringError(f"keyring {path} holds two keys with one kid")
-    if file.active not in keys:
-        raise KeyringError(f"keyring {path} has no key with its active kid")
-    if keys[file.active].verify_until is not None:
+        raise KeyringError("it is not of the form that SECURITY.md shows") from None
+    kids = [entry.kid for entry in file.keys]
+    for entry in file.keys:
+        _key(entry)
+    if len(set(kids)) != len(kids):
+        raise KeyringError("two keys have one kid")
+    if file.active not in kids:
+        raise KeyringError("no key has the active kid")
+    if _find(file, file.active).verify_until is not None:
         # Only a key that retires has an end; past it, the active one would sign in vain.
-        raise KeyringError(f"keyring {path}: the active key has a verify_until")
-    return file.active, keys
+        raise KeyringError("the active key has a verify_until")
+    return file
 
 
-def _key(path: Path, entry: _Entry) -> Key:
+def _key(entry: _Entry) -> Key:
     if not _KID.fullmatch(entry.kid):
-        raise KeyringError(f"keyring {path} holds a kid that is not 1-64 of A-Z a-z 0-9 . _ -")
+        raise KeyringError("a kid is not 1-64 of A-Z a-z 0-9 . _ -")
     try:
         padding = "=" * (-len(entry.key) % 4)
         secret = base64.b64decode(entry.key + padding, altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
-        raise KeyringError(f"keyring {path}: key {entry.kid} is not base64url") from None
+        raise KeyringError(f"key {entry.kid} is not base64url") from None
     if len(secret) < MIN_KEY_BYTES or len(set(secret)) < MIN_DISTINCT_BYTES:
-        raise KeyringError(
-            f"keyring {path}: key {entry.kid} is weak, it needs {MIN_KEY_BYTES} random bytes"
-        )
-    until = entry.verify_until
-    if until is not None and until.tzinfo is None:
-        until = until.replace(tzinfo=UTC)
-    return Key(entry.kid, secret, None if until is None else until.timestamp())
+        raise KeyringError(f"key {entry.kid} is weak, it needs {MIN_KEY_BYTES} random bytes")
+    return Key(entry.kid, secret, entry.end.timestamp() if entry.end else None)

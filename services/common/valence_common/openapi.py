@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 
 from valence_common.problems import MEDIA_TYPE, ProblemDocument
 
+_KEY_SCHEME = "APIKeyHeader"  # FastAPI's name for it, from its class
 _PROBLEM = {
     "description": "Problem document (RFC 9457)",
     "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
@@ -18,14 +19,15 @@ def describe(app: FastAPI) -> None:
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _with_problems(
-                get_openapi(
-                    title=app.title,
-                    version=app.version,
-                    description=app.description,
-                    routes=app.routes,
-                )
+            schema = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
             )
+            if app.state.api_keys is None:
+                _forget_keys(schema)
+            app.openapi_schema = _with_problems(schema)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign] # FastAPI's documented way
@@ -40,8 +42,22 @@ def _with_problems(schema: dict[str, Any]) -> dict[str, Any]:
         for operation in operations.values():
             responses = operation["responses"]
             responses.pop("422", None)
+            for content in [c for r in responses.values() for c in r.get("content", {}).values()]:
+                # FastAPI says "string" of what is streamed, beside the model that the route names.
+                if "$ref" in content.get("schema", {}):
+                    content["schema"].pop("type", None)
             responses["default"] = _PROBLEM
     return schema
+
+
+def _forget_keys(schema: dict[str, Any]) -> None:
+    """The gate is one for all services; this one takes no API keys."""
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            if "security" in operation:
+                operation["security"] = [
+                    way for way in operation["security"] if _KEY_SCHEME not in way
+                ]
 
 
 def merge(documents: list[dict[str, Any]], *, title: str, description: str) -> dict[str, Any]:

@@ -242,7 +242,10 @@ def _field_error(error: Mapping[str, Any]) -> FieldError:
     if rule == "extra_forbidden":
         # The unknown name is the sender's text: it stays out of the answer.
         return FieldError(_path(loc[:-1]), rule, "Unknown field")
-    return FieldError(_path(loc), rule, error["msg"].removeprefix("Value error, ")[:200])
+    message = error["msg"].removeprefix("Value error, ")
+    # What a parser gives as its reason can quote what it read: "…, found `x` at 0".
+    reason = error.get("ctx", {}).get("error")
+    return FieldError(_path(loc), rule, message.removesuffix(f", {reason}")[:200])
 
 
 def _path(loc: tuple[int | str, ...]) -> str:

@@ -17,6 +17,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from valence_common.db import Database
+from valence_common.log import describe
 from valence_common.models import Revocation
 from valence_common.problems import Unavailable
 from valence_common.security import LEEWAY_SECONDS, MAX_LIFETIME_SECONDS
@@ -67,12 +68,14 @@ class Revocations:
         self._listeners.append(listener)
 
     async def follow(self) -> None:
-        """Look every second until cancelled."""
+        """Look every second until cancelled; whatever goes wrong, who stopped would trust on."""
         while True:
             try:
                 await self.look()
             except Unavailable as error:
                 structlog.get_logger().warning("unavailable", dependency=error.dependency)
+            except Exception as error:  # noqa: BLE001 - the next look may succeed
+                structlog.get_logger().error("revocations_not_read", **describe(error))
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:

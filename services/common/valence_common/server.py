@@ -21,6 +21,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from valence_common.guards import SECURITY_HEADERS
 from valence_common.problems import MEDIA_TYPE
 
 MAX_HEADER_BYTES = 32 * 1024
@@ -116,12 +117,16 @@ class GuardedProtocol(HttpToolsProtocol):
                 "request_id": "",
             }
         ).encode()
-        head = (
-            f"HTTP/1.1 {self._status.value} {self._status.phrase}\r\n"
-            f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
-            "connection: close\r\n\r\n"
+        fields = {
+            "Content-Type": MEDIA_TYPE,
+            "Content-Length": len(body),
+            "Connection": "close",
+            **SECURITY_HEADERS,
+        }
+        head = f"HTTP/1.1 {self._status.value} {self._status.phrase}\r\n" + "".join(
+            f"{name.lower()}: {value}\r\n" for name, value in fields.items()
         )
-        self.transport.write(head.encode() + body)
+        self.transport.write(f"{head}\r\n".encode() + body)
         self.transport.close()
 
     def _expect_head(self) -> None:

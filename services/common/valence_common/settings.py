@@ -5,6 +5,7 @@ named as the variable in lower case. Values never appear in errors.
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -84,7 +85,34 @@ def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:\d{1,5})?")
+_HOST = re.compile(r"\[[0-9a-f:.]+\]|(\*\.)?[a-z0-9_-][a-z0-9._-]*")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        match = _ORIGIN.fullmatch(value)
+        if match is None or match[2] == _DEFAULT_PORTS[value.partition(":")[0]]:
+            raise ValueError(
+                "must name each origin as a browser sends it (https://app.example.com: lower case,"
+                " no path, no default port) and none by `*`"
+            )
+    return values
+
+
+def _hosts(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(_HOST.fullmatch(value) for value in values):
+        raise ValueError(
+            "must hold host names in lower case without a port, or `*.example.com` for all below"
+            " one (empty serves any host)"
+        )
+    return values
+
+
+Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_hosts)]
 Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)]
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_origins)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 
@@ -200,6 +228,16 @@ class WebSettings(Settings):
         default=(),
         description="Networks (CIDR, with commas between) of the proxies whose `X-Forwarded-For`"
         " is believed; by default none is.",
+    )
+    allowed_hosts: Hosts = Field(
+        default=(),
+        description="Hosts that are served (commas between, `*.example.com` for all below one);"
+        " by default any.",
+    )
+    cors_origins: Origins = Field(
+        default=(),
+        description="Origins whose pages may call from a browser (commas between, each exact);"
+        " by default none.",
     )
     body_timeout_seconds: PositiveFloat = Field(
         default=10.0, description="A request body that pauses for longer than this is given up."

@@ -1,56 +1,38 @@
 """What makes a service's web application: its parts, its one middleware order, its problems.
 
-In the order a request meets them: observation (request id, log line, metrics, last resort for
-errors, security headers), plain paths, then the router, strict bodies (`bodies`), the handler.
+In the order a request meets them: the proxies' word on its address, the guards (observation, hosts,
+origins, the last resort for errors, plain paths), the router, strict bodies, the handler.
 """
 
 import asyncio
 import contextlib
-import re
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import structlog
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from valence_common import __version__, openapi
+from valence_common import __version__, guards, openapi
 from valence_common.cache import Cache
-from valence_common.db import Database, new_id
+from valence_common.db import Database
 from valence_common.health import Health
 from valence_common.keyring import Keyring
-from valence_common.log import describe
-from valence_common.metrics import UNMATCHED, HttpMetrics
+from valence_common.metrics import HttpMetrics
 from valence_common.problems import (
     DomainError,
-    Unavailable,
     on_domain_error,
     on_http_error,
     on_validation_error,
-    problem,
 )
 from valence_common.revocations import Revocations
 from valence_common.settings import WebSettings
 
 API = "/api/v1"
 READY_SECONDS = 0.1
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",
-}
 
 
 @dataclass(frozen=True)
@@ -93,7 +75,7 @@ class Parts:
         await asyncio.to_thread(self.database.close)
 
 
-Startup = Callable[[FastAPI], Awaitable[None]]
+Running = Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]
 
 
 def create_app(
@@ -102,16 +84,21 @@ def create_app(
     description: str,
     settings: WebSettings,
     routers: Sequence[APIRouter],
-    startup: Startup | None = None,
+    running: Running | None = None,
 ) -> FastAPI:
-    """Compose one service; `startup` runs before the process may become ready."""
+    """Compose one service.
+
+    `running` is what the service does beside its requests: entered before the process may become
+    ready, and left after the last request, while the parts still work.
+    """
     parts = Parts.open(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        try:
-            if startup is not None:
-                await startup(app)
+        async with contextlib.AsyncExitStack() as exits:
+            exits.push_async_callback(parts.close)
+            if running is not None:
+                await exits.enter_async_context(running(app))
             tasks = [
                 asyncio.create_task(parts.revocations.follow()),
                 asyncio.create_task(parts.become_ready()),
@@ -122,8 +109,6 @@ def create_app(
                 parts.health.ready = False
                 for task in tasks:
                     task.cancel()
-        finally:
-            await parts.close()
 
     app = FastAPI(
         title=title,
@@ -134,13 +119,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        middleware=[
-            Middleware(
-                ProxyHeadersMiddleware, trusted_hosts=[str(n) for n in settings.trusted_proxies]
-            ),
-            Middleware(Observation, metrics=parts.metrics),
-            Middleware(PlainPaths),
-        ],
+        middleware=_middleware(settings, parts.metrics),
         exception_handlers={
             DomainError: on_domain_error,
             HTTPException: on_http_error,
@@ -162,6 +141,21 @@ def create_app(
     return app
 
 
+def _middleware(settings: WebSettings, metrics: HttpMetrics) -> list[Middleware]:
+    """From the outside in; what nobody asked for is not there."""
+    proxies = [str(network) for network in settings.trusted_proxies]
+    hosts, origins = settings.allowed_hosts, settings.cors_origins
+    return [
+        Middleware(ProxyHeadersMiddleware, trusted_hosts=proxies),
+        Middleware(guards.Observation, metrics=metrics),
+        *([Middleware(guards.Hosts, allowed=hosts)] if hosts else []),
+        # Outside the last resort, so that a page can read that answer as well.
+        *([Middleware(guards.Origins, allowed=origins)] if origins else []),
+        Middleware(guards.LastResort),
+        Middleware(guards.PlainPaths),
+    ]
+
+
 def state(name: str) -> Any:
     """The dependency that hands a handler one of the application's parts."""
 
@@ -174,91 +168,3 @@ def state(name: str) -> Any:
 DatabaseDep = Annotated[Database, state("database")]
 KeyringDep = Annotated[Keyring, state("keyring")]
 HealthDep = Annotated[Health, state("health")]
-
-
-class Observation:
-    """Gives each request an id, a log line and metrics; no error leaves it unhandled."""
-
-    def __init__(self, app: ASGIApp, metrics: HttpMetrics):
-        self.app = app
-        self.metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
-        started = time.perf_counter()
-        status = 0
-
-        async def send_observed(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                for name, value in (_SECURITY_HEADERS | scope["state"].get("headers", {})).items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        self.metrics.in_flight.inc()
-        try:
-            await self.app(scope, receive, send_observed)
-        except ClientDisconnect:
-            return  # nobody is left to answer
-        except asyncio.CancelledError:
-            # The drain is over, and its request may be tried elsewhere; uvicorn would say 500.
-            if status == 0:
-                late = Unavailable("drain")
-                headers = late.headers | {"Connection": "close"}
-                answer = problem(Request(scope), late.status, late.message, headers=headers)
-                await answer(scope, receive, send_observed)
-        except Exception as error:  # noqa: BLE001 - the last resort: whatever it is, answer it
-            structlog.get_logger().error("unhandled", **describe(error))
-            if status == 0:
-                detail = "Something went wrong on our side; the request id helps us to find it"
-                answer = problem(Request(scope), 500, detail)
-                await answer(scope, receive, send_observed)
-        finally:
-            self.metrics.in_flight.dec()
-            self._record(scope, status, time.perf_counter() - started)
-
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", UNMATCHED)
-        # A client that went away before an answer counts as nginx counts it.
-        status = status or 499
-        self.metrics.observe(scope["method"], route, status, seconds)
-        structlog.get_logger().info(
-            "request",
-            method=scope["method"][:16],
-            route=route,
-            status=status,
-            ms=round(seconds * 1000, 2),
-        )
-
-
-class PlainPaths:
-    """Knows no path that hides a slash: what a proxy reads in `%2F` may not be what we read."""
-
-    def __init__(self, app: ASGIApp):
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] == "http" and b"%2f" in scope.get("raw_path", b"").lower():
-            await problem(Request(scope), 404, "Not Found")(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-
-def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            given: str = value.decode("latin-1")
-            if _REQUEST_ID.fullmatch(given):
-                return given
-    return str(new_id())

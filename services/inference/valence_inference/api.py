@@ -3,7 +3,7 @@
 import uuid
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from valence_common.access import Authenticated, requires
 from valence_common.bodies import strict
@@ -14,7 +14,9 @@ from valence_common.web import API, DatabaseDep, state
 from valence_inference import batches, releases, schemas, scoring
 from valence_inference.doorbell import Ringer
 from valence_inference.history import Filter, History
+from valence_inference.meter import ANALYZE, BATCH, Meter
 from valence_inference.settings import Settings
+from valence_inference.usage import Usage
 from valence_ml import Scorer, model_name
 
 analyze_router = APIRouter(prefix=API, route_class=strict("analyze_body_bytes"))
@@ -26,6 +28,8 @@ Historian = Annotated[Principal, requires("history")]
 ScorerDep = Annotated[Scorer, state("scorer")]
 HistoryDep = Annotated[History, state("history")]
 RingerDep = Annotated[Ringer, state("ringer")]
+MeterDep = Annotated[Meter, state("meter")]
+UsageDep = Annotated[Usage, state("usage")]
 SettingsDep = Annotated[Settings, state("settings")]
 
 
@@ -35,6 +39,7 @@ async def analyze(
     principal: Analyst,
     scorer: ScorerDep,
     history: HistoryDep,
+    usage: UsageDep,
     settings: SettingsDep,
 ) -> schemas.Analysis:
     """Score one text now and record it in the history."""
@@ -50,6 +55,7 @@ async def analyze(
         model=model_name(scorer),
     )
     recorded = await history.record(prediction)
+    usage.count(principal, ANALYZE, 1)
     answer = schemas.Analysis(
         id=prediction.id,
         text=body.text,
@@ -68,10 +74,13 @@ async def analyze(
 
 @batch_router.post("/sentiment/analyze/batch", status_code=202, tags=["sentiment"])
 async def analyze_batch(
+    request: Request,
     body: schemas.BatchRequest,
     principal: BatchOwner,
     database: DatabaseDep,
     ringer: RingerDep,
+    meter: MeterDep,
+    usage: UsageDep,
     settings: SettingsDep,
     response: Response,
 ) -> schemas.Accepted:
@@ -79,9 +88,11 @@ async def analyze_batch(
     scoring.check_texts(
         body.texts, longest=settings.max_text_characters, most=settings.max_batch_texts
     )
-    batch = await database.run(
-        batches.accept, principal.user_id, body.texts, chunk_texts=settings.chunk_texts
-    )
+    async with meter.batch(request, principal, len(body.texts)):
+        batch = await database.run(
+            batches.accept, principal.user_id, body.texts, chunk_texts=settings.chunk_texts
+        )
+    usage.count(principal, BATCH, batch.total)
     await ringer.ring(batch.total // settings.chunk_texts + 1)
     response.headers["Location"] = f"{API}/sentiment/task/{batch.id}"
     return schemas.Accepted(task_id=batch.id, total=batch.total)

@@ -1,16 +1,23 @@
 """The inference service, composed."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from fastapi import FastAPI
 
 from valence_common import web
+from valence_common.limits import Limiter
 from valence_common.queue import Doorbell
 from valence_inference import api, public
+from valence_inference.allowances import Allowances
+from valence_inference.credentials import ApiKeys
 from valence_inference.doorbell import Ringer
 from valence_inference.history import History
+from valence_inference.meter import Meter
 from valence_inference.settings import Settings
+from valence_inference.usage import Usage, WrittenTexts
 from valence_ml import load
 
 
@@ -18,17 +25,39 @@ def create_app(settings: Settings) -> FastAPI:
     """The application for these settings; its lifespan raises `ModelError` for a bad model."""
     documentation = [public.docs_router] if settings.docs_enabled else []
 
-    async def startup(app: FastAPI) -> None:
+    @contextlib.asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
         app.state.scorer = await asyncio.to_thread(load, Path(settings.model_dir))
+        async with app.state.usage.written():
+            yield
 
     app = web.create_app(
         title="Valence inference",
         description="Sentiment of texts, one now or many soon.",
         settings=settings,
         routers=[api.analyze_router, api.batch_router, public.router, *documentation],
-        startup=startup,
+        running=running,
     )
     doorbell = Doorbell(settings.redis_url, timeout=settings.redis_timeout_seconds)
-    app.state.history = History(app.state.database, required=settings.history_required)
+    app.state.history = History(
+        app.state.database,
+        required=settings.history_required,
+        store_texts=settings.store_texts,
+    )
     app.state.ringer = Ringer(doorbell, wait=settings.redis_timeout_seconds)
+    _limit(app, settings)
     return app
+
+
+def _limit(app: FastAPI, settings: Settings) -> None:
+    """Take API keys, hold users and keys to their limits, and count what they use."""
+    database, revocations = app.state.database, app.state.revocations
+    app.state.usage = Usage(database)
+    app.state.api_keys = ApiKeys(database, revocations)
+    app.state.meter = Meter(
+        limiter=Limiter(app.state.cache),
+        allowances=Allowances(database, revocations, settings.plans),
+        api_keys=app.state.api_keys,
+        usage=app.state.usage,
+        written=WrittenTexts(database, revocations),
+    )

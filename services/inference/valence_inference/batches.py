@@ -75,10 +75,13 @@ def _progress(session: Session, task_id: uuid.UUID) -> tuple[int, int]:
 
 
 def _results(session: Session, task_id: uuid.UUID) -> list[dict[str, Any]]:
-    chunks = session.scalars(
-        select(BatchChunk).where(BatchChunk.batch_id == task_id).order_by(BatchChunk.start)
-    )
-    texts = [(text, chunk.model) for chunk in chunks for text in chunk.texts]
+    chunks = session.scalars(select(BatchChunk).where(BatchChunk.batch_id == task_id))
+    # Where texts are not stored, a chunk that is done has none.
+    texts: dict[int, tuple[str | None, str | None]] = {
+        chunk.start + i: (chunk.texts[i] if chunk.texts else None, chunk.model)
+        for chunk in chunks
+        for i in range(chunk.size)
+    }
     rows = session.scalars(
         select(BatchResult).where(BatchResult.batch_id == task_id).order_by(BatchResult.position)
     )

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import hashlib
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -73,16 +74,17 @@ class Filter(NamedTuple):
 
 
 class History:
-    """Records predictions and pages through them."""
+    """Records predictions and pages through them; their texts are stored, or only hashed."""
 
-    def __init__(self, database: Database, *, required: bool):
+    def __init__(self, database: Database, *, required: bool, store_texts: bool = True):
         self._database = database
         self._required = required
+        self._store_texts = store_texts
 
     async def record(self, prediction: Prediction) -> bool:
         """Commit one prediction; False if that failed and is not required, else `Unavailable`."""
         try:
-            await self._database.run(_insert, prediction)
+            await self._database.run(_insert, prediction, store_text=self._store_texts)
         except Unavailable:
             if self._required:
                 raise
@@ -114,11 +116,13 @@ def _now(session: Session) -> datetime:
     return session.execute(select(func.now())).scalar_one()
 
 
-def _insert(session: Session, prediction: Prediction) -> None:
+def _insert(session: Session, prediction: Prediction, *, store_text: bool) -> None:
+    text = prediction.text or ""
     values = {
         "id": prediction.id,
         "user_id": prediction.user_id,
-        "text": prediction.text,
+        "text": text if store_text else None,
+        "text_hash": None if store_text else hashlib.sha256(text.encode()).digest(),
         "sentiment": prediction.sentiment,
         "confidence": prediction.confidence,
         "low_confidence": prediction.low_confidence,

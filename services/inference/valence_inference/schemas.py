@@ -36,6 +36,10 @@ def _written_out(value: object) -> object:
     return value
 
 
+def _in_hex(value: bytes | None) -> str | None:
+    return None if value is None else value.hex()
+
+
 Moment = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
 PlainText = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
@@ -110,7 +114,7 @@ class Result(BaseModel):
     """The answer for one text of a batch; without `sentiment`, `error` says why."""
 
     index: int
-    text: str
+    text: str | None = Field(description="Null where texts are not stored.")
     sentiment: Sentiment | None
     confidence: float | None
     low_confidence: bool | None
@@ -164,7 +168,10 @@ class HistoryFilter(BaseModel):
     since: Moment | None = Field(default=None, alias="from", description="Included.")
     until: Moment | None = Field(default=None, alias="to", description="Not included.")
     q: PlainText | None = Field(
-        default=None, min_length=1, max_length=200, description="Part of the text, in any case."
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="Part of the text, in any case; finds nothing where texts are not stored.",
     )
 
 
@@ -181,7 +188,11 @@ class HistoryItem(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     id: uuid.UUID
-    text: str
+    text: str | None = Field(description="Null where texts are not stored.")
+    text_sha256: Annotated[str | None, BeforeValidator(_in_hex)] = Field(
+        validation_alias="text_hash",
+        description="In its place, the SHA-256 of its UTF-8 in hexadecimal.",
+    )
     sentiment: Sentiment
     confidence: float
     low_confidence: bool

@@ -35,4 +35,9 @@ class Settings(WebSettings):
         description="Refuse to answer (503) when a prediction cannot be recorded;"
         " off: answer with `recorded: false`.",
     )
+    store_texts: bool = Field(
+        default=True,
+        description="Keep the texts of batches and history; off: the history has their SHA-256,"
+        " and a batch's texts go once they are scored. The same for inference and worker.",
+    )
     docs_enabled: bool = Field(default=True, description="Serve /docs and /openapi.json.")

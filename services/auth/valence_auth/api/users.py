@@ -1,11 +1,14 @@
-"""One's own account."""
+"""One's own account: its profile and its password."""
 
 from fastapi import APIRouter
 
-from valence_auth import accounts
+from valence_auth import accounts, logins, throttles
+from valence_auth.api.parts import AddressDep, LimiterDep, PasswordsDep, SettingsDep
+from valence_auth.passwords import weakness
 from valence_auth.schemas import accounts as schemas
 from valence_common.access import Authenticated
 from valence_common.bodies import strict
+from valence_common.problems import FieldError, Unprocessable
 from valence_common.web import API, DatabaseDep
 
 router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["users"])
@@ -15,3 +18,35 @@ router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["use
 async def me(principal: Authenticated, database: DatabaseDep) -> schemas.User:
     """The account that the token speaks for."""
     return schemas.User.model_validate(await database.run(accounts.current, principal.user_id))
+
+
+@router.patch("/users/me")
+async def change_profile(
+    body: schemas.Profile, principal: Authenticated, database: DatabaseDep
+) -> schemas.User:
+    """Change the username, the e-mail address, or both."""
+    user = await database.run(
+        accounts.change_profile, principal.user_id, username=body.username, email=body.email
+    )
+    return schemas.User.model_validate(user)
+
+
+@router.put("/users/me/password", status_code=204)
+async def change_password(
+    body: schemas.NewPassword,
+    principal: Authenticated,
+    address: AddressDep,
+    database: DatabaseDep,
+    passwords: PasswordsDep,
+    limiter: LimiterDep,
+    settings: SettingsDep,
+) -> None:
+    """Choose another password; all sessions but the one that asks end."""
+    user = await database.run(accounts.current, principal.user_id)
+    if reason := weakness(body.new_password, user.username):
+        message = f"The password {reason}"
+        raise Unprocessable([FieldError("body.new_password", "value_error", message)])
+    await limiter.take(*throttles.password(settings, user.username, address))
+    await logins.check_password(passwords, user, body.current_password)
+    new = await passwords.hash(body.new_password)
+    await database.run(logins.change_password, user, new, keep=principal.session_id)

@@ -8,20 +8,31 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from valence_auth.accounts import display_email, display_username
 from valence_auth.passwords import weakness
+from valence_common.models import LoginSession
 
-
-class Registration(BaseModel):
-    """A new account's names and password."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
-
-    username: Annotated[str, Field(max_length=256), AfterValidator(display_username)] = Field(
+Username = Annotated[
+    str,
+    Field(
+        max_length=256,
         description="3 to 64 letters, digits, dots, underscores or hyphens; unique in any case.",
         examples=["ada"],
-    )
-    email: Annotated[str, Field(max_length=254), AfterValidator(display_email)] = Field(
-        examples=["ada@example.com"]
-    )
+    ),
+    AfterValidator(display_username),
+]
+Email = Annotated[
+    str, Field(max_length=254, examples=["ada@example.com"]), AfterValidator(display_email)
+]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Registration(_Request):
+    """A new account's names and password."""
+
+    username: Username
+    email: Email
     password: str = Field(
         description="8 to 256 bytes of UTF-8; common ones are refused.",
         examples=["correct horse battery"],
@@ -33,6 +44,34 @@ class Registration(BaseModel):
         if reason := weakness(self.password, self.username):
             raise ValueError(f"The password {reason}")
         return self
+
+
+class Profile(_Request):
+    """New names of an account; what is left out stays."""
+
+    username: Username | None = None
+    email: Email | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> "Profile":
+        if self.username is None and self.email is None:
+            raise ValueError("Give a username, an e-mail address, or both")
+        return self
+
+
+class NewPassword(_Request):
+    """Another password, and the one it replaces."""
+
+    current_password: str
+    new_password: str = Field(
+        description="8 to 256 bytes of UTF-8; common ones are refused.", max_length=256
+    )
+
+
+class Refresh(_Request):
+    """The refresh token of the last answer; it is good for one use."""
+
+    refresh_token: str
 
 
 class User(BaseModel):
@@ -50,9 +89,50 @@ class User(BaseModel):
 
 
 class Tokens(BaseModel):
-    """What a login gives; `expires_in` is the access token's lifetime in seconds."""
+    """What a login or refresh gives; `expires_in` is the access token's lifetime in seconds."""
 
     access_token: str
     token_type: Literal["bearer"] = "bearer"  # noqa: S105 - a scheme's name
     expires_in: int
     refresh_token: str
+
+
+class Session(BaseModel):
+    """A login session as its owner sees it; `current` is the one that asks."""
+
+    id: uuid.UUID
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    address: str | None
+    user_agent: str | None
+    current: bool
+
+    @classmethod
+    def of(cls, login: LoginSession, *, current: uuid.UUID | None) -> "Session":
+        """The session's row, told which session asks."""
+        return cls(
+            id=login.id,
+            created_at=login.created_at,
+            last_used_at=login.last_used_at,
+            expires_at=login.expires_at,
+            address=login.address,
+            user_agent=login.user_agent,
+            current=login.id == current,
+        )
+
+
+class SessionQuery(BaseModel):
+    """Which page of the sessions."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    limit: int = Field(default=20, ge=1, le=100)
+    cursor: uuid.UUID | None = None
+
+
+class SessionPage(BaseModel):
+    """Newest first; `next_cursor` is null on the last page."""
+
+    items: list[Session]
+    next_cursor: uuid.UUID | None

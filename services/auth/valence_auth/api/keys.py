@@ -1,0 +1,74 @@
+"""One's own API keys; only a login manages them, never a key."""
+
+import uuid
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from valence_auth import keys
+from valence_auth.schemas import keys as schemas
+from valence_common.access import Authenticated
+from valence_common.bodies import strict
+from valence_common.web import API, DatabaseDep
+
+MOST_GRACE_SECONDS = 86_400
+
+router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["api-keys"])
+
+
+@router.post("/api-keys", status_code=201)
+async def create_key(
+    body: schemas.KeyRequest, principal: Authenticated, database: DatabaseDep
+) -> schemas.NewKey:
+    """Make a key for a program; the answer is the only place that ever shows it."""
+    return _shown(
+        await database.run(
+            keys.create,
+            principal,
+            name=body.name,
+            scopes=body.scopes,
+            expires_at=body.expires_at,
+            per_minute=body.per_minute,
+        )
+    )
+
+
+@router.get("/api-keys")
+async def list_keys(
+    principal: Authenticated,
+    database: DatabaseDep,
+    query: Annotated[schemas.KeyQuery, Query()],
+) -> schemas.KeyPage:
+    """The keys that are not revoked, newest first."""
+    rows, next_cursor = await database.run(
+        keys.page, principal.user_id, limit=query.limit, cursor=query.cursor
+    )
+    items = [schemas.Key.model_validate(row) for row in rows]
+    return schemas.KeyPage(items=items, next_cursor=next_cursor)
+
+
+@router.delete("/api-keys/{key_id}", status_code=204)
+async def revoke_key(key_id: uuid.UUID, principal: Authenticated, database: DatabaseDep) -> None:
+    """End a key for good; every process refuses it within seconds."""
+    await database.run(keys.revoke, principal.user_id, key_id)
+
+
+@router.post("/api-keys/{key_id}/rotate", status_code=201)
+async def rotate_key(
+    key_id: uuid.UUID,
+    principal: Authenticated,
+    database: DatabaseDep,
+    grace_seconds: Annotated[int, Query(ge=0, le=MOST_GRACE_SECONDS)] = 0,
+) -> schemas.NewKey:
+    """Trade a key for a new one of the same name, scopes, limit and end.
+
+    The old one works for `grace_seconds` more, by default not at all.
+    """
+    grace = timedelta(seconds=grace_seconds)
+    return _shown(await database.run(keys.rotate, principal.user_id, key_id, grace=grace))
+
+
+def _shown(made: keys.Made) -> schemas.NewKey:
+    listed = schemas.Key.model_validate(made.row)
+    return schemas.NewKey(**listed.model_dump(), key=made.key)

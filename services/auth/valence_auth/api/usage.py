@@ -1,0 +1,31 @@
+"""One's own usage."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from valence_auth import usage
+from valence_auth.schemas import usage as schemas
+from valence_common.access import Authenticated
+from valence_common.bodies import strict
+from valence_common.web import API, DatabaseDep
+
+router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["users"])
+
+
+@router.get("/users/me/usage")
+async def my_usage(
+    principal: Authenticated,
+    database: DatabaseDep,
+    query: Annotated[schemas.UsageQuery, Query()],
+) -> schemas.UsagePage:
+    """What one asked for, by day, API key and route; counts arrive within seconds."""
+    rows, next_cursor = await database.run(
+        usage.read,
+        *query.days,
+        user_id=principal.user_id,
+        limit=query.limit,
+        cursor=query.cursor,
+    )
+    items = [schemas.UsageRow.of(row) for row in rows]
+    return schemas.UsagePage(items=items, next_cursor=next_cursor)

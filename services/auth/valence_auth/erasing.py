@@ -1,0 +1,51 @@
+"""Erasing an account: at once nobody may act for it and its names are free; its data follows.
+
+This transaction is small whatever the account holds. The worker deletes all the rest in pieces
+(`valence_batch_worker.erasure`), at last the row that is left of the account here.
+"""
+
+import uuid
+
+from sqlalchemy import delete, func, update
+from sqlalchemy.orm import Session
+
+from valence_auth import sessions
+from valence_common.models import ApiKey, AuditEvent, Identity, User
+from valence_common.revocations import revoke
+from valence_common.settings import DEFAULT_PLAN
+
+
+def erase(session: Session, user: User, *, actor_id: uuid.UUID | None = None) -> None:
+    """Erase an account on its owner's wish, or an administrator's (`actor_id`).
+
+    Nothing happens to one that is erased already or gone.
+    """
+    # The lock keeps a login under way from opening a session that would not be seen here.
+    current = session.get(User, user.id, with_for_update=True, populate_existing=True)
+    if current is None or current.erased_at is not None:
+        return
+    _forget(current)
+    sessions.end_all(session, user.id)
+    session.execute(delete(Identity).where(Identity.user_id == user.id))
+    revoke(session, [*_end_keys(session, user.id), user.id])
+    session.add(
+        AuditEvent(actor_id=actor_id or user.id, action="account.erased", subject_id=user.id)
+    )
+
+
+def _forget(user: User) -> None:
+    """Replace all that people chose or gave, by names that nobody can register."""
+    user.username = f"erased-{user.id.hex}"
+    user.username_key = f"erased:{user.id.hex}"
+    user.email = user.email_key = f"{user.id}@erased.invalid"
+    user.password_hash = None
+    user.is_active = user.is_superuser = False
+    user.plan = DEFAULT_PLAN
+    user.per_minute = user.burst = user.texts_per_day = None
+    user.erased_at = func.now()
+
+
+def _end_keys(session: Session, user_id: uuid.UUID) -> list[uuid.UUID]:
+    alive = (ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None))
+    statement = update(ApiKey).where(*alive).values(revoked_at=func.now())
+    return list(session.scalars(statement.returning(ApiKey.id)))

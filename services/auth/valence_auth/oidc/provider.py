@@ -1,0 +1,288 @@
+"""The OpenID provider: where it is, where to send a browser, and what a code is worth.
+
+All that is asked of it for one step ends within `SECONDS`; answers are bounded and never followed
+elsewhere. What it says of itself (discovery, keys) is asked when first needed and kept for a while.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
+from urllib.parse import quote, urlencode
+
+import httpx
+import msgspec
+import structlog
+from pydantic import SecretStr
+
+from valence_auth.oidc import id_tokens
+from valence_auth.oidc.id_tokens import Claims, Expected, ProviderKey, Refused, UnknownKey
+from valence_auth.oidc.transactions import Transaction
+from valence_auth.oidc.values import secure_url
+from valence_auth.settings import Settings
+from valence_common.problems import Unavailable
+
+SECONDS: Final = 5.0
+MAX_ANSWER_BYTES: Final = 64 * 1024
+KEPT_SECONDS: Final = 3600.0
+ASK_AGAIN_SECONDS: Final = 60.0
+
+# RFC 6749, 4.1.2.1 and 5.2.
+_ERRORS: Final = frozenset(
+    {
+        "access_denied",
+        "invalid_client",
+        "invalid_grant",
+        "invalid_request",
+        "invalid_scope",
+        "server_error",
+        "temporarily_unavailable",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "unsupported_response_type",
+    }
+)
+
+T = TypeVar("T")
+
+
+class Client(NamedTuple):
+    """What the operator agreed with the provider."""
+
+    issuer: str
+    client_id: str
+    client_secret: SecretStr
+    scopes: str
+    redirect_url: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Client | None":
+        """The client of these settings; None when no provider is set."""
+        issuer, client_id = settings.oidc_issuer, settings.oidc_client_id
+        secret, url = settings.oidc_client_secret, settings.oidc_redirect_url
+        if issuer is None or client_id is None or secret is None or url is None:
+            return None
+        return cls(issuer, client_id, secret, settings.oidc_scopes, url)
+
+
+class Discovery(msgspec.Struct):
+    """What we need of a discovery document."""
+
+    issuer: str
+    authorization_endpoint: str
+    token_endpoint: str
+    jwks_uri: str
+    userinfo_endpoint: str | None = None
+    token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
+
+
+class _KeySet(msgspec.Struct):
+    keys: list[dict[str, Any]]
+
+
+class _Tokens(msgspec.Struct):
+    id_token: str
+    access_token: str = ""
+
+
+class _UserInfo(msgspec.Struct):
+    sub: str
+    email: Any = None
+    email_verified: Any = None
+    preferred_username: Any = None
+
+
+class _Error(msgspec.Struct):
+    error: str
+
+
+class Provider:
+    """The provider that a `Client` is known to."""
+
+    def __init__(self, client: Client):
+        self.client = client
+        self._tls = httpx.create_ssl_context()
+        self._asking = asyncio.Lock()
+        self._discovery: Discovery | None = None
+        self._keys: list[ProviderKey] = []
+        self._discovered_at = self._keys_at = self._asked_again_at = float("-inf")
+
+    async def login_url(self, transaction: Transaction) -> str:
+        """Where the browser logs in; raises `Unavailable` when the provider does not answer."""
+        async with self._conversation() as http:
+            endpoint = (await self._discover(http)).authorization_endpoint
+        query = {
+            "response_type": "code",
+            "client_id": self.client.client_id,
+            "redirect_uri": self.client.redirect_url,
+            "scope": self.client.scopes,
+            "state": transaction.state,
+            "nonce": transaction.nonce,
+            "code_challenge": transaction.challenge,
+            "code_challenge_method": "S256",
+        }
+        return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"
+
+    async def claims(self, code: str, transaction: Transaction) -> Claims:
+        """What the provider says of who logged in.
+
+        Raises `InvalidCredential` when it refuses the code or is not to be believed, and
+        `Unavailable` when it is away, slow or makes no sense.
+        """
+        async with self._conversation() as http:
+            discovery = await self._discover(http)
+            tokens = await self._trade(http, discovery, code, transaction.verifier)
+            claims = await self._verified(http, discovery, tokens.id_token, transaction.nonce)
+            if claims.email is None and discovery.userinfo_endpoint is not None:
+                await self._complete(http, discovery.userinfo_endpoint, tokens, claims)
+            return claims
+
+    @contextlib.asynccontextmanager
+    async def _conversation(self) -> AsyncIterator[httpx.AsyncClient]:
+        """A client, and one deadline for all that is asked through it."""
+        try:
+            async with (
+                asyncio.timeout(SECONDS),
+                httpx.AsyncClient(verify=self._tls, timeout=SECONDS) as http,
+            ):
+                yield http
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            _fail(type(error).__name__)
+        except Refused as error:
+            log_refusal(error.reason)
+            raise
+
+    async def _discover(self, http: httpx.AsyncClient) -> Discovery:
+        async with self._asking:
+            if self._discovery is None or time.monotonic() - self._discovered_at > KEPT_SECONDS:
+                url = f"{self.client.issuer.rstrip('/')}/.well-known/openid-configuration"
+                discovery = await _get(http, url, Discovery)
+                self._check(discovery)
+                self._discovery, self._discovered_at = discovery, time.monotonic()
+            return self._discovery
+
+    def _check(self, discovery: Discovery) -> None:
+        if discovery.issuer != self.client.issuer:
+            _fail("discovery names another issuer")
+        urls = [discovery.authorization_endpoint, discovery.token_endpoint, discovery.jwks_uri]
+        for url in [*urls, discovery.userinfo_endpoint or self.client.issuer]:
+            try:
+                secure_url(url)
+            except ValueError:
+                _fail("discovery names an endpoint without TLS")
+            if url.startswith("http:") and not self.client.issuer.startswith("http:"):
+                _fail("discovery leads from the network to this machine")
+
+    async def _trade(
+        self, http: httpx.AsyncClient, discovery: Discovery, code: str, verifier: str
+    ) -> _Tokens:
+        client, secret = self.client, self.client.client_secret.get_secret_value()
+        form = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": client.redirect_url,
+            "code_verifier": verifier,
+        }
+        options: dict[str, Any] = {"data": form}
+        methods = discovery.token_endpoint_auth_methods_supported
+        if "client_secret_basic" in methods:
+            # Form-encoded before they are joined: RFC 6749, 2.3.1.
+            options["auth"] = (quote(client.client_id, ""), quote(secret, ""))
+        elif "client_secret_post" in methods:
+            form |= {"client_id": client.client_id, "client_secret": secret}
+        else:
+            _fail("the token endpoint takes no client secret")
+        status, body = await _ask(http, "POST", discovery.token_endpoint, **options)
+        if status in {400, 401, 403}:
+            raise Refused(known_error(_decode(body, _Error).error))
+        if status != 200:
+            _fail(f"the token endpoint answered {status}")
+        return _decode(body, _Tokens)
+
+    async def _verified(
+        self, http: httpx.AsyncClient, discovery: Discovery, token: str, nonce: str
+    ) -> Claims:
+        expected = Expected(self.client.issuer, self.client.client_id, nonce)
+        try:
+            return id_tokens.verify(token, await self._known_keys(http, discovery), expected)
+        except UnknownKey:
+            return id_tokens.verify(token, await self._new_keys(http, discovery), expected)
+
+    async def _known_keys(self, http: httpx.AsyncClient, discovery: Discovery) -> list[ProviderKey]:
+        async with self._asking:
+            if time.monotonic() - self._keys_at > KEPT_SECONDS:
+                await self._fetch_keys(http, discovery)
+            return self._keys
+
+    async def _new_keys(self, http: httpx.AsyncClient, discovery: Discovery) -> list[ProviderKey]:
+        """The keys asked for anew, but for at most once a minute."""
+        async with self._asking:
+            if time.monotonic() - self._asked_again_at > ASK_AGAIN_SECONDS:
+                self._asked_again_at = time.monotonic()
+                await self._fetch_keys(http, discovery)
+            return self._keys
+
+    async def _fetch_keys(self, http: httpx.AsyncClient, discovery: Discovery) -> None:
+        jwks = await _get(http, discovery.jwks_uri, _KeySet)
+        self._keys, self._keys_at = id_tokens.usable_keys(jwks.keys), time.monotonic()
+
+    async def _complete(
+        self, http: httpx.AsyncClient, url: str, tokens: _Tokens, claims: Claims
+    ) -> None:
+        """Add the address and name that some providers tell at their userinfo endpoint only."""
+        info = await _get(http, url, _UserInfo, token=tokens.access_token)
+        if info.sub != claims.sub:
+            raise Refused("userinfo's sub")
+        claims.email, claims.email_verified = info.email, info.email_verified
+        claims.preferred_username = claims.preferred_username or info.preferred_username
+
+
+async def _get(http: httpx.AsyncClient, url: str, kind: type[T], *, token: str | None = None) -> T:
+    status, body = await _ask(http, "GET", url, token=token)
+    if status != 200:
+        _fail(f"an endpoint answered {status}")
+    return _decode(body, kind)
+
+
+async def _ask(
+    http: httpx.AsyncClient,
+    method: str,
+    url: str,
+    *,
+    token: str | None = None,
+    **options: Any,
+) -> tuple[int, bytes]:
+    """Status and body of one answer; it is not unpacked, since a small one could be huge."""
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    async with http.stream(method, url, headers=headers, **options) as answer:
+        body = bytearray()
+        async for part in answer.aiter_raw():
+            body += part
+            if len(body) > MAX_ANSWER_BYTES:
+                _fail("an answer is too large")
+        return answer.status_code, bytes(body)
+
+
+def _decode(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        _fail(f"an answer is no {kind.__name__.strip('_')}")
+
+
+def _fail(reason: str) -> NoReturn:
+    structlog.get_logger().warning("oidc_failed", reason=reason)
+    raise Unavailable("oidc")
+
+
+def known_error(error: str) -> str:
+    """The name of a standard error; anybody's own words stay out of the log."""
+    return error if error in _ERRORS else "other"
+
+
+def log_refusal(reason: str) -> None:
+    """Say, for the operator, which rule or standard error kept somebody out."""
+    structlog.get_logger().info("oidc_refused", reason=reason)

@@ -1,0 +1,167 @@
+"""Administration as clients see it."""
+
+import re
+import uuid
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    StringConstraints,
+)
+
+from valence_auth.administration import Record
+from valence_auth.schemas.accounts import User
+from valence_auth.schemas.usage import UsageQuery, UsageRow
+from valence_common.models import Usage
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]")
+_ASKED = ConfigDict(extra="forbid", hide_input_in_errors=True)
+_CLOSED = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+MOST = 1_000_000_000
+
+
+def _in_utc(value: datetime) -> datetime:
+    """The same moment as Postgres takes it: it knows no offset beyond 16 hours."""
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be between the years 1 and 9999 in UTC") from None
+
+
+def _written_out(value: object) -> object:
+    """pydantic also takes a bare number for a time; a URL may not be that ambiguous."""
+    if isinstance(value, str) and not _DATE.match(value):
+        raise ValueError("must be an RFC 3339 time")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
+PlainText = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00]*$")]
+
+
+class Page(BaseModel):
+    """Which page; `cursor` is a page's `next_cursor`."""
+
+    model_config = _ASKED
+
+    limit: int = Field(default=20, ge=1, le=100)
+    cursor: uuid.UUID | None = None
+
+
+class UserQuery(Page):
+    """Which users; all that is given must match."""
+
+    q: PlainText | None = Field(
+        default=None, max_length=254, description="Part of the username or e-mail address."
+    )
+    is_active: bool | None = None
+    is_superuser: bool | None = None
+
+
+class AuditQuery(Page):
+    """Which events; all that is given must match."""
+
+    actor: uuid.UUID | None = Field(default=None, description="The id of who did it.")
+    subject: uuid.UUID | None = Field(default=None, description="The id of what it was done to.")
+    action: PlainText | None = Field(
+        default=None, max_length=64, description="Such as `user.disabled`."
+    )
+    since: Moment | None = Field(default=None, alias="from", description="Included.")
+    until: Moment | None = Field(default=None, alias="to", description="Not included.")
+
+
+class Change(BaseModel):
+    """What an account may do from now on; what is left out, or null, stays."""
+
+    model_config = _CLOSED
+
+    is_active: bool | None = None
+    is_superuser: bool | None = None
+
+
+class Limits(BaseModel):
+    """A user's plan, and what overrides it; null follows the plan."""
+
+    model_config = ConfigDict(**_CLOSED, from_attributes=True)
+
+    plan: str = Field(max_length=32, examples=["default"])
+    per_minute: Annotated[int, Field(ge=1, le=MOST)] | None
+    burst: Annotated[int, Field(ge=0, le=MOST)] | None
+    texts_per_day: Annotated[int, Field(ge=0, le=1000 * MOST)] | None
+
+
+class UserPage(BaseModel):
+    """Newest first; `next_cursor` is null on the last page."""
+
+    items: list[User]
+    next_cursor: uuid.UUID | None
+
+
+class UserRecord(User):
+    """An account as administrators see it."""
+
+    limits: Limits
+    live_sessions: NonNegativeInt = Field(description="Login sessions that have not ended.")
+    live_keys: NonNegativeInt = Field(description="API keys neither revoked nor expired.")
+
+    @classmethod
+    def of(cls, record: Record) -> Self:
+        """Say it as the wire does."""
+        user = User.model_validate(record.user)
+        return cls(
+            **user.model_dump(),
+            limits=Limits.model_validate(record.user),
+            live_sessions=record.live_sessions,
+            live_keys=record.live_keys,
+        )
+
+
+class Event(BaseModel):
+    """One line of the audit log; without `actor_id`, a command or the system did it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: uuid.UUID
+    created_at: datetime
+    actor_id: uuid.UUID | None
+    action: str
+    subject_id: uuid.UUID | None
+    details: dict[str, Any]
+
+
+class AuditPage(BaseModel):
+    """Newest first; `next_cursor` is null on the last page."""
+
+    items: list[Event]
+    next_cursor: uuid.UUID | None
+
+
+class AdminUsageQuery(UsageQuery):
+    """Which days (UTC) of whom; both ends are included."""
+
+    user: uuid.UUID | None = Field(default=None, description="The id of one user.")
+
+
+class AdminUsageRow(UsageRow):
+    """One day's requests of one user to one route through one API key."""
+
+    user_id: uuid.UUID
+
+    @classmethod
+    def of(cls, row: Usage) -> Self:
+        """Say it as the wire does."""
+        return cls(user_id=row.user_id, **UsageRow.of(row).model_dump())
+
+
+class AdminUsagePage(BaseModel):
+    """Oldest day first; `next_cursor` is null on the last page."""
+
+    items: list[AdminUsageRow]
+    next_cursor: str | None

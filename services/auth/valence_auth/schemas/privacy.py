@@ -1,0 +1,159 @@
+"""What belongs to a user, as the document that they may take out; and the wish to be erased."""
+
+import uuid
+from datetime import date, datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from valence_auth.schemas.accounts import User
+from valence_common.models import BatchChunk, BatchResult
+
+FORMAT = "valence-takeout-1"
+
+
+class Erasure(BaseModel):
+    """The password, once more; an account that has none leaves it out."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+
+    password: str | None = Field(default=None, max_length=256, examples=["correct horse battery"])
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Profile(User):
+    """The account; the limits are those that differ from the plan's."""
+
+    plan: str
+    per_minute: int | None
+    burst: int | None
+    texts_per_day: int | None
+
+
+class Session(_Row):
+    """A login, and where it came from."""
+
+    id: uuid.UUID
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    ended_at: datetime | None
+    address: str | None
+    user_agent: str | None
+    scopes: list[str]
+
+
+class ApiKey(_Row):
+    """An API key; nobody but its holder has its secret."""
+
+    id: uuid.UUID
+    name: str
+    scopes: list[str]
+    per_minute: int | None
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+class Identity(_Row):
+    """Who the user is to an OpenID provider."""
+
+    id: uuid.UUID
+    issuer: str
+    subject: str
+    created_at: datetime
+
+
+class Usage(_Row):
+    """How much was asked for in a day (UTC), by API key (zeros for none) and route."""
+
+    day: date
+    key_id: uuid.UUID
+    route: str
+    requests: int
+    texts: int
+
+
+def _in_hex(value: bytes | None) -> str | None:
+    return None if value is None else value.hex()
+
+
+class Prediction(_Row):
+    """A text that was scored; where texts are not stored, its SHA-256."""
+
+    id: uuid.UUID
+    created_at: datetime
+    text: str | None
+    text_sha256: Annotated[str | None, BeforeValidator(_in_hex)] = Field(
+        validation_alias="text_hash"
+    )
+    sentiment: str
+    confidence: float
+    low_confidence: bool
+    model: str
+
+
+class Batch(_Row):
+    """A batch."""
+
+    id: uuid.UUID
+    status: str
+    total: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class Result(_Row):
+    """One text of a batch and its answer, if there is one yet."""
+
+    batch_id: uuid.UUID
+    index: int
+    text: str | None
+    sentiment: str | None = None
+    confidence: float | None = None
+    low_confidence: bool | None = None
+    model: str | None = None
+    error: str | None = None
+
+    @classmethod
+    def of(
+        cls, chunk: BatchChunk, index: int, text: str | None, answer: BatchResult | None
+    ) -> "Result":
+        """A text of a chunk with what was answered."""
+        result = cls(batch_id=chunk.batch_id, index=index, text=text, model=chunk.model)
+        if answer is not None:
+            result.sentiment, result.confidence = answer.sentiment, answer.confidence
+            result.low_confidence, result.error = answer.low_confidence, answer.error
+        return result
+
+
+class AuditEvent(_Row):
+    """What the user did, or somebody did to the account (`by_you` is false)."""
+
+    id: uuid.UUID
+    created_at: datetime
+    by_you: bool
+    action: str
+    subject_id: uuid.UUID | None
+    details: dict[str, Any]
+
+
+class Takeout(BaseModel):
+    """All that belongs to a user; a document without its end is not complete."""
+
+    format: str = Field(examples=[FORMAT])
+    exported_at: datetime
+    profile: Profile
+    sessions: list[Session]
+    api_keys: list[ApiKey]
+    identities: list[Identity]
+    usage: list[Usage]
+    history: list[Prediction]
+    audit_events: list[AuditEvent]
+    batches: list[Batch]
+    batch_results: list[Result]

@@ -1,0 +1,33 @@
+"""A thread of the worker's parent process that does one thing again and again."""
+
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from valence_common.log import describe
+from valence_common.problems import Unavailable
+
+
+class Loop(threading.Thread):
+    """Calls `work` every `seconds` until stopped; an error ends one call, never the thread."""
+
+    def __init__(self, name: str, seconds: float, work: Callable[[], None]):
+        super().__init__(name=name, daemon=True)
+        self._seconds = seconds
+        self._work = work
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Work until stopped."""
+        while not self._stopping.wait(self._seconds):
+            try:
+                self._work()
+            except Unavailable as error:
+                structlog.get_logger().warning("unavailable", dependency=error.dependency)
+            except Exception as error:  # noqa: BLE001 - the next call must come whatever happens
+                structlog.get_logger().error(f"{self.name}_failed", **describe(error))
+
+    def stop(self) -> None:
+        """End after the call under way."""
+        self._stopping.set()

@@ -1,0 +1,112 @@
+"""Retention: what is older than the settings allow is deleted, and what is of no use any more."""
+
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from valence_batch_worker.pieces import (
+    Piece,
+    delete_batches,
+    delete_rows,
+    delete_sessions,
+    delete_while,
+)
+from valence_batch_worker.settings import Settings
+from valence_common.db import Database
+from valence_common.models import (
+    AuditEvent,
+    Batch,
+    LoginSession,
+    Prediction,
+    Revocation,
+    Usage,
+)
+
+LOOK_SECONDS = 300
+
+# Of no use an hour after, when the last access token that it is about has expired.
+REVOCATIONS_AGE = timedelta(hours=2)
+
+
+class Retention:
+    """Looks every few minutes, and goes on for as long as there is something to delete."""
+
+    def __init__(self, settings: Settings, database: Database):
+        self._database = database
+        self._pieces = pieces(settings)
+        self._due = time.monotonic()
+
+    def work(self) -> None:
+        """Delete for a while, if it is time."""
+        if time.monotonic() < self._due:
+            return
+        if not delete_while(self._database, self._pieces):
+            self._due = time.monotonic() + LOOK_SECONDS
+
+
+def pieces(settings: Settings) -> dict[str, Piece]:
+    """What is to be deleted under these settings, by the reason's name; 0 days are for ever."""
+    days = {
+        "history": (_history, settings.retain_history_days),
+        "batches": (_batches, settings.retain_batches_days),
+        "sessions": (_sessions, settings.retain_sessions_days),
+        "usage": (_usage, settings.retain_usage_days),
+        "audit": (_audit, settings.retain_audit_days),
+    }
+    limited = {
+        reason: _older(delete, timedelta(days=most))
+        for reason, (delete, most) in days.items()
+        if most
+    }
+    return {"revocations": _older(_revocations, REVOCATIONS_AGE), **limited}
+
+
+def _older(delete: Callable[[Session, datetime, int], int], age: timedelta) -> Piece:
+    def piece(session: Session, most: int) -> int:
+        now = session.scalars(select(func.now())).one()
+        return delete(session, now - age, most)
+
+    return piece
+
+
+def _first_id(moment: datetime) -> uuid.UUID:
+    """No id that was made before that moment is as great: a UUIDv7 begins with its milliseconds."""
+    milliseconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    return uuid.UUID(int=milliseconds << 80)
+
+
+def _history(session: Session, before: datetime, most: int) -> int:
+    old = Prediction.created_at < before
+    order = (Prediction.created_at, Prediction.id)
+    return delete_rows(session, Prediction, old, order=order, most=most)
+
+
+def _batches(session: Session, before: datetime, most: int) -> int:
+    """Those that ended before."""
+    ended = (Batch.id < _first_id(before), Batch.finished_at < before)
+    return delete_batches(session, select(Batch.id).where(*ended).order_by(Batch.id), most=most)
+
+
+def _sessions(session: Session, before: datetime, most: int) -> int:
+    """Those that were ended, or ran out, before."""
+    over = func.least(LoginSession.ended_at, LoginSession.expires_at) < before
+    ended = select(LoginSession.id).where(LoginSession.id < _first_id(before), over)
+    return delete_sessions(session, ended.order_by(LoginSession.id), most=most)
+
+
+def _usage(session: Session, before: datetime, most: int) -> int:
+    return delete_rows(session, Usage, Usage.day < before.date(), order=(Usage.day,), most=most)
+
+
+def _audit(session: Session, before: datetime, most: int) -> int:
+    old = (AuditEvent.id < _first_id(before), AuditEvent.created_at < before)
+    return delete_rows(session, AuditEvent, *old, order=(AuditEvent.id,), most=most)
+
+
+def _revocations(session: Session, before: datetime, most: int) -> int:
+    old = Revocation.revoked_at < before
+    return delete_rows(session, Revocation, old, order=(Revocation.revoked_at,), most=most)

@@ -1,0 +1,114 @@
+"""The meter: who may ask for how much now, decided before their request's body is read."""
+
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from fastapi import Request
+
+from valence_common import limits
+from valence_common.limits import Charge, Day, Limiter, Rate, State
+from valence_common.problems import TooManyRequests, Unavailable
+from valence_common.security import Principal
+from valence_common.settings import Plan
+from valence_common.web import API
+from valence_inference.allowances import Allowances
+from valence_inference.credentials import ApiKeys
+from valence_inference.usage import Usage, WrittenTexts
+
+ANALYZE: Final = "analyze"
+BATCH: Final = "batch"
+LIMITED: Final = {
+    f"{API}/sentiment/analyze": ANALYZE,
+    f"{API}/sentiment/analyze/batch": BATCH,
+}
+"""The routes that ask for work, by their templates, and what their limits are called."""
+
+MINUTE: Final = 60
+
+
+class Meter:
+    """Counts requests against the limits of their user and key.
+
+    A request that its body's faults end has been counted: it was work as well.
+    """
+
+    def __init__(
+        self,
+        *,
+        limiter: Limiter,
+        allowances: Allowances,
+        api_keys: ApiKeys,
+        usage: Usage,
+        written: WrittenTexts,
+    ):
+        self._limiter = limiter
+        self._written = written
+        self._allowances = allowances
+        self._api_keys = api_keys
+        self._usage = usage
+
+    async def count(self, request: Request, principal: Principal, scope: str | None) -> None:
+        """Count one request; raises `TooManyRequests`."""
+        del scope
+        if principal.key_id is not None:
+            self._usage.touch(principal.key_id)
+        name = LIMITED.get(request.scope["route"].path)
+        if name is None:
+            return
+        plan = await self._allowances.of(principal.user_id)
+        charges = [Charge(Rate(name, plan.per_minute, MINUTE, plan.burst), str(principal.user_id))]
+        if principal.key_id is not None:
+            per_minute = await self._api_keys.per_minute(principal.key_id)
+            if per_minute is not None:
+                charges.append(Charge(Rate("key", per_minute, MINUTE), str(principal.key_id)))
+        if name == ANALYZE:
+            charges.append(self._texts(principal.user_id, plan, 1))
+        await self._take(request, charges)
+
+    @contextlib.asynccontextmanager
+    async def batch(
+        self, request: Request, principal: Principal, texts: int
+    ) -> AsyncIterator[None]:
+        """Take a batch's texts from the day's; raises `TooManyRequests`.
+
+        They are given back if the batch is not stored.
+        """
+        plan = await self._allowances.of(principal.user_id)
+        charge = self._texts(principal.user_id, plan, texts)
+        taken = await self._take(request, [charge])
+        try:
+            yield
+        except Exception:
+            if taken:
+                with contextlib.suppress(TooManyRequests, Unavailable):
+                    await self._limiter.take(charge._replace(cost=-texts))
+            raise
+
+    def _texts(self, user_id: uuid.UUID, plan: Plan, texts: int) -> Charge:
+        """The charge of today's texts, which goes on from what is written when Redis forgot."""
+
+        async def written() -> int:
+            if self._allowances.away:
+                raise Unavailable("postgres")
+            return await self._written.today(user_id)
+
+        return Charge(Day("texts", plan.texts_per_day), str(user_id), texts, written)
+
+    async def _take(self, request: Request, charges: Sequence[Charge]) -> list[State]:
+        try:
+            states = await self._limiter.take(*charges)
+        except Unavailable:
+            # Nobody knows how many texts it were today: the other limits hold.
+            known = [charge for charge in charges if charge.begin is None]
+            states = await self._limiter.take(*known) if known else []
+        _show(request, states)
+        return states
+
+
+def _show(request: Request, states: Sequence[State]) -> None:
+    """Put the state of all limits that the request met into its answer."""
+    met: list[State] = request.scope["state"].setdefault("limits", [])
+    met += states
+    request.scope["state"].setdefault("headers", {}).update(limits.headers(met))

@@ -1,0 +1,119 @@
+"""Being erased: what the auth service does of it, at once."""
+
+import concurrent.futures
+import uuid
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from sqlalchemy.orm import Session
+
+from support.batches import make_user
+from support.rows import query
+from support.stack import PASSWORD, Account, Stack
+from support.waiting import until
+from valence_auth import erasing, sessions
+from valence_common.db import make_engine
+from valence_common.models import User
+
+ME = "/api/v1/users/me"
+
+
+def erase(stack: Stack, account: Account, body: dict[str, Any]) -> httpx.Response:
+    return stack.request("DELETE", ME, headers=account.headers, json=body)
+
+
+def test_erasing_needs_the_password(stack: Stack, account: Account) -> None:
+    """Who found a token somewhere cannot destroy anything with it, and may not guess for long."""
+    wrong = erase(stack, account, {"password": "not the password"})
+    assert (401, "Incorrect password") == (wrong.status_code, wrong.json()["detail"])
+    missing = erase(stack, account, {})
+    assert (401, "Incorrect password") == (missing.status_code, missing.json()["detail"])
+    answers = [erase(stack, account, {"password": f"guess {n}"}) for n in range(4)]
+    assert [401, 401, 401, 429] == [answer.status_code for answer in answers]
+    assert 429 == erase(stack, account, {"password": PASSWORD}).status_code
+    assert 200 == stack.get(ME, account).status_code
+
+
+def test_erasing_takes_effect_at_once(stack: Stack, account: Account) -> None:
+    """No login, no token, no refresh; and the names are free for anybody."""
+    assert 204 == erase(stack, account, {"password": PASSWORD}).status_code
+    assert 401 == stack.get(ME, account).status_code
+    assert 401 == stack.login(account.username).status_code
+    body = {"refresh_token": account.refresh_token}
+    assert 401 == stack.post("/api/v1/auth/refresh", json=body).status_code
+    text = {"text": "good"}
+    until(
+        lambda: stack.post("/api/v1/sentiment/analyze", account, json=text).status_code == 401,
+        within=5,
+        what="the token refused by inference",
+    )
+    again = stack.register(account.username)
+    assert (201, account.username) == (again.status_code, again.json()["username"])
+    assert account.id != again.json()["id"]
+
+
+def test_an_account_without_a_password_is_erased_without_one(
+    stack: Stack, account: Account, database_url: str
+) -> None:
+    """It logs in elsewhere; a password that it does not have is refused."""
+    query(database_url, "UPDATE users SET password_hash = NULL WHERE id = :id", id=account.id)
+    assert 400 == erase(stack, account, {"password": PASSWORD}).status_code
+    assert 204 == erase(stack, account, {}).status_code
+    assert 401 == stack.get(ME, account).status_code
+
+
+def test_erased_many_times_at_once_is_erased_once(
+    stack: Stack, account: Account, database_url: str
+) -> None:
+    """Two clicks: one of them may find the account gone already."""
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda _: erase(stack, account, {"password": PASSWORD}), range(3)))
+    assert {answer.status_code for answer in answers} <= {204, 401}
+    assert 204 in {answer.status_code for answer in answers}
+    events = (
+        "SELECT count(*) FROM audit_events WHERE subject_id = :id AND action = 'account.erased'"
+    )
+    assert [(1,)] == query(database_url, events, id=account.id)
+
+
+def test_an_erased_row_says_nothing_of_its_owner(session: Session) -> None:
+    """Nothing but its id, and when it was made and erased."""
+    user = session.get_one(User, make_user(session))
+    user.plan, user.per_minute, user.burst, user.texts_per_day = "friends", 1, 2, 3
+    user.is_superuser = True
+    before = {user.username, user.username_key, user.email, user.email_key, "friends", 1, 2, 3}
+    erasing.erase(session, user, actor_id=make_user(session))
+    session.flush()
+    session.refresh(user)
+    values = {column.name: getattr(user, column.name) for column in User.__table__.columns}
+    assert set() == before & set(values.values())
+    assert values["password_hash"] is None
+    assert not values["is_active"]
+    assert not values["is_superuser"]
+    assert values["erased_at"] is not None
+
+
+def test_the_name_of_an_erased_account_cannot_be_taken_before(
+    stack: Stack, account: Account
+) -> None:
+    """Somebody who knows an id registers what the row will be called: erasing works."""
+    squatter = stack.register(f"erased-{uuid.UUID(account.id).hex}")
+    assert 201 == squatter.status_code
+    assert 204 == erase(stack, account, {"password": PASSWORD}).status_code
+
+
+def test_a_login_under_way_gets_no_session_of_an_erased_account(database_url: str) -> None:
+    """Its password was right when it was checked; the session is opened after."""
+    engine = make_engine(SecretStr(database_url))
+    with Session(engine, expire_on_commit=False) as session:
+        user = session.get_one(User, make_user(session))
+        session.commit()
+    with Session(engine) as session:
+        erasing.erase(session, user)
+        session.commit()
+    with Session(engine) as session, pytest.raises(sessions.Changed):
+        sessions.open_session(session, user, lifetime=timedelta(days=1), idle=timedelta(days=1))
+    engine.dispose()

@@ -1,0 +1,123 @@
+"""Texts that are not stored: scored all the same, and nowhere to be found afterwards."""
+
+import hashlib
+from collections.abc import Iterator
+
+import pytest
+
+from support import odd_model
+from support.rows import query
+from support.servers import Ground
+from support.stack import Account, Stack
+from support.waiting import until
+from valence_common.models import Base
+
+FORGET = {"store_texts": "false"}
+TEXTS = ["The heron's nest is good", "Der Wälzer taugt nichts 🙁"]
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """All services, told not to store texts; the worker's model does what a text tells it to."""
+    folder = tmp_path_factory.mktemp("forgetful")
+    with Ground.laid(folder, auth={}, inference=FORGET) as ground:
+        ground.stack.environment |= odd_model.ENVIRONMENT
+        model = odd_model.write(folder / "odd-1")
+        worker = {"model_dir": model, "concurrency": 1, "sweep_seconds": 0.3, "max_attempts": 1}
+        ground.stack.start("batch_worker", **worker, **FORGET)
+        yield ground
+
+
+@pytest.fixture
+def stack(ground: Ground) -> Stack:
+    return ground.stack
+
+
+def holding(ground: Ground, words: str) -> list[str]:
+    """The tables that hold these words in any column of any row."""
+    like = {"words": f"%{words}%"}
+    return [
+        name
+        for name in Base.metadata.tables
+        if query(
+            ground.postgres.url(), f"SELECT 1 FROM {name} AS t WHERE t::text LIKE :words", **like
+        )
+    ]
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_history_has_the_hash_in_the_text_s_place(
+    ground: Ground, stack: Stack, account: Account
+) -> None:
+    """The answer says the text, as it was sent; the record of it does not."""
+    for text in TEXTS:
+        answer = stack.post("/api/v1/sentiment/analyze", account, json={"text": text})
+        assert (text, True) == (answer.json()["text"], answer.json()["recorded"])
+    items = stack.get("/api/v1/sentiment/history", account).json()["items"]
+    assert [(None, sha256(text)) for text in reversed(TEXTS)] == [
+        (item["text"], item["text_sha256"]) for item in items
+    ]
+    found = stack.get("/api/v1/sentiment/history?q=heron", account).json()
+    assert {"items": [], "next_cursor": None} == found
+    assert [] == holding(ground, "heron")
+
+
+def test_batch_s_texts_go_once_they_are_scored(
+    ground: Ground, stack: Stack, account: Account
+) -> None:
+    """Results keep their places; one that could not be scored leaves no text either."""
+    texts = [*TEXTS, f"The heron's {odd_model.RAISES}", "a good fourth"]
+    task = stack.finish(account, stack.submit(account, texts))
+    assert "completed_with_errors" == task["status"]
+    assert [
+        (0, None, "positive"),
+        (1, None, "negative"),
+        (2, None, None),
+        (3, None, "positive"),
+    ] == [(result["index"], result["text"], result["sentiment"]) for result in task["results"]]
+    assert [] == holding(ground, "heron")
+    items = stack.get("/api/v1/sentiment/history", account).json()["items"]
+    scored = [text for text in texts if odd_model.RAISES not in text]
+    assert sorted(map(sha256, scored)) == sorted(item["text_sha256"] for item in items)
+
+
+def test_take_out_says_that_there_is_no_text(stack: Stack, account: Account) -> None:
+    """Hashes of the history, and rows of batches without texts."""
+    stack.finish(account, stack.submit(account, TEXTS))
+    document = stack.get("/api/v1/users/me/export", account).json()
+    assert {(None, sha256(text)) for text in TEXTS} == {
+        (item["text"], item["text_sha256"]) for item in document["history"]
+    }
+    assert [(0, None, "odd@1"), (1, None, "odd@1")] == [
+        (row["index"], row["text"], row["model"]) for row in document["batch_results"]
+    ]
+
+
+def test_a_waiting_batch_still_has_its_texts(
+    ground: Ground, stack: Stack, account: Account
+) -> None:
+    """They are needed until they are scored: what is waiting is in Postgres and survives."""
+    worker = stack.running("batch_worker")[0]
+    worker.kill()
+    task = stack.submit(account, TEXTS)
+    assert ["batch_chunks"] == holding(ground, "heron")
+    document = stack.get("/api/v1/users/me/export", account).json()
+    assert TEXTS == [row["text"] for row in document["batch_results"]]
+    stack.start("batch_worker", concurrency=1, sweep_seconds=0.3, **FORGET)
+    until(lambda: stack.task(account, task)["status"] == "completed", within=30)
+    assert [] == holding(ground, "heron")
+
+
+def test_by_default_texts_are_stored_and_not_hashed(ground: Ground, stack: Stack) -> None:
+    """The other setting, over the same rows."""
+    url = ground.postgres.url()
+    remembering = stack.start("inference")
+    account = stack.account()
+    with_text = {"json": {"text": TEXTS[0]}, "headers": account.headers}
+    answer = stack.client.post(f"{remembering.url}/api/v1/sentiment/analyze", **with_text)
+    assert 200 == answer.status_code
+    rows = query(url, "SELECT text, text_hash FROM predictions WHERE user_id = :id", id=account.id)
+    assert [(TEXTS[0], None)] == rows
