@@ -50,7 +50,7 @@ def create(
     try:
         url = SecretStr(address.read_text())
     except OSError:
-        fail(f"Valence does not run on {home}: start it with `valence local`.")
+        fail(f"Valence does not run on {home}: start it with `make run` or `valence local`.")
     keeps = promote and password_file is None
     try:
         done = create_admin.create(
@@ -61,7 +61,7 @@ def create(
             promote=promote,
         )
     except create_admin.Unreachable:
-        fail(f"Valence does not run on {home}: start it with `valence local`.")
+        fail(f"Valence does not run on {home}: start it with `make run` or `valence local`.")
     except create_admin.AdminError as error:
         fail(str(error))
     say(done)

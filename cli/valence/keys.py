@@ -119,7 +119,7 @@ def drop(
     store = _store(file, secret, namespace, key)
     _change(store, lambda content: _keyring().drop(content, datetime.now(UTC), kid))
     if kid is not None:
-        say("Whatever that key signed is refused from now on: its users must log in again.")
+        say("An access token of that key is refused from now on; refresh tokens bring new ones.")
 
 
 def _store(file: Path | None, secret: str | None, namespace: str | None, key: str) -> Store:

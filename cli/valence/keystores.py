@@ -170,5 +170,5 @@ class SecretStore:
             return f"{self} does not exist in this namespace"
         if wrote:  # what is said of a Secret that was sent may quote it
             return f"kubectl could not write {self} ({reason})"
-        first, *_ = complaint.strip().splitlines() or [reason]
-        return f"kubectl could not read {self}: {first}"
+        *_, last = complaint.strip().splitlines() or [reason]  # after what its parts have logged
+        return f"kubectl could not read {self}: {last}"

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from support.rows import query
+from support.users import make
 from valence_auth import accounts, administration, audit
 from valence_auth.administration import Filter, Limits, NotOneself, UserNotFound
 from valence_common.db import Database, new_id
@@ -21,16 +22,6 @@ from valence_common.problems import DomainError, Forbidden
 
 HOUR = timedelta(hours=1)
 PLAIN = Limits("default", None, None, None)
-
-
-def make(session: Session, name: str | None = None, **columns: Any) -> User:
-    """A new account."""
-    name = name or f"user-{uuid.uuid4().hex[:12]}"
-    user = accounts.register(session, username=name, email=f"{name}@example.com", password_hash="x")
-    for column, value in columns.items():
-        setattr(user, column, value)
-    session.flush()
-    return user
 
 
 @pytest.fixture

@@ -8,32 +8,24 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from valence_auth import accounts, audit
+from support.users import make
+from valence_auth import audit
 from valence_common.db import new_id
 from valence_common.models import AuditEvent, User
 
 HOUR = timedelta(hours=1)
 
 
-def _make(session: Session, **columns: Any) -> User:
-    name = f"user-{uuid.uuid4().hex[:12]}"
-    user = accounts.register(session, username=name, email=f"{name}@example.com", password_hash="x")
-    for column, value in columns.items():
-        setattr(user, column, value)
-    session.flush()
-    return user
-
-
 @pytest.fixture
 def admin(session: Session) -> User:
     """Who reads."""
-    return _make(session, is_superuser=True)
+    return make(session, is_superuser=True)
 
 
 @pytest.fixture
 def user(session: Session) -> User:
     """Somebody else."""
-    return _make(session)
+    return make(session)
 
 
 def _event(session: Session, **columns: Any) -> AuditEvent:

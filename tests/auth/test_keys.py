@@ -82,6 +82,17 @@ def test_a_key_may_do_what_its_maker_may(session: Session) -> None:
         _make(session, some, scopes=["analyze", "batch"])
 
 
+def test_who_rotates_a_key_gains_no_scopes(session: Session) -> None:
+    """A session that may less than the key is not shown a new one, and the old one stays."""
+    whole = _principal(session)
+    old = _make(session, whole, scopes=["analyze", "history"]).row
+    less = Principal(whole.user_id, frozenset(["analyze"]), 0.0, session_id=uuid.uuid4())
+    with pytest.raises(InsufficientScope):
+        keys.rotate(session, less, old.id, grace=NO_GRACE)
+    assert old.revoked_at is None
+    keys.rotate(session, whole, old.id, grace=NO_GRACE)
+
+
 def test_a_user_may_have_so_many_live_keys(session: Session, monkeypatch) -> None:
     """Revoked and expired ones do not count; a rotation without grace needs no room."""
     monkeypatch.setattr(keys, "MOST_LIVE", 3)
@@ -90,8 +101,8 @@ def test_a_user_may_have_so_many_live_keys(session: Session, monkeypatch) -> Non
     with pytest.raises(keys.TooManyKeys):
         _make(session, principal)
     with pytest.raises(keys.TooManyKeys):
-        keys.rotate(session, principal.user_id, first, grace=timedelta(hours=1))
-    keys.rotate(session, principal.user_id, first, grace=NO_GRACE)
+        keys.rotate(session, principal, first, grace=timedelta(hours=1))
+    keys.rotate(session, principal, first, grace=NO_GRACE)
     keys.revoke(session, principal.user_id, second)
     _make(session, principal)
     session.get_one(ApiKey, third).expires_at = datetime.now(UTC) - timedelta(seconds=1)
@@ -114,7 +125,7 @@ def test_another_users_key_is_unknown(session: Session) -> None:
         with pytest.raises(keys.KeyNotFound):
             keys.revoke(session, user_id, wanted)
         with pytest.raises(keys.KeyNotFound):
-            keys.rotate(session, user_id, wanted, grace=NO_GRACE)
+            keys.rotate(session, other, wanted, grace=NO_GRACE)
     assert ([], None) == keys.page(session, other.user_id, limit=10, cursor=None)
 
 
@@ -134,7 +145,7 @@ def test_a_rotated_key_goes_on_under_another_secret(session: Session) -> None:
     principal = _principal(session)
     end = datetime.now(UTC) + timedelta(days=1)
     old = _make(session, principal, scopes=["batch"], expires_at=end, per_minute=7)
-    new = keys.rotate(session, principal.user_id, old.row.id, grace=NO_GRACE)
+    new = keys.rotate(session, principal, old.row.id, grace=NO_GRACE)
     for field in ("name", "scopes", "expires_at", "per_minute", "user_id"):
         assert getattr(old.row, field) == getattr(new.row, field), field
     assert old.row.id != new.row.id
@@ -152,7 +163,7 @@ def test_with_grace_the_old_key_ends_later(session: Session) -> None:
     for end, grace in ((None, 3600), (soon, 3600), (soon, 10)):
         old = _make(session, principal, expires_at=end).row
         before = _news(session, principal.user_id)
-        keys.rotate(session, principal.user_id, old.id, grace=timedelta(seconds=grace))
+        keys.rotate(session, principal, old.id, grace=timedelta(seconds=grace))
         session.flush()
         latest = datetime.now(UTC) + timedelta(seconds=grace)
         assert old.revoked_at is None
@@ -161,7 +172,7 @@ def test_with_grace_the_old_key_ends_later(session: Session) -> None:
         assert (0, before + 1) == (_news(session, old.id), _news(session, principal.user_id))
     old.expires_at = datetime.now(UTC) - timedelta(seconds=1)
     with pytest.raises(keys.KeyExpired):
-        keys.rotate(session, principal.user_id, old.id, grace=NO_GRACE)
+        keys.rotate(session, principal, old.id, grace=NO_GRACE)
 
 
 def test_pages_have_no_gap_and_no_repeat(session: Session) -> None:

@@ -85,7 +85,9 @@ def test_an_erased_row_says_nothing_of_its_owner(session: Session) -> None:
     user.plan, user.per_minute, user.burst, user.texts_per_day = "friends", 1, 2, 3
     user.is_superuser = True
     before = {user.username, user.username_key, user.email, user.email_key, "friends", 1, 2, 3}
-    erasing.erase(session, user, actor_id=make_user(session))
+    administrator = session.get_one(User, make_user(session))
+    administrator.is_superuser = True
+    erasing.erase(session, user, actor_id=administrator.id)
     session.flush()
     session.refresh(user)
     values = {column.name: getattr(user, column.name) for column in User.__table__.columns}
@@ -94,6 +96,23 @@ def test_an_erased_row_says_nothing_of_its_owner(session: Session) -> None:
     assert not values["is_active"]
     assert not values["is_superuser"]
     assert values["erased_at"] is not None
+
+
+def test_the_last_administrator_stays(own_database_url: str) -> None:
+    """Somebody else must be there to administer; who was erased or disabled is not."""
+    engine = make_engine(SecretStr(own_database_url))
+    with Session(engine) as session:
+        last, other = (session.get_one(User, make_user(session)) for _ in range(2))
+        last.is_superuser = other.is_superuser = True
+        other.is_active = False
+        session.flush()
+        with pytest.raises(erasing.LastSuperuser):
+            erasing.erase(session, last)
+        other.is_active = True
+        session.flush()
+        erasing.erase(session, last)
+        assert last.erased_at is not None
+    engine.dispose()
 
 
 def test_the_name_of_an_erased_account_cannot_be_taken_before(

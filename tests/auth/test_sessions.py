@@ -201,6 +201,18 @@ def test_sessions_are_listed_page_by_page(session: Session, user: User) -> None:
     assert ("192.0.2.1", "a browser") == (one[0].address, one[0].user_agent)
 
 
+def test_a_user_may_have_so_many_sessions(session: Session, user: User, monkeypatch) -> None:
+    """A login beyond them ends the one that was used longest ago, and says so."""
+    monkeypatch.setattr(sessions, "MOST_LIVE", 2)
+    stranger = _open(session, _register(session))
+    first, second = _open(session, user), _open(session, user)
+    session.get_one(LoginSession, second.session_id).last_used_at -= timedelta(hours=1)
+    third = _open(session, user)
+    session.flush()
+    alive = [_is_alive(session, grant) for grant in (first, second, third, stranger)]
+    assert [True, False, True, True] == alive
+
+
 def test_who_ends_what(session: Session, user: User) -> None:
     """One's own live sessions, once; of all, but the one to keep."""
     grants = [_open(session, user) for _ in range(3)]

@@ -30,6 +30,22 @@ def settings(database_url: str, redis_url: str, tmp_path) -> Callable[..., Setti
     return make
 
 
+def _login(settings: Settings, name: str, address: str) -> list[Charge]:
+    """All that one login takes."""
+    own = throttles.login(settings, name, address)
+    return [*own, *throttles.everywhere(settings, name)]
+
+
+async def _try(limiter: Limiter, settings: Settings, name: str, address: str) -> str | None:
+    """Try to log in as the route does; returns the Retry-After of a refusal."""
+    try:
+        await limiter.take(*throttles.login(settings, name, address))
+        await limiter.take(*throttles.everywhere(settings, name))
+    except TooManyRequests as error:
+        return error.headers["Retry-After"]
+    return None
+
+
 def _keys(charges: list[Charge]) -> dict[str, str]:
     return {charge.limit.name: charge.key for charge in charges}
 
@@ -50,7 +66,7 @@ def test_whom_an_address_stands_for(
     settings: Callable[..., Settings], one: str, other: str, *, same: bool
 ) -> None:
     """One host of IPv4; a network of IPv6, since each of its hosts has 2^64 addresses."""
-    keys = [_keys(throttles.login(settings(), "ada", address)) for address in (one, other)]
+    keys = [_keys(_login(settings(), "ada", address)) for address in (one, other)]
     assert same == (keys[0]["login-address"] == keys[1]["login-address"])
     assert same == (keys[0]["login"] == keys[1]["login"])
     assert keys[0]["login-account"] == keys[1]["login-account"]
@@ -68,7 +84,7 @@ def test_redis_learns_no_names(settings: Callable[..., Settings]) -> None:
     """Neither a name nor an address stands in a key; a password's guesses are counted apart."""
     name = f"user-{uuid.uuid4().hex[:12]}"
     charges = [
-        *throttles.login(settings(), name, ADDRESS),
+        *_login(settings(), name, ADDRESS),
         *throttles.password(settings(), name, ADDRESS),
         *throttles.register(settings(), ADDRESS),
     ]
@@ -88,21 +104,35 @@ def test_an_account_is_slowed_down_and_never_locked(
     async def work() -> None:
         cache = Cache(SecretStr(redis_url), timeout=2)
         limiter = Limiter(cache)
-        waits = []
-        for host in range(60):
-            try:
-                await limiter.take(*throttles.login(limits, name, f"192.0.2.{host}"))
-            except TooManyRequests as error:
-                waits.append(error.headers["Retry-After"])
+        tries = [await _try(limiter, limits, name, f"192.0.2.{host}") for host in range(60)]
+        waits = [wait for wait in tries if wait is not None]
         assert {"1"} == set(waits)
         assert 30 <= len(waits) <= 40
         # All refusals did not put off the next turn.
         await asyncio.sleep(1)
-        await limiter.take(*throttles.login(limits, name, ADDRESS))
+        assert None is await _try(limiter, limits, name, ADDRESS)
         await cache.close()
 
     asyncio.run(work())
-    account = throttles.login(limits, name, ADDRESS)[-1]
+    [account] = throttles.everywhere(limits, name)
     with redis.Redis.from_url(redis_url) as client:
         [key] = client.keys(f"*{account.key}*")
         assert 0 < client.pttl(key) <= 10_000
+
+
+def test_who_hammers_falls_silent(settings: Callable[..., Settings], redis_url: str) -> None:
+    """Two dozen addresses that never pause spend their own tries; then the owner gets a turn."""
+    name = f"user-{uuid.uuid4().hex[:12]}"
+    limits = settings(login_account_attempts=60, login_window_seconds=60)
+
+    async def work() -> None:
+        cache = Cache(SecretStr(redis_url), timeout=2)
+        limiter = Limiter(cache)
+        for _ in range(20):
+            for host in range(24):
+                await _try(limiter, limits, name, f"198.51.100.{host}")
+        await asyncio.sleep(1)
+        assert None is await _try(limiter, limits, name, ADDRESS)
+        await cache.close()
+
+    asyncio.run(work())

@@ -41,13 +41,6 @@ def stack(ground: Ground) -> Stack:
     return ground.stack
 
 
-@pytest.fixture
-def oracle(stack: Stack) -> Iterator[Oracle]:
-    oracle = Oracle(stack)
-    yield oracle
-    oracle.judge()
-
-
 def ask(service: Service, method: str, path: str, key: str, **options: Any) -> httpx.Response:
     """Ask one replica with a key."""
     headers = {"X-API-Key": key}
@@ -152,6 +145,22 @@ def test_case_096_a_rotated_key_ends_and_goes_on(oracle: Oracle, stack: Stack) -
     for wrong in (-1, 86_401, "x"):
         path = f"{KEYS}/{newest['id']}/rotate?grace_seconds={wrong}"
         assert 422 == oracle.request("POST", path, headers=account.headers).status_code
+
+
+def test_case_096_new_keys_have_a_limit(oracle: Oracle, stack: Stack) -> None:
+    """Each key that ends is remembered by every process: one account cannot fill them."""
+    account, other = stack.account(), stack.account()
+    answer = oracle.request("POST", KEYS, json={"name": "k"}, headers=account.headers)
+    made = 0
+    while answer.status_code == 201 and made < 150:
+        key_id, made = shown(oracle, answer)["id"], made + 1
+        answer = oracle.request("POST", f"{KEYS}/{key_id}/rotate", headers=account.headers)
+    assert 429 == answer.status_code
+    assert made >= 100
+    assert '"api-keys";r=0' in answer.headers["ratelimit"]
+    refused = oracle.request("POST", KEYS, json={"name": "k"}, headers=account.headers)
+    assert 429 == refused.status_code
+    make(oracle, other)
 
 
 def test_case_096_a_key_expires(oracle: Oracle, stack: Stack) -> None:

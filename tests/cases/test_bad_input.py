@@ -243,3 +243,11 @@ def test_case_015_strict_types(oracle: Oracle, account: Account) -> None:
     for body in ('{"text": "good", "text": "bad"}', twice):
         answer = oracle.post(analyze, body, account)
         assert (422, "unique_keys") == (answer.status_code, answer.json()["errors"][0]["rule"])
+
+
+def test_each_broken_field_is_named_once(oracle: Oracle) -> None:
+    """Also where several dependencies of a route ask for it."""
+    answer = oracle.request("POST", "/api/v1/auth/login", data={"username": "ada"})
+    assert [("body.password", "missing")] == [
+        (error["field"], error["rule"]) for error in answer.json()["errors"]
+    ]

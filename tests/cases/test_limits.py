@@ -16,7 +16,6 @@ from support.waiting import until
 
 BATCH = f"{ANALYZE}/batch"
 HISTORY = "/api/v1/sentiment/history"
-USAGE = "/api/v1/users/me/usage"
 KEYS = "/api/v1/api-keys"
 WITHIN = 5.0
 
@@ -30,13 +29,6 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 @pytest.fixture
 def stack(ground: Ground) -> Stack:
     return ground.stack
-
-
-@pytest.fixture
-def oracle(stack: Stack) -> Iterator[Oracle]:
-    oracle = Oracle(stack)
-    yield oracle
-    oracle.judge()
 
 
 def storm(stack: Stack, headers: dict[str, str]) -> list[Timed]:

@@ -88,7 +88,7 @@ def test_case_066_every_decode_names_its_algorithms() -> None:
     using = [
         p.name
         for p, text in sources.items()
-        if re.search(r"^\s*(from|import) jose", text, re.MULTILINE)
+        if re.search(r"^\s*(from|import) jose\b", text, re.MULTILINE)
     ]
     assert ["security.py"] == using
     calls = re.findall(r"\b(?:jws|jwt)\.(?:verify|decode)\(.*\)", "".join(sources.values()))

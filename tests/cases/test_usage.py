@@ -26,7 +26,6 @@ from support.stack import Service, Stack
 from support.waiting import until
 
 BATCH = f"{ANALYZE}/batch"
-HISTORY = "/api/v1/sentiment/history"
 USAGE = "/api/v1/users/me/usage"
 KEYS = "/api/v1/api-keys"
 WITHIN = 5.0
@@ -41,13 +40,6 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 @pytest.fixture
 def stack(ground: Ground) -> Stack:
     return ground.stack
-
-
-@pytest.fixture
-def oracle(stack: Stack) -> Iterator[Oracle]:
-    oracle = Oracle(stack)
-    yield oracle
-    oracle.judge()
 
 
 def test_a_days_texts_are_counted_and_survive_a_flush(ground: Ground, oracle: Oracle) -> None:

@@ -287,7 +287,7 @@ def test_local_refusals(home: Home, tmp_path: Path) -> None:
     """No Valence there, one that has stopped, and the rules: a sentence and exit code 1."""
     nowhere = tmp_path / "nowhere"
     refused = _local(nowhere, "--email", "ada@example.com", given=PASSWORD)
-    sentence = f"Valence does not run on {nowhere}: start it with `valence local`."
+    sentence = f"Valence does not run on {nowhere}: start it with `make run` or `valence local`."
     assert (1, sentence) == (refused.exit_code, refused.stderr.strip())
     assert not nowhere.exists()
     refused = _local(home.folder, given=PASSWORD)

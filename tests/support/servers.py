@@ -145,7 +145,8 @@ class Ground:
             stack = Stack(folder / "stack", postgres.url(), valkey.url())
             exits.callback(stack.close)
             for name, settings in services.items():
-                stack.start(name, ready=False, **settings)
+                # What breaks is to be noticed as quickly as anywhere.
+                stack.start(name, ready=False, **{"redis_timeout_seconds": 0.2} | settings)
             for service in stack.services:
                 service.wait_ready()
             yield cls(postgres, valkey, stack)

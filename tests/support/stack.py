@@ -17,13 +17,18 @@ from valence_auth.app import PREFIXES
 from valence_common import keyring
 
 PASSWORD = "correct horse battery staple"
-# All clients of a test run have one address, and load is not what most tests are about.
+# All clients of a test run have one address, and neither load nor a busy machine is what most tests
+# are about.
 GENEROUS = {
     "auth": {
+        "redis_timeout_seconds": 2,
         "login_address_attempts": 1_000_000,
         "register_attempts": 1_000_000,
     },
-    "inference": {"plans": '{"default": {"per_minute": 60000000, "burst": 0}}'},
+    "inference": {
+        "redis_timeout_seconds": 2,
+        "plans": '{"default": {"per_minute": 60000000, "burst": 0}}',
+    },
 }
 
 

@@ -29,7 +29,7 @@ _OLDEST, _BUILTIN_LOCALE = (
 )  # major versions: what the schema needs; where C.UTF-8 is built in
 # Messages after which another attempt can work: a port that was taken in between, and the last
 # processes of a killed server that still hold its memory.
-_PASSING = "address already in use|shared memory block|is another postmaster"
+_PASSING = "address already in use|shared memory block|lock file .* already exists"
 
 
 class Postgres:
@@ -146,6 +146,9 @@ class Postgres:
             "unix_socket_directories": "",  # no socket: paths under a home can be too long for one
             "logging_collector": "off",
             "lc_messages": "C",  # _PASSING reads English
+            # By default an error is logged with its statement and row: names, addresses, texts.
+            "log_min_error_statement": "panic",
+            "log_error_verbosity": "terse",
             **self._settings,
         }
         self._child.start(

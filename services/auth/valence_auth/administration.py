@@ -12,8 +12,8 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
-from valence_auth import accounts, erasing, sessions, usage
-from valence_common.models import ApiKey, AuditEvent, LoginSession, Usage, User
+from valence_auth import accounts, erasing, keys, pages, sessions, usage
+from valence_common.models import AuditEvent, Usage, User
 from valence_common.problems import Conflict, Forbidden, NotFound
 from valence_common.revocations import revoke
 
@@ -77,11 +77,7 @@ def users(
 ) -> tuple[Sequence[User], uuid.UUID | None]:
     """Up to `limit` users, newest first, and where the page after begins."""
     check(session, actor_id)
-    query = select(User).where(*only.conditions())
-    if cursor is not None:
-        query = query.where(User.id < cursor)
-    found = session.scalars(query.order_by(User.id.desc()).limit(limit + 1)).all()
-    return found[:limit], found[limit - 1].id if len(found) > limit else None
+    return pages.newest(session, User, only.conditions(), limit=limit, cursor=cursor)
 
 
 def user(session: Session, actor_id: uuid.UUID, user_id: uuid.UUID) -> Record:
@@ -232,23 +228,9 @@ def _find(session: Session, user_id: uuid.UUID, *, lock: bool = False) -> User:
 
 
 def _record(session: Session, user: User) -> Record:
-    live_sessions = select(func.count()).where(
-        LoginSession.user_id == user.id,
-        LoginSession.ended_at.is_(None),
-        LoginSession.expires_at > func.now(),
-    )
-    live_keys = select(func.count()).where(
-        ApiKey.user_id == user.id,
-        ApiKey.revoked_at.is_(None),
-        or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
-    )
     session.flush()
     session.refresh(user)  # the database dates the change
-    return Record(
-        user,
-        session.execute(live_sessions).scalar_one(),
-        session.execute(live_keys).scalar_one(),
-    )
+    return Record(user, sessions.count(session, user.id), keys.count(session, user.id))
 
 
 def _audit(

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
+from valence_auth import pages
 from valence_auth.administration import check
 from valence_common.models import AuditEvent
 
@@ -48,11 +49,7 @@ def page(
 ) -> tuple[Sequence[AuditEvent], uuid.UUID | None]:
     """Up to `limit` events, newest first, and where the page after begins."""
     check(session, actor_id)
-    query = select(AuditEvent).where(*only.conditions())
-    if cursor is not None:
-        query = query.where(AuditEvent.id < cursor)
-    found = session.scalars(query.order_by(AuditEvent.id.desc()).limit(limit + 1)).all()
-    return found[:limit], found[limit - 1].id if len(found) > limit else None
+    return pages.newest(session, AuditEvent, only.conditions(), limit=limit, cursor=cursor)
 
 
 def _id_at(moment: datetime, more_ms: int) -> uuid.UUID:

@@ -70,6 +70,8 @@ def create(
             user, made = administration.appoint(
                 session, username=username, email=email, password_hash=hashed
             )
+            if found is None and not made:
+                raise AdminError(f"An account {username} was registered a moment ago: try again.")
     except Unavailable:
         raise Unreachable("Postgres does not answer.") from None
     except DomainError as error:

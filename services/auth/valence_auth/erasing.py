@@ -6,24 +6,33 @@ This transaction is small whatever the account holds. The worker deletes all the
 
 import uuid
 
-from sqlalchemy import delete, func, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from valence_auth import sessions
 from valence_common.models import ApiKey, AuditEvent, Identity, User
+from valence_common.problems import Conflict
 from valence_common.revocations import revoke
 from valence_common.settings import DEFAULT_PLAN
+
+
+class LastSuperuser(Conflict):
+    """Nobody could administer the installation any more."""
+
+    detail = "The last administrator cannot be erased: make another one first"
 
 
 def erase(session: Session, user: User, *, actor_id: uuid.UUID | None = None) -> None:
     """Erase an account on its owner's wish, or an administrator's (`actor_id`).
 
-    Nothing happens to one that is erased already or gone.
+    Nothing happens to one that is erased already or gone. Raises `LastSuperuser`.
     """
     # The lock keeps a login under way from opening a session that would not be seen here.
     current = session.get(User, user.id, with_for_update=True, populate_existing=True)
     if current is None or current.erased_at is not None:
         return
+    if current.is_superuser and not _others_administer(session, current):
+        raise LastSuperuser
     _forget(current)
     sessions.end_all(session, user.id)
     session.execute(delete(Identity).where(Identity.user_id == user.id))
@@ -31,6 +40,13 @@ def erase(session: Session, user: User, *, actor_id: uuid.UUID | None = None) ->
     session.add(
         AuditEvent(actor_id=actor_id or user.id, action="account.erased", subject_id=user.id)
     )
+
+
+def _others_administer(session: Session, user: User) -> bool:
+    others = select(User.id).where(
+        User.is_superuser, User.is_active, User.erased_at.is_(None), User.id != user.id
+    )
+    return session.scalars(others.limit(1)).first() is not None
 
 
 def _forget(user: User) -> None:

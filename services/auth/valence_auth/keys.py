@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
-from valence_auth import accounts
+from valence_auth import accounts, pages
 from valence_common import api_keys, revocations
 from valence_common.db import new_id
 from valence_common.models import ApiKey, AuditEvent, User
@@ -55,9 +55,7 @@ def create(
 ) -> Made:
     """Make a key for some of the session's scopes, by default for all that keys may have."""
     _lock_owner(session, principal.user_id)
-    missing = set(scopes or ()) - principal.scopes
-    if missing:
-        raise InsufficientScope(min(missing))
+    _check_scopes(principal, scopes or ())
     if not scopes:
         scopes = [scope for scope in KEY_SCOPES if scope in principal.scopes]
     made = _make(
@@ -78,11 +76,17 @@ def page(
     session: Session, user_id: uuid.UUID, *, limit: int, cursor: uuid.UUID | None
 ) -> tuple[Sequence[ApiKey], uuid.UUID | None]:
     """Up to `limit` keys that are not revoked, newest first, and where the next page begins."""
-    query = select(ApiKey).where(ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None))
-    if cursor is not None:
-        query = query.where(ApiKey.id < cursor)
-    rows = session.scalars(query.order_by(ApiKey.id.desc()).limit(limit + 1)).all()
-    return (rows, None) if len(rows) <= limit else (rows[:limit], rows[limit - 1].id)
+    unrevoked = [ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None)]
+    return pages.newest(session, ApiKey, unrevoked, limit=limit, cursor=cursor)
+
+
+def count(session: Session, user_id: uuid.UUID) -> int:
+    """How many keys of a user are neither revoked nor expired."""
+    unexpired = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
+    query = select(func.count()).where(
+        ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None), unexpired
+    )
+    return session.execute(query).scalar_one()
 
 
 def revoke(session: Session, user_id: uuid.UUID, key_id: uuid.UUID) -> None:
@@ -92,12 +96,15 @@ def revoke(session: Session, user_id: uuid.UUID, key_id: uuid.UUID) -> None:
     _audit(session, "key.revoked", row)
 
 
-def rotate(session: Session, user_id: uuid.UUID, key_id: uuid.UUID, *, grace: timedelta) -> Made:
+def rotate(session: Session, principal: Principal, key_id: uuid.UUID, *, grace: timedelta) -> Made:
     """Trade a key for one that may do the same for as long; the old one ends after `grace`."""
+    user_id = principal.user_id
     _lock_owner(session, user_id)
     old, now = _own(session, user_id, key_id), datetime.now(UTC)
     if old.expires_at is not None and old.expires_at <= now:
         raise KeyExpired
+    # Whoever rotates sees the new key: it may do no more than they may.
+    _check_scopes(principal, old.scopes)
     new = ApiKey(
         user_id=user_id,
         name=old.name,
@@ -116,21 +123,22 @@ def rotate(session: Session, user_id: uuid.UUID, key_id: uuid.UUID, *, grace: ti
     return made
 
 
+def _check_scopes(principal: Principal, scopes: Sequence[str]) -> None:
+    """Raise `InsufficientScope` unless the session has all of these."""
+    missing = set(scopes) - principal.scopes
+    if missing:
+        raise InsufficientScope(min(missing))
+
+
 def _make(session: Session, row: ApiKey) -> Made:
     """Store a new key, if its owner has room for one; the owner is locked."""
-    live = select(func.count()).select_from(ApiKey).where(ApiKey.user_id == row.user_id, _is_live())
-    if session.execute(live).scalar_one() >= MOST_LIVE:
+    if count(session, row.user_id) >= MOST_LIVE:
         raise TooManyKeys
     row.id = new_id()
     key, row.secret_hash = api_keys.make(row.id)
     session.add(row)
     session.flush()
     return Made(row, key)
-
-
-def _is_live() -> ColumnElement[bool]:
-    unexpired = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
-    return ApiKey.revoked_at.is_(None) & unexpired
 
 
 def _own(session: Session, user_id: uuid.UUID, key_id: uuid.UUID) -> ApiKey:

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
-from valence_auth import accounts
+from valence_auth import accounts, pages
 from valence_common.db import new_id
 from valence_common.models import AuditEvent, LoginSession, RefreshToken, User
 from valence_common.problems import Invalid, InvalidCredential, NotFound
@@ -24,6 +24,10 @@ from valence_common.security import ADMIN, SCOPES
 REFRESH_BYTES: Final = 32
 GRACE: Final = timedelta(seconds=10)
 """A client whose answer was lost may ask again for this long."""
+
+# More than logins give in an access token's life: whoever is pushed out has had time to refresh.
+# Without an end, there could be more of them than one transaction can end.
+MOST_LIVE: Final = 2_000
 
 
 class ForbiddenScope(Invalid):
@@ -94,6 +98,7 @@ def open_session(
     session.add(opened)
     _audit(session, opened, "session.opened", {"by": by})
     session.flush()
+    _make_room(session, user.id)
     return _grant(session, opened, opened.scopes, now=now, idle=idle)
 
 
@@ -161,13 +166,15 @@ def page(
     session: Session, user_id: uuid.UUID, *, idle: timedelta, limit: int, after: uuid.UUID | None
 ) -> tuple[Sequence[LoginSession], uuid.UUID | None]:
     """A user's live sessions, newest first, and where the page after begins."""
-    query = select(LoginSession).where(
-        *_alive(user_id), LoginSession.last_used_at > func.clock_timestamp() - idle
-    )
-    if after is not None:
-        query = query.where(LoginSession.id < after)
-    found = session.scalars(query.order_by(LoginSession.id.desc()).limit(limit + 1)).all()
-    return found[:limit], found[limit - 1].id if len(found) > limit else None
+    busy = LoginSession.last_used_at > func.clock_timestamp() - idle
+    alive = [*_alive(user_id), busy]
+    return pages.newest(session, LoginSession, alive, limit=limit, cursor=after)
+
+
+def count(session: Session, user_id: uuid.UUID) -> int:
+    """How many sessions of a user have not ended; those that idle too long are among them."""
+    query = select(func.count()).select_from(LoginSession).where(*_alive(user_id))
+    return session.execute(query).scalar_one()
 
 
 def _answer_was_lost(session: Session, token: RefreshToken, now: datetime) -> bool:
@@ -217,6 +224,18 @@ def _alive(user_id: uuid.UUID) -> list[ColumnElement[bool]]:
         LoginSession.ended_at.is_(None),
         LoginSession.expires_at > func.clock_timestamp(),
     ]
+
+
+def _make_room(session: Session, user_id: uuid.UUID) -> None:
+    """End the sessions that were used longest ago, beyond those that a user may have."""
+    latest = LoginSession.last_used_at.desc(), LoginSession.id.desc()
+    alive = select(LoginSession.id).where(*_alive(user_id)).order_by(*latest)
+    if over := session.scalars(alive.offset(MOST_LIVE)).all():
+        # Of two logins at once one ends them; neither waits for the other.
+        free = select(LoginSession.id).where(LoginSession.id.in_(over), *_alive(user_id))
+        mine = LoginSession.id.in_(free.with_for_update(skip_locked=True))
+        ended = update(LoginSession).where(mine).values(ended_at=func.clock_timestamp())
+        revoke(session, session.scalars(ended.returning(LoginSession.id)).all())
 
 
 def _end(session: Session, login: LoginSession, action: str) -> None:

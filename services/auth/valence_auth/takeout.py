@@ -89,24 +89,26 @@ class _Part(NamedTuple):
 
 _HISTORY = _Part.of(
     "history",
-    schemas.Prediction,
+    schemas.TakeoutPrediction,
     Prediction,
     Prediction.user_id == _USER,
     # Whoever scores faster than they read would never come to the end.
     Prediction.created_at <= _MOMENT,
     key=("created_at", "id"),
 )
-_BATCHES = _Part.of("batches", schemas.Batch, Batch, Batch.user_id == _USER)
+_BATCHES = _Part.of("batches", schemas.TakeoutBatch, Batch, Batch.user_id == _USER)
 
 _PARTS = (
-    _Part.of("sessions", schemas.Session, LoginSession, LoginSession.user_id == _USER),
-    _Part.of("api_keys", schemas.ApiKey, ApiKey, ApiKey.user_id == _USER),
-    _Part.of("identities", schemas.Identity, Identity, Identity.user_id == _USER),
-    _Part.of("usage", schemas.Usage, Usage, Usage.user_id == _USER, key=("day", "key_id", "route")),
+    _Part.of("sessions", schemas.TakeoutSession, LoginSession, LoginSession.user_id == _USER),
+    _Part.of("api_keys", schemas.TakeoutKey, ApiKey, ApiKey.user_id == _USER),
+    _Part.of("identities", schemas.TakeoutIdentity, Identity, Identity.user_id == _USER),
+    _Part.of(
+        "usage", schemas.TakeoutUsage, Usage, Usage.user_id == _USER, key=("day", "key_id", "route")
+    ),
     _HISTORY,
     _Part.of(
         "audit_events",
-        schemas.AuditEvent,
+        schemas.TakeoutEvent,
         AuditEvent,
         or_(AuditEvent.actor_id == _USER, AuditEvent.subject_id == _USER),
         by_you=func.coalesce(AuditEvent.actor_id == _USER, False),
@@ -157,7 +159,7 @@ class _Reader:
 
     def _chunk(
         self, session: Session, batch_id: uuid.UUID, start: int
-    ) -> tuple[list[schemas.Result], int] | None:
+    ) -> tuple[list[schemas.TakeoutResult], int] | None:
         """The chunk that begins at a text or after, and where the next one begins."""
         mine = select(BatchChunk).where(BatchChunk.batch_id == batch_id, BatchChunk.start >= start)
         chunk = session.scalars(mine.order_by(BatchChunk.start).limit(1)).one_or_none()
@@ -171,7 +173,7 @@ class _Reader:
         # Where texts are not stored, a chunk that is done has none.
         texts: Sequence[str | None] = chunk.texts or [None] * chunk.size
         results = [
-            schemas.Result.of(chunk, place, said, answers.get(place))
+            schemas.TakeoutResult.of(chunk, place, said, answers.get(place))
             for place, said in enumerate(texts, chunk.start)
         ]
         return results, end
@@ -186,14 +188,14 @@ async def begin(database: Database, user_id: uuid.UUID) -> AsyncIterator[bytes]:
     return _document(_Reader(database, user_id, moment), profile, moment)
 
 
-def _begin(session: Session, user_id: uuid.UUID) -> tuple[schemas.Profile, datetime]:
+def _begin(session: Session, user_id: uuid.UUID) -> tuple[schemas.TakeoutProfile, datetime]:
     user = accounts.current(session, user_id)
     session.add(AuditEvent(actor_id=user_id, action="account.exported", subject_id=user_id))
-    return schemas.Profile.model_validate(user), session.scalars(select(func.now())).one()
+    return schemas.TakeoutProfile.model_validate(user), session.scalars(select(func.now())).one()
 
 
 async def _document(
-    reader: _Reader, profile: schemas.Profile, moment: datetime
+    reader: _Reader, profile: schemas.TakeoutProfile, moment: datetime
 ) -> AsyncIterator[bytes]:
     yield b'{"format":"%b","exported_at":%b,"profile":%b' % (
         schemas.FORMAT.encode(),

@@ -1,4 +1,4 @@
-"""Throttles of what guesses passwords or makes accounts: counted before any work is done.
+"""Throttles of what guesses passwords or makes accounts or keys: counted before any work is done.
 
 Nobody's name or address stands in Redis: keys are hashes. An account that is tried from everywhere
 is slowed down, never locked: its owner gets a turn within seconds.
@@ -6,37 +6,61 @@ is slowed down, never locked: its owner gets a turn within seconds.
 
 import hashlib
 import ipaddress
+import uuid
+from typing import Final
 
 from valence_auth import accounts
 from valence_auth.settings import Settings
 from valence_common.limits import Charge, Rate, Window
 
 IPV6_NETWORK_BITS = 64
+KEYS: Final = Rate("api-keys", 20, 60, burst=80)
+TAKE_OUTS: Final = Window("take-out", 10, 3600)
 
 
 def login(settings: Settings, username: str, address: str) -> list[Charge]:
-    """What one login takes, whether the account exists or not."""
+    """What one login takes from its address, whether the account exists or not."""
     seconds, account, origin = settings.login_window_seconds, _account(username), _origin(address)
-    everywhere = Rate("login-account", settings.login_account_attempts, seconds)
     return [
         Charge(Window("login", settings.login_attempts, seconds), _key(account, origin)),
         Charge(Window("login-address", settings.login_address_attempts, seconds), _key(origin)),
-        Charge(everywhere, _key(account)),
     ]
+
+
+def everywhere(settings: Settings, username: str) -> list[Charge]:
+    """What it takes from the account after that.
+
+    In a step of its own: who is refused here has still spent a try of their address, so hammering
+    addresses fall silent and leave turns to the owner.
+    """
+    rate = Rate("login-account", settings.login_account_attempts, settings.login_window_seconds)
+    return [Charge(rate, _key(_account(username)))]
 
 
 def password(settings: Settings, username: str, address: str) -> list[Charge]:
     """What one guess at the current password takes from somebody who holds a token."""
     seconds, account, origin = settings.login_window_seconds, _account(username), _origin(address)
     guesses = Window("password", settings.login_attempts, seconds)
-    everywhere = Rate("login-account", settings.login_account_attempts, seconds)
-    return [Charge(guesses, _key(account, origin)), Charge(everywhere, _key(account))]
+    return [Charge(guesses, _key(account, origin)), *everywhere(settings, username)]
+
+
+def take_out(user_id: uuid.UUID) -> list[Charge]:
+    """What a take-out takes: there are few turns, and they are for everybody."""
+    return [Charge(TAKE_OUTS, str(user_id))]
 
 
 def register(settings: Settings, address: str) -> list[Charge]:
     """What one registration takes."""
     window = Window("register", settings.register_attempts, settings.login_window_seconds)
     return [Charge(window, _key(_origin(address)))]
+
+
+def new_key(user_id: uuid.UUID) -> list[Charge]:
+    """What a new API key takes.
+
+    The end of each is news that every process keeps for an hour: a flood of it would fill them.
+    """
+    return [Charge(KEYS, str(user_id))]
 
 
 def _account(username: str) -> str:

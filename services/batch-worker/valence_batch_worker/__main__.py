@@ -8,7 +8,7 @@ import tempfile
 # Both are read at import time: Celery's answer to SIGTERM (a soft shutdown that gives work back),
 # and the folder through which the children's metrics reach the parent.
 os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
-if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):  # empty is where the process stands
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="valence-metrics-")
     atexit.register(shutil.rmtree, os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
 

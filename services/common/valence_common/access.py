@@ -31,7 +31,7 @@ class KeyVerifier(Protocol):
 class Meter(Protocol):
     """What a service whose use is limited puts into `app.state.meter`."""
 
-    async def count(self, request: Request, principal: Principal, scope: str | None) -> None:
+    async def count(self, request: Request, principal: Principal) -> None:
         """Count one request; raises `TooManyRequests`."""
         ...
 
@@ -59,7 +59,7 @@ class Access:
                 raise InsufficientScope(self.scope)
             meter: Meter | None = request.app.state.meter
             if meter is not None:
-                await meter.count(request, principal, self.scope)
+                await meter.count(request, principal)
             known[self] = principal
         return known[self]
 

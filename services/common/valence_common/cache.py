@@ -45,14 +45,19 @@ class Cache:
 
     async def ask(self, command: Awaitable[T]) -> T:
         """Await one command; raises `Unavailable` when Redis does not answer in time."""
-        if time.monotonic() < self._open_until:
+        now = time.monotonic()
+        if now < self._open_until:
             _discard(command)
             raise Unavailable("redis")
+        if self._open_until:
+            self._open_until = now + BREAKER_SECONDS  # one tries; the others do not wait with it
         try:
-            return await self._within(command)
+            answer = await self._within(command)
         except (RedisError, OSError, TimeoutError) as error:
             self._open_until = time.monotonic() + BREAKER_SECONDS
             raise Unavailable("redis") from error
+        self._open_until = 0.0
+        return answer
 
     async def _within(self, command: Awaitable[T]) -> T:
         task = asyncio.ensure_future(command)

@@ -61,7 +61,10 @@ def _forget_keys(schema: dict[str, Any]) -> None:
 
 
 def merge(documents: list[dict[str, Any]], *, title: str, description: str) -> dict[str, Any]:
-    """One document for the whole surface out of the services' own; no path may stand in two."""
+    """One document for the whole surface out of the services' own; no path may stand in two.
+
+    What both call the same must be the same.
+    """
     merged: dict[str, Any] = {
         **documents[0],
         "info": {**documents[0]["info"], "title": title, "description": description},
@@ -73,5 +76,8 @@ def merge(documents: list[dict[str, Any]], *, title: str, description: str) -> d
             raise ValueError(f"two services serve {', '.join(sorted(both))}")
         merged["paths"].update(document["paths"])
         for kind, components in document.get("components", {}).items():
-            merged["components"].setdefault(kind, {}).update(components)
+            known = merged["components"].setdefault(kind, {})
+            for name, component in components.items():
+                if known.setdefault(name, component) != component:
+                    raise ValueError(f"two services mean different things by {name}")
     return merged

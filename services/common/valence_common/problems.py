@@ -233,7 +233,8 @@ def _methods(request: Request) -> set[str]:
 async def on_validation_error(request: Request, error: Exception) -> Response:
     """Answer a request whose fields break rules, without its input."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class only
-    errors = [_field_error(e) for e in error.errors()[:MAX_ERRORS]]
+    # The framework says it again for each dependency that asked for the same field.
+    errors = dict.fromkeys(_field_error(e) for e in error.errors()[:MAX_ERRORS])
     return await on_domain_error(request, Unprocessable(errors))
 
 

@@ -25,8 +25,8 @@ from valence_common.security import LEEWAY_SECONDS, MAX_LIFETIME_SECONDS
 LOOK_SECONDS: Final = 1.0
 TIMEOUT_SECONDS: Final = 2.0
 
-# Rows are dated when their transaction began and seen once it has ended: look back further than
-# any of ours may last. Nothing signed before the horizon is valid any more.
+# Rows are dated before their transaction ends and seen after: look back further than any of ours
+# may last. Nothing signed before the horizon is valid any more.
 OVERLAP: Final = timedelta(seconds=60)
 HORIZON: Final = timedelta(seconds=MAX_LIFETIME_SECONDS + 2 * LEEWAY_SECONDS) + OVERLAP
 
@@ -38,7 +38,10 @@ def revoke(session: Session, subject_ids: Iterable[uuid.UUID]) -> None:
 
     For the id of a user it says that their limits or state changed: what is kept of it is dropped.
     """
-    session.add_all(Revocation(subject_id=subject_id) for subject_id in subject_ids)
+    # Not when the transaction began: of two about one user, whose row both lock, the one that
+    # waited is the later, or who has heard of the other would find no news in it.
+    now = session.scalars(select(func.clock_timestamp())).one()
+    session.add_all(Revocation(subject_id=each, revoked_at=now) for each in subject_ids)
 
 
 class Revocations:

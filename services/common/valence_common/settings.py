@@ -172,7 +172,7 @@ class Settings(DatabaseSettings):
         default=5, description="Connections that one process may hold; there is no overflow."
     )
     database_timeout_seconds: PositiveFloat = Field(
-        default=2.5, description="Longest time a request may wait for Postgres, queueing included."
+        default=2.2, description="Longest time a request may wait for Postgres, queueing included."
     )
     redis_url: RedisUrl = Field(description="Redis or Valkey: doorbell, limits, cache (secret).")
     redis_timeout_seconds: PositiveFloat = Field(

@@ -1,10 +1,12 @@
 """History: what a user had scored, recorded before they see the answer, read newest first."""
 
+import asyncio
 import base64
 import binascii
+import contextlib
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -79,6 +81,8 @@ class History:
     def __init__(self, database: Database, *, required: bool, store_texts: bool = True):
         self._database = database
         self._required = required
+        # A search reads every text of its user: more at once would take all connections.
+        self._search = asyncio.Semaphore(1)
         self._store_texts = store_texts
 
     async def record(self, prediction: Prediction) -> bool:
@@ -96,11 +100,28 @@ class History:
     ) -> tuple[Sequence[Prediction], str | None]:
         """Up to `limit` predictions before `cursor`, newest first, and the next page's cursor."""
         after = None if cursor is None else Cursor.decode(cursor)
-        rows = await self._database.run(_page, user_id, only, limit + 1, after)
+        async with self._turn(only):
+            rows = await self._database.run(_page, user_id, only, limit + 1, after)
         if len(rows) <= limit:
             return rows, None
         last = rows[limit - 1]
         return rows[:limit], Cursor(last.created_at, last.id).encode()
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, only: Filter) -> AsyncIterator[None]:
+        """Wait for a turn to search; raises `Unavailable` when none comes."""
+        if only.q is None:
+            yield
+            return
+        try:
+            async with asyncio.timeout(self._database.timeout):
+                await self._search.acquire()
+        except TimeoutError:
+            raise Unavailable("search") from None
+        try:
+            yield
+        finally:
+            self._search.release()
 
     async def erase(self, user_id: uuid.UUID, only: Filter) -> None:
         """Delete what the filter leaves as of now, a bounded number of rows a transaction."""

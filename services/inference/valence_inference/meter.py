@@ -49,9 +49,8 @@ class Meter:
         self._api_keys = api_keys
         self._usage = usage
 
-    async def count(self, request: Request, principal: Principal, scope: str | None) -> None:
+    async def count(self, request: Request, principal: Principal) -> None:
         """Count one request; raises `TooManyRequests`."""
-        del scope
         if principal.key_id is not None:
             self._usage.touch(principal.key_id)
         name = LIMITED.get(request.scope["route"].path)

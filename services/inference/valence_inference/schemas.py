@@ -1,50 +1,17 @@
 """What the inference service takes and answers."""
 
-import re
 import uuid
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    FailFast,
-    Field,
-    StringConstraints,
-)
+from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints
 
+from valence_common.wire import Digest, Moment, PlainText
 from valence_inference.batches import Status
 
 Sentiment = Literal["positive", "negative"]
-
-
-def _in_utc(value: datetime) -> datetime:
-    """The same moment as Postgres takes it: it knows no offset beyond 16 hours."""
-    try:
-        return value.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("must be between the years 1 and 9999 in UTC") from None
-
-
-def _written_out(value: object) -> object:
-    """pydantic also takes a bare number for a time; a URL may not be that ambiguous."""
-    if isinstance(value, str) and not _DATE.match(value):
-        raise ValueError("must be an RFC 3339 time")
-    return value
-
-
-def _in_hex(value: bytes | None) -> str | None:
-    return None if value is None else value.hex()
-
-
-Moment = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
-PlainText = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]")
 _CLOSED = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
 
@@ -189,7 +156,7 @@ class HistoryItem(BaseModel):
 
     id: uuid.UUID
     text: str | None = Field(description="Null where texts are not stored.")
-    text_sha256: Annotated[str | None, BeforeValidator(_in_hex)] = Field(
+    text_sha256: Digest = Field(
         validation_alias="text_hash",
         description="In its place, the SHA-256 of its UTF-8 in hexadecimal.",
     )

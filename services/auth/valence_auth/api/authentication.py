@@ -20,6 +20,7 @@ from valence_auth.api.parts import (
     tokens,
 )
 from valence_auth.schemas import accounts as schemas
+from valence_auth.schemas.pages import PageQuery
 from valence_common import limits
 from valence_common.access import Authenticated, Public
 from valence_common.bodies import strict
@@ -42,7 +43,8 @@ async def throttle_login(
     form: LoginForm, address: AddressDep, limiter: LimiterDep, settings: SettingsDep
 ) -> Sequence[limits.State]:
     """Count a login before any work is done for it, whether the account exists or not."""
-    return await limiter.take(*throttles.login(settings, form.username, address))
+    own = await limiter.take(*throttles.login(settings, form.username, address))
+    return [*own, *await limiter.take(*throttles.everywhere(settings, form.username))]
 
 
 Registrations = Annotated[Sequence[limits.State], Depends(throttle_registration)]
@@ -122,7 +124,7 @@ async def list_sessions(
     principal: Authenticated,
     database: DatabaseDep,
     settings: SettingsDep,
-    query: Annotated[schemas.SessionQuery, Query()],
+    query: Annotated[PageQuery, Query()],
 ) -> schemas.SessionPage:
     """The account's live sessions, newest first."""
     idle = timedelta(days=settings.session_idle_days)

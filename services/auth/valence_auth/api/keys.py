@@ -4,10 +4,13 @@ import uuid
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
-from valence_auth import keys
+from valence_auth import keys, throttles
+from valence_auth.api.parts import LimiterDep
 from valence_auth.schemas import keys as schemas
+from valence_auth.schemas.pages import PageQuery
+from valence_common import limits
 from valence_common.access import Authenticated
 from valence_common.bodies import strict
 from valence_common.web import API, DatabaseDep
@@ -19,9 +22,18 @@ router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["api
 
 @router.post("/api-keys", status_code=201)
 async def create_key(
-    body: schemas.KeyRequest, principal: Authenticated, database: DatabaseDep
+    body: schemas.KeyRequest,
+    principal: Authenticated,
+    database: DatabaseDep,
+    limiter: LimiterDep,
+    response: Response,
 ) -> schemas.NewKey:
-    """Make a key for a program; the answer is the only place that ever shows it."""
+    """Make a key for a program; the answer is the only place that ever shows it.
+
+    It acts where texts are scored and read, never on accounts.
+    """
+    left = await limiter.take(*throttles.new_key(principal.user_id))
+    response.headers.update(limits.headers(left))
     return _shown(
         await database.run(
             keys.create,
@@ -38,7 +50,7 @@ async def create_key(
 async def list_keys(
     principal: Authenticated,
     database: DatabaseDep,
-    query: Annotated[schemas.KeyQuery, Query()],
+    query: Annotated[PageQuery, Query()],
 ) -> schemas.KeyPage:
     """The keys that are not revoked, newest first."""
     rows, next_cursor = await database.run(
@@ -59,14 +71,18 @@ async def rotate_key(
     key_id: uuid.UUID,
     principal: Authenticated,
     database: DatabaseDep,
+    limiter: LimiterDep,
+    response: Response,
     grace_seconds: Annotated[int, Query(ge=0, le=MOST_GRACE_SECONDS)] = 0,
 ) -> schemas.NewKey:
     """Trade a key for a new one of the same name, scopes, limit and end.
 
     The old one works for `grace_seconds` more, by default not at all.
     """
+    left = await limiter.take(*throttles.new_key(principal.user_id))
+    response.headers.update(limits.headers(left))
     grace = timedelta(seconds=grace_seconds)
-    return _shown(await database.run(keys.rotate, principal.user_id, key_id, grace=grace))
+    return _shown(await database.run(keys.rotate, principal, key_id, grace=grace))
 
 
 def _shown(made: keys.Made) -> schemas.NewKey:

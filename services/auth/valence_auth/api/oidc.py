@@ -67,7 +67,10 @@ Attempts = Annotated[Sequence[limits.State], Depends(throttle)]
     "/auth/oidc/login", status_code=302, response_class=RedirectResponse, dependencies=[Public]
 )
 async def begin(provider: ProviderDep, keyring: KeyringDep, left: Attempts) -> RedirectResponse:
-    """Send a browser to the OpenID provider, which sends it back to the callback."""
+    """Send a browser to the OpenID provider, which sends it back to the callback.
+
+    404 where no provider is set.
+    """
     transaction = transactions.begin()
     url = await provider.login_url(transaction)
     answer = RedirectResponse(url, status_code=302, headers=limits.headers(left))

@@ -21,6 +21,7 @@ from valence_common.web import API, DatabaseDep, state
 router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["users"])
 
 PATIENCE_SECONDS = 30.0
+LONGEST_SECONDS = 900.0
 
 TurnsDep = Annotated[takeout.Turns, state("takeouts")]
 
@@ -51,7 +52,8 @@ class Download(StreamingResponse):
                 await send(message)
 
         try:
-            await super().stream_response(send_soon)
+            async with asyncio.timeout(LONGEST_SECONDS):
+                await super().stream_response(send_soon)
         except (DomainError, TimeoutError) as error:
             structlog.get_logger().warning("download_broken_off", error=type(error).__name__)
 
@@ -62,11 +64,14 @@ class Download(StreamingResponse):
     response_class=Download,
     responses={200: {"model": schemas.Takeout}},
 )
-async def export(principal: Authenticated, database: DatabaseDep, turns: TurnsDep) -> Response:
+async def export(
+    principal: Authenticated, database: DatabaseDep, turns: TurnsDep, limiter: LimiterDep
+) -> Response:
     """Take out all that belongs to the account, as one JSON document.
 
     It may be long, and is complete only with its last bracket.
     """
+    await limiter.take(*throttles.take_out(principal.user_id))
     with ExitStack() as turn:
         turn.enter_context(turns.take(principal.user_id))
         pieces = await takeout.begin(database, principal.user_id)

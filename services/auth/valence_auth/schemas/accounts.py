@@ -122,15 +122,6 @@ class Session(BaseModel):
         )
 
 
-class SessionQuery(BaseModel):
-    """Which page of the sessions."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    limit: int = Field(default=20, ge=1, le=100)
-    cursor: uuid.UUID | None = None
-
-
 class SessionPage(BaseModel):
     """Newest first; `next_cursor` is null on the last page."""
 

@@ -1,77 +1,42 @@
 """Administration as clients see it."""
 
-import re
 import uuid
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Self
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    StringConstraints,
-)
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from valence_auth.administration import Record
 from valence_auth.schemas.accounts import User
+from valence_auth.schemas.pages import PageQuery
 from valence_auth.schemas.usage import UsageQuery, UsageRow
 from valence_common.models import Usage
+from valence_common.wire import Moment, PlainText
 
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]")
-_ASKED = ConfigDict(extra="forbid", hide_input_in_errors=True)
 _CLOSED = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 MOST = 1_000_000_000
 
 
-def _in_utc(value: datetime) -> datetime:
-    """The same moment as Postgres takes it: it knows no offset beyond 16 hours."""
-    try:
-        return value.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("must be between the years 1 and 9999 in UTC") from None
-
-
-def _written_out(value: object) -> object:
-    """pydantic also takes a bare number for a time; a URL may not be that ambiguous."""
-    if isinstance(value, str) and not _DATE.match(value):
-        raise ValueError("must be an RFC 3339 time")
-    return value
-
-
-Moment = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
-PlainText = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00]*$")]
-
-
-class Page(BaseModel):
-    """Which page; `cursor` is a page's `next_cursor`."""
-
-    model_config = _ASKED
-
-    limit: int = Field(default=20, ge=1, le=100)
-    cursor: uuid.UUID | None = None
-
-
-class UserQuery(Page):
+class UserQuery(PageQuery):
     """Which users; all that is given must match."""
 
     q: PlainText | None = Field(
-        default=None, max_length=254, description="Part of the username or e-mail address."
+        default=None,
+        min_length=1,
+        max_length=254,
+        description="Part of the username or e-mail address.",
     )
     is_active: bool | None = None
     is_superuser: bool | None = None
 
 
-class AuditQuery(Page):
+class AuditQuery(PageQuery):
     """Which events; all that is given must match."""
 
     actor: uuid.UUID | None = Field(default=None, description="The id of who did it.")
     subject: uuid.UUID | None = Field(default=None, description="The id of what it was done to.")
     action: PlainText | None = Field(
-        default=None, max_length=64, description="Such as `user.disabled`."
+        default=None, min_length=1, max_length=64, description="Such as `user.disabled`."
     )
     since: Moment | None = Field(default=None, alias="from", description="Included.")
     until: Moment | None = Field(default=None, alias="to", description="Not included.")

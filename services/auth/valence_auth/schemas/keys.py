@@ -1,41 +1,20 @@
 """API keys as clients see them."""
 
-import re
 import uuid
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from valence_common.wire import Moment
 
 KeyScope = Literal["analyze", "batch", "history"]
 
-_TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]")
-
-
-def _written_out(value: object) -> object:
-    """pydantic also takes a bare number, or a day, for a time."""
-    if value is not None and not (isinstance(value, str) and _TIME.match(value)):
-        raise ValueError("must be an RFC 3339 time")
-    return value
-
 
 def _ahead(value: datetime) -> datetime:
-    """The same moment in UTC, as Postgres takes it."""
-    try:
-        moment = value.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("must be before the year 10000 in UTC") from None
-    if moment <= datetime.now(UTC):
+    if value <= datetime.now(UTC):
         raise ValueError("must be in the future")
-    return moment
+    return value
 
 
 class KeyRequest(BaseModel):
@@ -55,15 +34,9 @@ class KeyRequest(BaseModel):
     scopes: Annotated[list[KeyScope], Field(min_length=1, max_length=3)] | None = Field(
         default=None, description="What it may do; by default all that keys may."
     )
-    expires_at: (
-        Annotated[
-            AwareDatetime,
-            Field(strict=False),
-            BeforeValidator(_written_out),
-            AfterValidator(_ahead),
-        ]
-        | None
-    ) = Field(default=None, description="When it ends; by default when it is revoked.")
+    expires_at: Annotated[Moment, Field(strict=False), AfterValidator(_ahead)] | None = Field(
+        default=None, description="When it ends; by default when it is revoked."
+    )
     per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         default=None, description="A limit of its own, below its owner's."
     )
@@ -87,15 +60,6 @@ class NewKey(Key):
     """A key that was just made; `key` is shown this once."""
 
     key: str = Field(description="Send it as `X-API-Key`, or as `Authorization: Bearer`.")
-
-
-class KeyQuery(BaseModel):
-    """Which page."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    limit: int = Field(default=20, ge=1, le=100)
-    cursor: uuid.UUID | None = None
 
 
 class KeyPage(BaseModel):

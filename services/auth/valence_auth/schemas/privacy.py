@@ -2,12 +2,13 @@
 
 import uuid
 from datetime import date, datetime
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from valence_auth.schemas.accounts import User
 from valence_common.models import BatchChunk, BatchResult
+from valence_common.wire import Digest
 
 FORMAT = "valence-takeout-1"
 
@@ -24,7 +25,7 @@ class _Row(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
-class Profile(User):
+class TakeoutProfile(User):
     """The account; the limits are those that differ from the plan's."""
 
     plan: str
@@ -33,7 +34,7 @@ class Profile(User):
     texts_per_day: int | None
 
 
-class Session(_Row):
+class TakeoutSession(_Row):
     """A login, and where it came from."""
 
     id: uuid.UUID
@@ -46,7 +47,7 @@ class Session(_Row):
     scopes: list[str]
 
 
-class ApiKey(_Row):
+class TakeoutKey(_Row):
     """An API key; nobody but its holder has its secret."""
 
     id: uuid.UUID
@@ -59,7 +60,7 @@ class ApiKey(_Row):
     revoked_at: datetime | None
 
 
-class Identity(_Row):
+class TakeoutIdentity(_Row):
     """Who the user is to an OpenID provider."""
 
     id: uuid.UUID
@@ -68,7 +69,7 @@ class Identity(_Row):
     created_at: datetime
 
 
-class Usage(_Row):
+class TakeoutUsage(_Row):
     """How much was asked for in a day (UTC), by API key (zeros for none) and route."""
 
     day: date
@@ -78,26 +79,20 @@ class Usage(_Row):
     texts: int
 
 
-def _in_hex(value: bytes | None) -> str | None:
-    return None if value is None else value.hex()
-
-
-class Prediction(_Row):
+class TakeoutPrediction(_Row):
     """A text that was scored; where texts are not stored, its SHA-256."""
 
     id: uuid.UUID
     created_at: datetime
     text: str | None
-    text_sha256: Annotated[str | None, BeforeValidator(_in_hex)] = Field(
-        validation_alias="text_hash"
-    )
+    text_sha256: Digest = Field(validation_alias="text_hash")
     sentiment: str
     confidence: float
     low_confidence: bool
     model: str
 
 
-class Batch(_Row):
+class TakeoutBatch(_Row):
     """A batch."""
 
     id: uuid.UUID
@@ -108,7 +103,7 @@ class Batch(_Row):
     finished_at: datetime | None
 
 
-class Result(_Row):
+class TakeoutResult(_Row):
     """One text of a batch and its answer, if there is one yet."""
 
     batch_id: uuid.UUID
@@ -123,7 +118,7 @@ class Result(_Row):
     @classmethod
     def of(
         cls, chunk: BatchChunk, index: int, text: str | None, answer: BatchResult | None
-    ) -> "Result":
+    ) -> "TakeoutResult":
         """A text of a chunk with what was answered."""
         result = cls(batch_id=chunk.batch_id, index=index, text=text, model=chunk.model)
         if answer is not None:
@@ -132,7 +127,7 @@ class Result(_Row):
         return result
 
 
-class AuditEvent(_Row):
+class TakeoutEvent(_Row):
     """What the user did, or somebody did to the account (`by_you` is false)."""
 
     id: uuid.UUID
@@ -148,12 +143,12 @@ class Takeout(BaseModel):
 
     format: str = Field(examples=[FORMAT])
     exported_at: datetime
-    profile: Profile
-    sessions: list[Session]
-    api_keys: list[ApiKey]
-    identities: list[Identity]
-    usage: list[Usage]
-    history: list[Prediction]
-    audit_events: list[AuditEvent]
-    batches: list[Batch]
-    batch_results: list[Result]
+    profile: TakeoutProfile
+    sessions: list[TakeoutSession]
+    api_keys: list[TakeoutKey]
+    identities: list[TakeoutIdentity]
+    usage: list[TakeoutUsage]
+    history: list[TakeoutPrediction]
+    audit_events: list[TakeoutEvent]
+    batches: list[TakeoutBatch]
+    batch_results: list[TakeoutResult]

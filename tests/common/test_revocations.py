@@ -1,0 +1,28 @@
+"""Revocations: what is news, in whatever order transactions end."""
+
+import asyncio
+import uuid
+
+from pydantic import SecretStr
+from sqlalchemy import func, select
+
+from valence_common.db import Database
+from valence_common.revocations import Revocations, revoke
+
+
+def test_who_waited_is_news_as_well(own_database_url: str) -> None:
+    """Of two about one user, the one that began first and ended last is told of too."""
+    url, user_id = SecretStr(own_database_url), uuid.uuid4()
+    database, revocations = Database(url, pool_size=2, timeout=5), Revocations(url)
+    heard: list[uuid.UUID] = []
+    revocations.listen(heard.append)
+    with database.transaction() as slow:
+        slow.execute(select(func.now()))
+        with database.transaction() as quick:
+            revoke(quick, [user_id])
+        asyncio.run(revocations.look())
+        revoke(slow, [user_id])
+    asyncio.run(revocations.look())
+    assert [user_id] * 2 == heard
+    revocations.close()
+    database.close()
