@@ -41,6 +41,8 @@ class Local:
                 },
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                # Under nohup, which the tests themselves may run under, it rightly hears no SIGHUP.
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509
             )
         self.client = httpx.Client(timeout=10, trust_env=False)
 
