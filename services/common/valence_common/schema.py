@@ -27,7 +27,10 @@ from valence_common.settings import MigrationSettings, SettingsError, load
 QUERY_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 
-_EXISTS = text("SELECT to_regclass('alembic_version') IS NOT NULL")
+# Between the first revision and the grants after the last one, a service's role may not read it.
+_READABLE = text(
+    "SELECT coalesce(has_table_privilege(to_regclass('alembic_version'), 'SELECT'), false)"
+)
 _REVISION = text("SELECT version_num FROM alembic_version")
 
 
@@ -105,7 +108,7 @@ class Schema:
 
 
 def _current(session: Session) -> str | None:
-    if not session.execute(_EXISTS).scalar_one():
+    if not session.execute(_READABLE).scalar_one():
         return None
     revision: str | None = session.execute(_REVISION).scalar_one_or_none()
     return revision
