@@ -35,9 +35,9 @@ def test_connections_fit_into_postgres() -> None:
     for name in ("valence-auth", "valence-inference"):
         # And one, to hear of revocations.
         needed += most(found, name) * (variable(found, name, "VALENCE_DATABASE_POOL_SIZE") + 1)
-    # Of a worker: one a scoring process, the sweeper's and the probe's.
+    # Of a worker: one a scoring process, the three loops' of its parent and the probe's.
     concurrency = variable(found, "valence-batch-worker", "VALENCE_CONCURRENCY")
-    needed += most(found, "valence-batch-worker") * (concurrency + 2)
+    needed += most(found, "valence-batch-worker") * (concurrency + 4)
     (server,) = only(found, "StatefulSet", "valence-postgres")["spec"]["template"]["spec"][
         "containers"
     ]
