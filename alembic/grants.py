@@ -26,6 +26,11 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "SELECT ON batches",
         "SELECT ON batch_chunks",
         "SELECT ON batch_results",
+        "SELECT ON idempotency_keys",
+        "SELECT (id, user_id, created_at, expires_at) ON webhook_secrets",
+        "SELECT ON webhook_deliveries",
+        "SELECT ON webhook_attempts",
+        "INSERT ON events",
         "SELECT ON alembic_version",
     ),
     "inference_role": (
@@ -36,10 +41,17 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "SELECT ON revocations",
         "SELECT, INSERT, UPDATE ON usage",
         "SELECT, INSERT, DELETE ON predictions",
-        "SELECT, INSERT ON batches",
-        "SELECT, INSERT ON batch_chunks",
-        "SELECT ON batch_results",
-        "SELECT (created_at, details), INSERT ON audit_events",
+        "SELECT, INSERT, UPDATE (status, started_at, finished_at, deleted_at) ON batches",
+        "SELECT, INSERT, DELETE ON batch_chunks",
+        "SELECT, DELETE ON batch_results",
+        "SELECT, INSERT, DELETE ON idempotency_keys",
+        # Secrets are made and shown here once, and never read again.
+        "SELECT (id, user_id, created_at, expires_at), INSERT ON webhook_secrets",
+        "UPDATE (expires_at), DELETE ON webhook_secrets",
+        "SELECT, INSERT, UPDATE (status, next_at, finished_at) ON webhook_deliveries",
+        "SELECT ON webhook_attempts",
+        "INSERT ON audit_events",
+        "INSERT ON events",
         "SELECT ON alembic_version",
     ),
     "worker_role": (
@@ -54,6 +66,12 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "SELECT, UPDATE, DELETE ON batches",
         "SELECT, INSERT, UPDATE, DELETE ON batch_chunks",
         "SELECT, INSERT, DELETE ON batch_results",
+        "SELECT, DELETE ON idempotency_keys",
+        "SELECT ON webhook_secrets",
+        "SELECT, INSERT, UPDATE, DELETE ON webhook_deliveries",
+        "SELECT, INSERT, DELETE ON webhook_attempts",
+        "SELECT, INSERT, UPDATE (number), DELETE ON events",
+        "USAGE ON SEQUENCE event_numbers",
         "SELECT (created_at, id, user_id), INSERT, DELETE ON predictions",
         "SELECT (id, created_at, actor_id), INSERT, UPDATE (actor_id), DELETE ON audit_events",
         "SELECT ON alembic_version",
@@ -63,7 +81,7 @@ GRANTS: dict[str, tuple[str, ...]] = {
 """By the setting that names the role; inserts that return what the server filled in read it."""
 
 TABLES = ", ".join([*Base.metadata.tables, "alembic_version"])
-FUNCTIONS = "FUNCTION valence_make_partitions(integer)"
+OTHERS = ("FUNCTION valence_make_partitions(integer)", "SEQUENCE event_numbers")
 
 
 def apply(connection: Connection, settings: MigrationSettings) -> None:
@@ -81,7 +99,8 @@ def apply(connection: Connection, settings: MigrationSettings) -> None:
             )
         role = quote(name)
         connection.execute(text(f"REVOKE ALL ON {TABLES} FROM {role}"))
-        connection.execute(text(f"REVOKE ALL ON {FUNCTIONS} FROM {role}"))
+        for other in OTHERS:
+            connection.execute(text(f"REVOKE ALL ON {other} FROM {role}"))
         connection.execute(text(f"GRANT USAGE ON SCHEMA {schema} TO {role}"))
         for right in rights:
             connection.execute(text(f"GRANT {right} TO {role}"))

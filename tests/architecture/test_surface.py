@@ -24,8 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 ROUTERS = (
     *auth_api.routers,
-    inference_api.analyze_router,
-    inference_api.batch_router,
+    *inference_api.routers,
     inference_public.router,
     inference_public.docs_router,
 )

@@ -69,10 +69,10 @@ def in_transaction(work: Callable[..., Any], **arguments: Any) -> Callable[[Data
 @pytest.mark.parametrize(
     ("work", "scan"),
     [
-        (in_transaction(claim), "Index Scan using ix_batch_chunks_pending"),
+        (in_transaction(claim), "Index Scan using ix_batch_chunks_queue"),
         (
             in_transaction(sweeping.waiting, max_attempts=3, most=16),
-            "Index Scan using ix_batch_chunks_pending",
+            "Index Scan using ix_batch_chunks_queue",
         ),
         (
             lambda database: sweeping.settle_exhausted(database, max_attempts=3),

@@ -16,16 +16,21 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from valence_common.db import new_id
+from valence_common.records import end_batch
 from valence_ml import Score
 
 # Queues are searched along an index that has their order, up to the LIMIT. Statistics of a table
-# that fills in a minute make the planner sort all of it for every claim, so it may not sort; and
-# the batch is asked for a value, since of EXISTS Postgres makes a join, in any order.
-_NO_SORT = text("SET LOCAL enable_sort = off")
+# that fills in a minute make the planner sort all of it for every claim, or read all of it, so it
+# may do neither; and the batch is asked for a value, since of EXISTS Postgres makes a join, in any
+# order.
+_FOLLOW_INDEX = text("""
+SELECT set_config(name, 'off', true)
+FROM unnest(ARRAY['enable_sort', 'enable_seqscan', 'enable_bitmapscan']) AS name
+""")
 
-# What stands in front of the queue and cannot be claimed is looked at by every claim (1.4 µs a
-# chunk): the sweeper settles exhausted chunks; whoever ends a batch before its last chunk, as a
-# cancellation would, must delete its pending ones in the same transaction.
+# What stands in front of a user's queue and cannot be claimed is looked at by every claim (1.4 µs a
+# chunk): the sweeper settles exhausted chunks; whoever ends a batch before its last chunk deletes
+# its chunks in the same transaction.
 # Batches of an erased account are never open again; erasing deletes them.
 OPEN = """(
     SELECT batch.status IN ('pending', 'processing') AND owner.erased_at IS NULL
@@ -37,21 +42,51 @@ CLAIMABLE = f"""
     FROM batch_chunks AS chunk
     WHERE chunk.state = 'pending' AND chunk.available_at <= now() AND chunk.attempt < :max_attempts
         AND {OPEN}
-    ORDER BY chunk.available_at, chunk.id
 """
 
+# The users with work, each once, from the one after `:after` around to that one itself: one step
+# along the index for each that is looked at, however many chunks they have. `busy` are those who
+# have as many chunks in work as anybody may; two who claim at once may go one over.
 _CLAIM = text(f"""
+WITH RECURSIVE busy AS MATERIALIZED (
+    SELECT user_id FROM batch_chunks WHERE state = 'running'
+    GROUP BY user_id HAVING count(*) >= :user_chunks
+), turn (user_id, around, begun) AS (
+    SELECT CAST(:after AS uuid), false, false
+    UNION ALL
+    SELECT later.user_id, later.around, true
+    FROM turn, LATERAL (
+        (SELECT user_id, turn.around AS around FROM batch_chunks
+        WHERE state = 'pending' AND user_id > turn.user_id ORDER BY user_id LIMIT 1)
+        UNION ALL
+        (SELECT user_id, true FROM batch_chunks
+        WHERE state = 'pending' AND NOT turn.around ORDER BY user_id LIMIT 1)
+        LIMIT 1
+    ) AS later
+    WHERE NOT (later.around AND later.user_id > :after)
+), next AS (
+    SELECT found.id
+    FROM turn, LATERAL (
+        SELECT chunk.id {CLAIMABLE} AND chunk.user_id = turn.user_id
+        ORDER BY chunk.priority, chunk.available_at, chunk.id
+        LIMIT 1 FOR UPDATE OF chunk SKIP LOCKED
+    ) AS found
+    WHERE turn.begun AND turn.user_id NOT IN (SELECT user_id FROM busy)
+    LIMIT 1
+)
 UPDATE batch_chunks AS mine
 SET state = 'running', attempt = mine.attempt + 1, lease_until = now() + :lease * interval '1 s'
 FROM batches AS batch
-WHERE batch.id = mine.batch_id AND mine.id = (
-    SELECT chunk.id {CLAIMABLE} LIMIT 1 FOR UPDATE OF chunk SKIP LOCKED
-)
+WHERE batch.id = mine.batch_id AND mine.id = (SELECT id FROM next)
 RETURNING mine.id, mine.attempt, mine.batch_id, mine.start, mine.texts, batch.user_id, batch.status
-""")  # noqa: S608 - a constant of this file
+""")  # noqa: S608 - constants of this file
 
+# Never waits: who has locked the batch may want the chunk that this transaction holds.
 _BEGIN = text("""
-UPDATE batches SET status = 'processing', started_at = now() WHERE id = :id AND status = 'pending'
+UPDATE batches SET status = 'processing', started_at = now()
+WHERE id = (
+    SELECT id FROM batches WHERE id = :id AND status = 'pending' FOR NO KEY UPDATE SKIP LOCKED
+)
 """)
 
 # NO KEY: rows that only refer to the batch may be written meanwhile.
@@ -65,7 +100,8 @@ FOR NO KEY UPDATE
 _DONE = text("""
 UPDATE batch_chunks
 SET state = 'done', lease_until = NULL, failed = :failed, model = :model,
-    texts = CASE WHEN :store_texts THEN texts ELSE '[]' END
+    texts = CASE WHEN :store_texts THEN texts ELSE '[]' END,
+    rows = CASE WHEN :store_texts THEN rows END
 WHERE id = :id AND attempt = :attempt AND state <> 'done'
 """)
 
@@ -92,18 +128,18 @@ SELECT count(*) FILTER (WHERE state <> 'done') AS left_over, sum(failed) AS fail
 FROM batch_chunks WHERE batch_id = :id
 """)
 
-_END = text("UPDATE batches SET status = :status, finished_at = now() WHERE id = :id")
-
-_AUDIT = text("""
-INSERT INTO audit_events (id, actor_id, action, subject_id, details)
-VALUES (:id, :actor_id, :action, :subject_id, CAST(:details AS jsonb))
-""")
-
 _RELEASE = text("""
 UPDATE batch_chunks
 SET state = 'pending', lease_until = NULL, available_at = now() + attempt * interval '1 s'
 WHERE id = :id AND attempt = :attempt AND state = 'running'
 """)
+
+
+FIRST = uuid.UUID(int=0)
+"""Before every user."""
+
+MANY = 1_000_000
+"""As good as no limit to the chunks of one user that are in work."""
 
 
 @dataclass(frozen=True)
@@ -124,15 +160,26 @@ class Lost(Exception):
 
 def follow_index(session: Session) -> None:
     """For the rest of the transaction, let queues be searched along their indexes only."""
-    session.execute(_NO_SORT)
+    session.execute(_FOLLOW_INDEX)
 
 
-def claim(session: Session, *, lease_seconds: float, max_attempts: int) -> Claim | None:
-    """Take the next chunk under a lease, counting the attempt; None when there is no work."""
+def claim(
+    session: Session,
+    *,
+    lease_seconds: float,
+    max_attempts: int,
+    user_chunks: int = MANY,
+    after: uuid.UUID = FIRST,
+) -> Claim | None:
+    """Take the next chunk under a lease, counting the attempt; None when there is no work.
+
+    It is that of the next user `after` the one who was served last, so that each gets a turn
+    whatever the others have queued; of a user's chunks the most urgent and then the oldest. Who has
+    `user_chunks` in work is passed over.
+    """
     follow_index(session)
-    row = session.execute(
-        _CLAIM, {"lease": lease_seconds, "max_attempts": max_attempts}
-    ).one_or_none()
+    limits = {"lease": lease_seconds, "max_attempts": max_attempts, "user_chunks": user_chunks}
+    row = session.execute(_CLAIM, {**limits, "after": after}).one_or_none()
     if row is None:
         return None
     if row.status == "pending":
@@ -203,15 +250,13 @@ def _end_if_done(session: Session, mine: Claim, total: int) -> str | None:
     status = "completed" if not row.failed else "completed_with_errors"
     if row.failed == total:
         status = "failed"
-    session.execute(_END, {"id": mine.batch_id, "status": status})
-    audit = {
-        "id": new_id(),
-        "actor_id": mine.user_id,
-        "action": f"batch.{status}",
-        "subject_id": mine.batch_id,
-        "details": to_json({"total": total, "failed": row.failed}),
-    }
-    session.execute(_AUDIT, audit)
+    end_batch(
+        session,
+        mine.batch_id,
+        user_id=mine.user_id,
+        status=status,
+        details={"total": total, "failed": row.failed},
+    )
     return status
 
 

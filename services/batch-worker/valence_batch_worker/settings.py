@@ -25,6 +25,11 @@ class Settings(CommonSettings):
     max_attempts: PositiveInt = Field(
         default=3, description="Attempts at a chunk before it is cut to find the poisonous text."
     )
+    user_chunks: PositiveInt = Field(
+        default=8,
+        description="Most chunks of one user that all workers together have in work, so that a"
+        " large batch leaves room for others.",
+    )
     sweep_seconds: PositiveFloat = Field(
         default=2, description="Pause between two looks for expired leases and unheard work."
     )

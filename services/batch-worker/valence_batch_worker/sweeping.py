@@ -4,6 +4,8 @@ Safe at any number of sweepers: each takes other rows (`SKIP LOCKED`), and a sec
 same work is heard by a worker that finds nothing to do.
 """
 
+from typing import Any
+
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
@@ -24,7 +26,8 @@ WHERE id IN (
 # `attempt > 0` is the condition of the index that this follows; its order is not needed otherwise.
 _EXHAUSTED = text(f"""
 SELECT chunk.id, chunk.attempt, chunk.batch_id,
-    (SELECT user_id FROM batches WHERE id = chunk.batch_id), chunk.start, chunk.texts
+    chunk.user_id, chunk.start, chunk.texts,
+    chunk.priority, chunk.rows
 FROM batch_chunks AS chunk
 WHERE chunk.state = 'pending' AND chunk.attempt > 0 AND chunk.attempt >= :max_attempts AND {OPEN}
 ORDER BY chunk.attempt DESC LIMIT 1 FOR UPDATE OF chunk SKIP LOCKED
@@ -33,8 +36,9 @@ ORDER BY chunk.attempt DESC LIMIT 1 FOR UPDATE OF chunk SKIP LOCKED
 _DELETE = text("DELETE FROM batch_chunks WHERE id = :id")
 
 _INSERT = text("""
-INSERT INTO batch_chunks (id, batch_id, start, size, texts, attempt)
-VALUES (:id, :batch_id, :start, :size, CAST(:texts AS json), :attempt)
+INSERT INTO batch_chunks (id, batch_id, user_id, priority, start, size, texts, rows, attempt)
+VALUES (:id, :batch_id, :user_id, :priority, :start, :size, CAST(:texts AS json),
+    CAST(:rows AS json), :attempt)
 """)
 
 _WAITING = text(f"SELECT count(*) FROM (SELECT {CLAIMABLE} LIMIT :most) AS claimable")  # noqa: S608
@@ -65,16 +69,19 @@ def settle_exhausted(database: Database, *, max_attempts: int, store_texts: bool
             row = session.execute(_EXHAUSTED, {"max_attempts": max_attempts}).one_or_none()
             if row is None:
                 break
-            chunk = Claim(*row)
+            *claim, priority, rows = row
+            chunk = Claim(*claim)
             if len(chunk.texts) > 1:
-                _cut(session, chunk, max_attempts=max_attempts)
+                _cut(session, chunk, priority, rows, max_attempts=max_attempts)
         if len(chunk.texts) == 1:
             _fail(database, chunk, store_texts=store_texts)
         settled += 1
     return settled
 
 
-def _cut(session: Session, chunk: Claim, *, max_attempts: int) -> None:
+def _cut(
+    session: Session, chunk: Claim, priority: int, rows: list[Any] | None, *, max_attempts: int
+) -> None:
     """Replace a chunk by its halves, under new ids: the old fencing token is void.
 
     A half starts with one attempt left, for every step on the way to the poisonous text may cost
@@ -82,13 +89,17 @@ def _cut(session: Session, chunk: Claim, *, max_attempts: int) -> None:
     """
     half = len(chunk.texts) // 2
     session.execute(_DELETE, {"id": chunk.id})
-    for start, texts in ((0, chunk.texts[:half]), (half, chunk.texts[half:])):
+    for part in (slice(half), slice(half, None)):
+        texts = chunk.texts[part]
         values = {
             "id": new_id(),
             "batch_id": chunk.batch_id,
-            "start": chunk.start + start,
+            "user_id": chunk.user_id,
+            "priority": priority,
+            "start": chunk.start + (part.start or 0),
             "size": len(texts),
             "texts": to_json(texts),
+            "rows": None if rows is None else to_json(rows[part]),
             "attempt": 0 if len(texts) == 1 else max_attempts - 1,
         }
         session.execute(_INSERT, values)

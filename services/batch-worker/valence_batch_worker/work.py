@@ -1,7 +1,8 @@
 """One worker process at work: claim, score, complete, until nothing is left or its turn is over."""
 
 import time
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -16,13 +17,15 @@ TURN_SECONDS = 2.0
 """A task ends after this time, so that a shutdown never waits for a long queue."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Worker:
-    """What one process needs to work on chunks."""
+    """What one process needs to work on chunks; `after` is the user whom it served last."""
 
     settings: Settings
     database: Database
     scorer: Scorer
+    # Anywhere: processes that all begin at the same user would go around side by side.
+    after: uuid.UUID = field(default_factory=uuid.uuid4)
 
     def take_turn(self) -> bool:
         """Work on chunks for one turn; True when there may be more to do."""
@@ -45,9 +48,12 @@ class Worker:
                 session,
                 lease_seconds=self.settings.lease_seconds,
                 max_attempts=self.settings.max_attempts,
+                user_chunks=self.settings.user_chunks,
+                after=self.after,
             )
         if mine is None:
             return False
+        self.after = mine.user_id
         outcome = self._attempt(mine)
         metrics.CHUNKS.labels(outcome).inc()
         metrics.CHUNK_SECONDS.observe(time.perf_counter() - started)

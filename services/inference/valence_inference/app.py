@@ -35,7 +35,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="Valence inference",
         description="Sentiment of texts, one now or many soon.",
         settings=settings,
-        routers=[api.analyze_router, api.batch_router, public.router, *documentation],
+        routers=[*api.routers, public.router, *documentation],
         running=running,
     )
     doorbell = Doorbell(settings.redis_url, timeout=settings.redis_timeout_seconds)

@@ -10,8 +10,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from valence_common.db import new_id, renew_deadline
-from valence_common.models import ENDED, AuditEvent, Batch, BatchChunk, BatchResult
+from valence_common.models import ENDED, Batch, BatchChunk, BatchResult
 from valence_common.problems import InvalidCredential, NotFound
+from valence_common.records import record
 
 
 class TaskNotFound(NotFound):
@@ -43,11 +44,24 @@ def accept(
         raise InvalidCredential from error
     for start in range(0, len(texts), chunk_texts):
         part = texts[start : start + chunk_texts]
-        chunk = {"id": new_id(), "batch_id": batch.id, "start": start, "size": len(part)}
+        chunk = {
+            "id": new_id(),
+            "batch_id": batch.id,
+            "user_id": user_id,
+            "start": start,
+            "size": len(part),
+        }
         # One statement a chunk: all in one would hold the batch in memory several times over.
         session.execute(insert(BatchChunk), chunk | {"texts": part})
         renew_deadline()
-    session.add(AuditEvent(actor_id=user_id, action="batch.accepted", subject_id=batch.id))
+    record(
+        session,
+        "batch.accepted",
+        actor_id=user_id,
+        user_id=user_id,
+        subject_id=batch.id,
+        details={"total": batch.total},
+    )
     return batch
 
 

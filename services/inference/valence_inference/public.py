@@ -10,7 +10,7 @@ from valence_common import __version__
 from valence_common.access import Public
 from valence_common.problems import NotFound
 from valence_common.web import HealthDep
-from valence_inference import schemas
+from valence_inference.schemas import service as schemas
 
 router = APIRouter(dependencies=[Public])
 docs_router = APIRouter(dependencies=[Public], include_in_schema=False)

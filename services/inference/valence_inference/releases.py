@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from valence_common.problems import NotFound
-from valence_inference import schemas
+from valence_inference.schemas import models as schemas
 from valence_ml import Scorer, model_name
 
 CARD = "MODEL_CARD.md"

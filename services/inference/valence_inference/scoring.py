@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import structlog
 
 from valence_common.problems import FieldError, Unprocessable
-from valence_inference import schemas
+from valence_inference.schemas import analyses as schemas
 from valence_ml import ModelError, Score, Scorer, model_name
 
 

@@ -14,11 +14,22 @@ from valence_common.models.accounts import (
     User,
 )
 from valence_common.models.base import Base
+from valence_common.models.events import EVENT_NUMBERS, Event
 from valence_common.models.history import NO_KEY, Prediction, Usage
-from valence_common.models.jobs import ENDED, Batch, BatchChunk, BatchResult
+from valence_common.models.jobs import (
+    DEFAULT_PRIORITY,
+    ENDED,
+    Batch,
+    BatchChunk,
+    BatchResult,
+    IdempotencyKey,
+)
+from valence_common.models.webhooks import WebhookAttempt, WebhookDelivery, WebhookSecret
 
 __all__ = [
+    "DEFAULT_PRIORITY",
     "ENDED",
+    "EVENT_NUMBERS",
     "NO_KEY",
     "ApiKey",
     "AuditEvent",
@@ -26,6 +37,8 @@ __all__ = [
     "Batch",
     "BatchChunk",
     "BatchResult",
+    "Event",
+    "IdempotencyKey",
     "Identity",
     "LoginSession",
     "Prediction",
@@ -33,4 +46,7 @@ __all__ = [
     "Revocation",
     "Usage",
     "User",
+    "WebhookAttempt",
+    "WebhookDelivery",
+    "WebhookSecret",
 ]

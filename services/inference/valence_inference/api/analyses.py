@@ -1,0 +1,54 @@
+"""One text, scored now and recorded."""
+
+from fastapi import APIRouter
+
+from valence_common.bodies import strict
+from valence_common.db import new_id
+from valence_common.models import Prediction
+from valence_common.web import API
+from valence_inference import scoring
+from valence_inference.api.parts import Analyst, HistoryDep, ScorerDep, SettingsDep, UsageDep
+from valence_inference.meter import ANALYZE
+from valence_inference.schemas import analyses as schemas
+from valence_ml import model_name
+
+router = APIRouter(prefix=API, route_class=strict("analyze_body_bytes"), tags=["sentiment"])
+
+
+@router.post("/sentiment/analyze", response_model_exclude_unset=True)
+async def analyze(
+    body: schemas.AnalyzeRequest,
+    principal: Analyst,
+    scorer: ScorerDep,
+    history: HistoryDep,
+    usage: UsageDep,
+    settings: SettingsDep,
+) -> schemas.Analysis:
+    """Score one text now and record it in the history."""
+    scoring.check_text(body.text, longest=settings.max_text_characters)
+    score, seconds = await scoring.score(scorer, body.text)
+    prediction = Prediction(
+        id=new_id(),
+        user_id=principal.user_id,
+        text=body.text,
+        sentiment=score.label,
+        confidence=score.confidence,
+        low_confidence=score.low_confidence,
+        model=model_name(scorer),
+    )
+    recorded = await history.record(prediction)
+    usage.count(principal, ANALYZE, 1)
+    answer = schemas.Analysis(
+        id=prediction.id,
+        text=body.text,
+        sentiment=score.label,
+        confidence=score.confidence,
+        probabilities=score.probabilities,
+        low_confidence=score.low_confidence,
+        model=prediction.model,
+        processing_time=seconds,
+        recorded=recorded,
+    )
+    if body.explain:
+        answer.explanation = scoring.explain(scorer, body.text)
+    return answer

@@ -1,0 +1,43 @@
+"""What was scored: read and deleted."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from valence_common.bodies import strict
+from valence_common.web import API
+from valence_inference.api.parts import Historian, HistoryDep
+from valence_inference.history import Filter
+from valence_inference.schemas import history as schemas
+
+router = APIRouter(prefix=API, route_class=strict("analyze_body_bytes"), tags=["sentiment"])
+
+
+@router.get("/sentiment/history")
+async def history(
+    principal: Historian,
+    history: HistoryDep,
+    query: Annotated[schemas.HistoryQuery, Query()],
+) -> schemas.HistoryPage:
+    """What was scored, newest first; `next_cursor` leads to the page after."""
+    items, next_cursor = await history.page(
+        principal.user_id, _filter(query), limit=query.limit, cursor=query.cursor
+    )
+    return schemas.HistoryPage(
+        items=[schemas.HistoryItem.model_validate(item) for item in items],
+        next_cursor=next_cursor,
+    )
+
+
+@router.delete("/sentiment/history", status_code=204)
+async def erase_history(
+    principal: Historian,
+    history: HistoryDep,
+    query: Annotated[schemas.HistoryFilter, Query()],
+) -> None:
+    """Delete what was scored: all of it, or what the filter leaves; results of batches stay."""
+    await history.erase(principal.user_id, _filter(query))
+
+
+def _filter(query: schemas.HistoryFilter) -> Filter:
+    return Filter(query.sentiment, query.model, query.since, query.until, query.q)

@@ -1,0 +1,31 @@
+"""The models that are served."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from valence_common.access import Authenticated
+from valence_common.bodies import strict
+from valence_common.web import API
+from valence_inference import releases
+from valence_inference.api.parts import ScorerDep, SettingsDep
+from valence_inference.schemas import models as schemas
+
+router = APIRouter(prefix=API, route_class=strict("analyze_body_bytes"), tags=["models"])
+
+
+@router.get("/models")
+async def models(_: Authenticated, scorer: ScorerDep) -> schemas.ModelPage:
+    """The models that are served."""
+    return schemas.ModelPage(items=[releases.summary(scorer)])
+
+
+@router.get("/models/{version}")
+async def model(
+    version: Annotated[str, Path(max_length=128)],
+    _: Authenticated,
+    scorer: ScorerDep,
+    settings: SettingsDep,
+) -> schemas.Model:
+    """A served model's metrics, sources and card; `version` is `name@version` or the version."""
+    return releases.describe(scorer, settings.model_dir, version)
