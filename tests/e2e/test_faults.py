@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from support.cluster import User, kubectl, names, ready, until
+from support.cluster import User, kubectl, names, ready, sql, until
 
 BATCH = 20_000
 
@@ -33,12 +33,6 @@ def assert_each_result_once(user: User, tasks: list[str]) -> None:
         f" WHERE username = '{user.username}'"
     )
     assert history == str(BATCH * len(tasks))
-
-
-def sql(query: str) -> str:
-    """One answer of the trial's Postgres."""
-    command = ["psql", "-U", "postgres", "-d", "valence", "-Atc", query]
-    return kubectl("exec", "valence-postgres-0", "--", *command).strip()
 
 
 def kill(component: str) -> None:

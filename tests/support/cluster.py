@@ -91,6 +91,12 @@ def ready(component: str, *, namespace: str = NAMESPACE) -> int:
     )
 
 
+def sql(query: str, *, namespace: str = NAMESPACE) -> str:
+    """One answer of the trial's Postgres."""
+    command = ["psql", "-U", "postgres", "-d", "valence", "-Atc", query]
+    return kubectl("exec", "valence-postgres-0", "--", *command, namespace=namespace).strip()
+
+
 def rolled_out(kind_and_name: str, *, namespace: str = NAMESPACE) -> None:
     """Wait for a rollout's end."""
     kubectl("rollout", "status", kind_and_name, "--timeout=240s", namespace=namespace)
