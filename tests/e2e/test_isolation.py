@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from support.cluster import Object, get, kubectl, names, pods, run
+from support.cluster import Object, get, kubectl, names, pods, run, sql
 
 pytestmark = pytest.mark.e2e
 
@@ -102,8 +102,7 @@ def test_roles_hold_no_more_than_they_need() -> None:
 
     def may(role: str, privilege: str, table: str, column: str) -> bool:
         query = f"SELECT has_column_privilege('{role}', '{table}', '{column}', '{privilege}')"
-        command = ["psql", "-U", "postgres", "-d", "valence", "-Atc", query]
-        return kubectl("exec", "valence-postgres-0", "--", *command).strip() == "t"
+        return sql(query) == "t"
 
     assert may("valence_auth", "SELECT", "users", "password_hash")
     assert not may("valence_inference", "SELECT", "users", "password_hash")
