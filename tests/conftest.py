@@ -113,6 +113,13 @@ def own_database_url(postgres_url: str) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def module_database_url(postgres_url: str) -> Iterator[str]:
+    """A migrated database of the test file's own."""
+    with _database(postgres_url, TEMPLATE) as url:
+        yield url
+
+
 @pytest.fixture
 def session(database_url: str) -> Iterator[Session]:
     """A session whose commits are savepoints of a transaction that the test's end rolls back."""
