@@ -130,6 +130,9 @@ ELSEWHERE: Final = {
 # What of a case is not tested, and why.
 LEFT: Final = {
     17: "through nginx with a pipelined second request: the ingress is the e2e tests' own",
+    25: "(d), a cache: no answer is kept in Redis, so none can be missed",
+    37: "by signature: who can write the release can write its manifest; its hash is what counts",
+    48: "code N on schema N-1: it waits for the migration; of N-1's own tests, these threads",
     101: "`lookup` is not used: a trial's Secrets are made once by a hook",
     102: "an SBOM for each image: that of the lock lists all that any image may hold; advisories"
     ' where none can be read: `make check` then says "not proven"',
