@@ -17,6 +17,8 @@ ifndef TAG
 TAG := $(shell git ls-files -co --exclude-standard -- Dockerfile requirements.lock alembic services ml \
   | LC_ALL=C sort | xargs cat 2>/dev/null | sha256sum | cut -c1-12)
 endif
+# Some machines forbid byte code to be kept: every test process would compile all tests anew.
+unexport PYTHONDONTWRITEBYTECODE
 MEMBERS := $(addprefix services/,common auth inference batch-worker) ml cli
 
 .DEFAULT_GOAL := help

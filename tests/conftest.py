@@ -1,12 +1,14 @@
 """One Postgres and one Valkey for the whole run, a migrated database for each test process."""
 
 import contextlib
+import functools
 import os
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from alembic import command
 from alembic.config import Config
@@ -22,6 +24,10 @@ from valence_common.db import make_engine
 ROOT = Path(__file__).parents[1]
 TEMPLATE = "template_valence"
 QUICK = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
+
+# Every client reads all certificate authorities for its TLS, 20 ms each time, and tests make
+# thousands of clients that speak none.
+httpx._transports.default.create_ssl_context = functools.cache(httpx.create_ssl_context)
 
 _stack = pytest.StashKey[contextlib.ExitStack]()
 _urls = pytest.StashKey[dict[str, str]]()
@@ -109,6 +115,13 @@ def empty_database_url(postgres_url: str) -> Iterator[str]:
 @pytest.fixture
 def own_database_url(postgres_url: str) -> Iterator[str]:
     """A migrated database of the test's own."""
+    with _database(postgres_url, TEMPLATE) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def module_database_url(postgres_url: str) -> Iterator[str]:
+    """A migrated database of the test file's own."""
     with _database(postgres_url, TEMPLATE) as url:
         yield url
 

@@ -256,10 +256,10 @@ def test_case_076_transport(oracle: Oracle, account: Account) -> None:
             assert (401, "Not authenticated") == (answer.status_code, answer.json()["detail"])
 
 
-@pytest.mark.parametrize("key", ["", "A" * 43, '"quoted"'])
-def test_case_078_weak_keys_stop_the_start(tmp_path: Path, key: str) -> None:
-    """A key that is short, guessable or not one stops start-up, naming the setting alone."""
+def test_case_078_weak_keys_stop_the_start(tmp_path: Path) -> None:
+    """A real process, for one of the keys that test_keyring.py holds against both services."""
     file = tmp_path / "keyring.json"
+    key = "A" * 43
     entry = {"kid": "one", "key": key}
     file.write_text(json.dumps({"active": "one", "keys": [entry]}))
     process = subprocess.run(
@@ -276,4 +276,4 @@ def test_case_078_weak_keys_stop_the_start(tmp_path: Path, key: str) -> None:
     assert 78 == process.returncode
     assert "VALENCE_JWT_KEYRING_FILE" in process.stderr
     assert 1 == len(process.stderr.splitlines())
-    assert len(key) < 8 or key not in process.stderr
+    assert key not in process.stderr

@@ -9,13 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from support import odd_model
-from support.raw import connect
+from support.raw import connect, half_sent
 from support.rows import judge_batch, query
 from support.servers import FragilePostgres, FragileValkey, Ground
 from support.stack import Account, Service, Stack
@@ -123,9 +122,10 @@ def _edit_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> 
 def test_case_037_bad_model_stops_the_process_with_one_line(ground: Ground, tmp_path: Path) -> None:
     """Missing, cut short, changed, of another library, breaking its promise, or evil: refused."""
     touched = tmp_path / "touched"
+    of_the_worker = (_missing, _truncated, _changed, _evil)
     spoilers = (_missing, _truncated, _changed, _other_scikit_learn, _false_promise, _evil)
     started = []
-    for name, spoils in (("inference", spoilers), ("batch_worker", (_changed, _evil))):
+    for name, spoils in (("inference", spoilers), ("batch_worker", of_the_worker)):
         for spoil in spoils:
             folder = tmp_path / f"{name}{spoil.__name__}"
             shutil.copytree(DEFAULT_MODEL, folder)
@@ -143,17 +143,13 @@ def test_case_037_bad_model_stops_the_process_with_one_line(ground: Ground, tmp_
     assert touched.exists()
 
 
-def half_sent(service: Service, account: Account) -> tuple[socket.socket, bytes]:
-    """An analyze request whose body has half arrived; returns its connection and its rest."""
+def half_an_analysis(service: Service, account: Account) -> tuple[socket.socket, bytes]:
+    """An analyze request in flight; returns its connection and the rest of its body."""
+    fields = [f"Authorization: Bearer {account.token}".encode(), b"Content-Type: application/json"]
     body = json.dumps({"text": "I love this product!"}).encode()
-    head = (
-        f"POST {ANALYZE} HTTP/1.1\r\nHost: {urlsplit(service.url).netloc}\r\n"
-        f"Authorization: Bearer {account.token}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    connection = connect(service.url)
-    connection.sendall(head.encode() + body[:10])
-    return connection, body[10:]
+    connection, rest = half_sent(service.url, ANALYZE, *fields, body=body)
+    until(lambda: in_flight(service), within=5)
+    return connection, rest
 
 
 def in_flight(service: Service) -> bool:
@@ -174,8 +170,7 @@ def test_case_038_request_in_flight_is_answered_after_sigterm(
 ) -> None:
     """No new connection is taken, the one that is being served gets its 200, then the end."""
     inference = ground.stack.start("inference")
-    connection, rest = half_sent(inference, account)
-    until(lambda: in_flight(inference), within=5)
+    connection, rest = half_an_analysis(inference, account)
     inference.process.terminate()
     until(lambda: refuses(inference), within=5)
     assert 200 == status(inference, "livez")
@@ -190,8 +185,7 @@ def test_case_038_request_in_flight_is_answered_after_sigterm(
 def test_case_039_drain_ends_in_time(ground: Ground, account: Account) -> None:
     """A request that does not end holds the process no longer than the drain; it gets no 500."""
     inference = ground.stack.start("inference", drain_seconds=2)
-    connection, _ = half_sent(inference, account)
-    until(lambda: in_flight(inference), within=5)
+    connection, _ = half_an_analysis(inference, account)
     started = time.monotonic()
     inference.process.terminate()
     assert inference.process.wait(10) in {0, -15}
@@ -238,24 +232,36 @@ def test_case_041_killed_while_accepting_stores_all_or_nothing(
     assert [] == query(ground.postgres.url(), whole)
 
 
-def test_case_103_what_was_accepted_survives_the_death_of_all(
-    ground: Ground, account: Account
-) -> None:
-    """The moment 202 arrives inference, Redis and Postgres are killed: the batch completes."""
-    account = ground.stack.account()
-    inference = ground.stack.start("inference")
+def accepted_and_killed(ground: Ground, rounds: int) -> None:
+    """Each time inference, Redis and Postgres are killed the moment 202 arrives; all completes."""
     texts = [f"text {n}" for n in range(2000)]
-    task_id = ground.stack.submit(account, texts)
-    inference.kill()
-    ground.postgres.kill()
-    ground.valkey.kill()
-    ground.postgres.start()
-    ground.valkey.start()
-    ground.stack.start("inference", ready=False)
+    accepted = []
+    inference = ground.stack.start("inference", ready=False)
+    for account in [ground.stack.account() for _ in range(rounds)]:
+        inference.wait_ready()
+        accepted.append((account, ground.stack.submit(account, texts)))
+        inference.kill()
+        ground.postgres.kill()
+        ground.valkey.kill()
+        inference = ground.stack.start("inference", ready=False)
+        ground.postgres.start()
+        ground.valkey.start()
     worker = ground.stack.start("batch_worker", ready=False, concurrency=1)
-    for service in [*ground.stack.running("inference"), worker]:
+    for service in (inference, worker):
         service.wait_ready()
-    ground.stack.finish(account, task_id)
-    judge_batch(ground.postgres.url(), task_id, texts)
-    for service in [*ground.stack.running("inference"), worker]:
+    for account, task_id in accepted:
+        ground.stack.finish(account, task_id, within=120)
+        judge_batch(ground.postgres.url(), task_id, texts)
+    for service in (inference, worker):
         service.kill()
+
+
+def test_case_103_what_was_accepted_survives_the_death_of_all(ground: Ground) -> None:
+    """Three times."""
+    accepted_and_killed(ground, 3)
+
+
+@pytest.mark.slow_faults
+def test_case_103_what_was_accepted_survives_fifty_deaths(ground: Ground) -> None:
+    """The long form."""
+    accepted_and_killed(ground, 50)

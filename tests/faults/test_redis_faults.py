@@ -16,6 +16,8 @@ from support.waiting import until
 from valence_common.queue import QUEUE
 
 ANALYZE = "/api/v1/sentiment/analyze"
+LOGOUT = "/api/v1/auth/logout"
+REFRESH = "/api/v1/auth/refresh"
 SHORT = 2.0
 """Seconds for what takes a fraction of one on a quiet machine; plain clients take 4, or wait on."""
 
@@ -23,7 +25,7 @@ Fault = Callable[[Ground], contextlib.AbstractContextManager[None]]
 DOWN_OR_FROZEN = pytest.mark.parametrize(
     "fault",
     [lambda ground: ground.valkey.down(), lambda ground: ground.valkey.frozen()],
-    ids=["023_redis_refused", "024_redis_frozen"],
+    ids=["refused", "frozen"],
 )
 
 
@@ -48,7 +50,7 @@ def analyses(stack: Stack, account: Account, count: int) -> list[httpx.Request]:
 
 
 @DOWN_OR_FROZEN
-def test_case(ground: Ground, fault: Fault) -> None:
+def test_case_023_and_024_nobody_waits_for_redis(ground: Ground, fault: Fault) -> None:
     """Analyze and login answer as ever; probes stay green; metrics and /health say what is up."""
     stack = ground.stack
     account = stack.account()
@@ -62,8 +64,8 @@ def test_case(ground: Ground, fault: Fault) -> None:
 
         # Waiting for Redis would show in every round, a hiccup of the machine does not.
         until(soon, within=30, what="95 of 100 analyses answered soon")
-        logins = [timed(lambda: stack.login(account.username)) for _ in range(4)]
-        assert [200] * 4 == [login.status for login in logins]
+        logins = [timed(lambda: stack.login(account.username)) for _ in range(5)]
+        assert [200] * 5 == [login.status for login in logins]
         assert max(login.seconds for login in logins) < SHORT
         for service in web:
             assert 200 == httpx.get(f"{service.internal_url}/readyz").status_code
@@ -87,6 +89,30 @@ def test_case_025_login_is_throttled_without_redis(ground: Ground, fault: Fault)
         answers = [ground.stack.login(name, "wrong password") for _ in range(6)]
     assert [401] * 5 + [429] == [answer.status_code for answer in answers]
     assert "retry-after" in answers[-1].headers
+
+
+@DOWN_OR_FROZEN
+def test_case_025_logged_out_is_refused_without_redis(ground: Ground, fault: Fault) -> None:
+    """A session that ended before the outage, or within it, is not believed again."""
+    stack = ground.stack
+    before, within, alive = stack.account(), stack.account(), stack.account()
+
+    def statuses(account: Account) -> set[int]:
+        paths = ("/api/v1/users/me", "/api/v1/sentiment/history")
+        return {stack.get(path, account).status_code for path in paths}
+
+    assert {200} == statuses(before) == statuses(within) == statuses(alive)
+    assert 204 == stack.post(LOGOUT, before).status_code
+    until(lambda: statuses(before) == {401}, within=10)
+    with fault(ground):
+        assert {401} == statuses(before)
+        assert 204 == stack.post(LOGOUT, within).status_code
+        until(lambda: statuses(within) == {401}, within=10)
+        assert {200} == statuses(alive)
+        for account, expected in ((before, 401), (within, 401), (alive, 200)):
+            body = {"refresh_token": account.refresh_token}
+            assert expected == stack.post(REFRESH, json=body).status_code
+    assert {401} == statuses(before) == statuses(within)
 
 
 @DOWN_OR_FROZEN

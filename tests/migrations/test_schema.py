@@ -97,7 +97,7 @@ def execute(url: str, statement: str) -> None:
     connection.close()
 
 
-def test_all_start_at_once(place: Place) -> None:
+def test_case_046_all_start_at_once(place: Place) -> None:
     """Three who upgrade and two who wait, on an empty database: one migrates, all go on."""
     waiting = [place.start("wait", role) for role in ("inference", "worker")]
     upgrading = [place.start("upgrade", "owner") for _ in range(3)]
@@ -217,7 +217,7 @@ def test_postgres_that_freezes_ends_with_a_sentence(tmp_path: Path) -> None:
     assert (78, True) == (upgrading.returncode, "gave up after 6 s" in said), said
 
 
-def test_a_newer_schema_is_taken_as_done(place: Place) -> None:
+def test_case_048_a_newer_schema_is_taken_as_done(place: Place) -> None:
     """After a rollback the older release meets a revision that it does not know."""
     assert place.run("upgrade", "owner")[0] == 0
     execute(place.url, "UPDATE alembic_version SET version_num = '9999'")

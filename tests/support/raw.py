@@ -29,6 +29,16 @@ def connect(url: str, timeout: float = 20) -> socket.socket:
     return socket.create_connection((parts.hostname, parts.port), timeout)
 
 
+def half_sent(url: str, path: str, *fields: bytes, body: bytes) -> tuple[socket.socket, bytes]:
+    """A POST whose body has half arrived; returns its connection and the rest."""
+    length = b"Content-Length: %d" % len(body)
+    data = message("POST", path, *fields, length, body=body, close=False)
+    connection = connect(url)
+    middle = len(data) - len(body) // 2
+    connection.sendall(data[:middle])
+    return connection, data[middle:]
+
+
 def exchange(url: str, data: bytes, *, timeout: float = 20) -> list[Answer]:
     """Send the bytes and read answers until the server closes or is silent for `timeout`."""
     with connect(url, timeout) as connection:

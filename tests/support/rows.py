@@ -1,20 +1,26 @@
 """What the database holds, asked past all services; and the oracle of batches (CATALOGUE E)."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy import NullPool, text
+from sqlalchemy import Engine, NullPool, text
 
 from valence_common.db import make_engine
 
 
 def query(url: str, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
     """Run one statement in a transaction of its own; returns its rows."""
-    engine = make_engine(SecretStr(url), poolclass=NullPool)
-    with engine.begin() as connection:
+    with _engine(url).begin() as connection:
         result = connection.execute(text(statement), parameters)
         return [tuple(row) for row in result] if result.returns_rows else []
+
+
+@functools.cache
+def _engine(url: str) -> Engine:
+    # It keeps what it learnt of the server, and no connection.
+    return make_engine(SecretStr(url), poolclass=NullPool)
 
 
 def done(url: str, task_id: str) -> int:

@@ -1,9 +1,13 @@
 """A Postgres and a Valkey of a test module's own, to freeze, kill and start again."""
 
+import atexit
 import contextlib
+import functools
 import random
+import shutil
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +130,16 @@ def _kill(processes: list[psutil.Process]) -> None:
     psutil.wait_procs(processes, timeout=10)
 
 
+@functools.cache
+def _migrated() -> Path:
+    """The folder of a server that has the schema and is stopped: to be copied by this process."""
+    folder = Path(tempfile.mkdtemp(prefix="valence-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with Postgres(folder, settings=QUICK) as postgres:
+        migrations.upgrade(postgres.url())
+    return folder
+
+
 @dataclass
 class Ground:
     """Servers that may break, and services that stand on them."""
@@ -140,8 +154,9 @@ class Ground:
         """Migrated servers and these services with their settings, all stopped at the end."""
         with contextlib.ExitStack() as exits:
             valkey = exits.enter_context(FragileValkey(folder / "valkey"))
+            ours = shutil.ignore_patterns("server.*")  # the record and the log of a process
+            shutil.copytree(_migrated(), folder / "postgres", ignore=ours)
             postgres = exits.enter_context(FragilePostgres(folder / "postgres"))
-            migrations.upgrade(postgres.url())
             stack = Stack(folder / "stack", postgres.url(), valkey.url())
             exits.callback(stack.close)
             for name, settings in services.items():

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -97,6 +98,8 @@ class Stack:
     services: list[Service] = field(default_factory=list)
     secrets: set[str] = field(default_factory=set)
     environment: dict[str, str] = field(default_factory=dict)
+    through: Sequence[str] = ()
+    """A command that runs the service's own, given as its last arguments."""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +130,7 @@ class Stack:
             environment.setdefault("PROMETHEUS_MULTIPROC_DIR", str(metrics))
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", f"valence_{name}"],
+                [*self.through, sys.executable, "-m", f"valence_{name}"],
                 env=environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -1,0 +1,75 @@
+"""The Valkey of a trial, with the very configuration that the chart renders, filled to the brim."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from support.chart import TRIAL, objects, only
+from support.waiting import until
+from valence.local.binaries import find_valkey
+from valence.local.ports import free_port
+from valence_common.queue import QUEUE
+
+QUEUED = 50
+FULL = {**TRIAL, "trial": {"enabled": True, "valkey": {"maxMemory": "4mb"}}}
+
+
+@contextlib.contextmanager
+def served(configuration: str, folder: Path) -> Iterator["redis.Redis"]:
+    """A server with this configuration, in a folder and at a port that this machine has."""
+    port = free_port()
+    secrets = folder / "auth.conf"
+    secrets.write_text(f"requirepass secret\nbind 127.0.0.1\nport {port}\n")
+    place = {"dir /data": f"dir {folder}", "/etc/valkey/secret/auth.conf": str(secrets)}
+    for there, here in place.items():
+        assert there in configuration
+        configuration = configuration.replace(there, here)
+    file = folder / "valkey.conf"
+    file.write_text(configuration)
+    process = subprocess.Popen([str(find_valkey()), str(file)], stdout=subprocess.DEVNULL)
+    try:
+        with redis.Redis(port=port, password="secret", decode_responses=True) as client:
+            until(lambda: _answers(client), within=20, what="valkey answers")
+            yield client
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(client: "redis.Redis") -> bool:
+    try:
+        return bool(client.ping())
+    except redis.exceptions.ConnectionError:
+        return False
+
+
+def fill(client: "redis.Redis") -> None:
+    """More keys than there is room for, such as limits make them."""
+    for n in range(1000):
+        client.set(f"valence:rate:{n}", "x" * 10_000, ex=60)
+
+
+def test_case_028_full_valkey_of_a_trial_keeps_the_queue(tmp_path: Path) -> None:
+    """No write is taken any more, and nothing that is queued was thrown out to make room."""
+    configuration = only(objects(FULL), "ConfigMap", "valence-valkey")["data"]["valkey.conf"]
+    with served(configuration, tmp_path) as client:
+        client.rpush(QUEUE, *(f"{n}" + "y" * 1000 for n in range(QUEUED)))
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            fill(client)
+        assert QUEUED == client.llen(QUEUE)
+        assert 0 == client.info("stats")["evicted_keys"]
+        # Whoever makes room may go on: a message is taken out even of a full server.
+        assert "0" == client.lpop(QUEUE).rstrip("y")
+
+
+def test_case_028_control_another_policy_loses_the_queue(tmp_path: Path) -> None:
+    """The same blow with `allkeys-lru` empties the queue without a word."""
+    configuration = only(objects(FULL), "ConfigMap", "valence-valkey")["data"]["valkey.conf"]
+    with served(configuration.replace("noeviction", "allkeys-lru"), tmp_path) as client:
+        client.rpush(QUEUE, *(f"{n}" + "y" * 1000 for n in range(QUEUED)))
+        fill(client)
+        assert 0 == client.llen(QUEUE)
