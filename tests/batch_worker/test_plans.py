@@ -1,6 +1,5 @@
 """Plans: queues are searched along their indexes, whatever Postgres knows of the tables."""
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator

@@ -4,6 +4,7 @@ Safe at any number of sweepers: each takes other rows (`SKIP LOCKED`), and a sec
 same work is heard by a worker that finds nothing to do.
 """
 
+import time
 from typing import Any
 
 from sqlalchemy import text
@@ -14,6 +15,7 @@ from valence_common.db import Database, new_id
 
 POISON = "could not be scored"
 MOST_AT_ONCE = 200
+SETTLE_SECONDS = 10
 
 _EXPIRE = text("""
 UPDATE batch_chunks SET state = 'pending', lease_until = NULL
@@ -62,8 +64,8 @@ def waiting(session: Session, *, max_attempts: int, most: int) -> int:
 
 def settle_exhausted(database: Database, *, max_attempts: int, store_texts: bool = True) -> int:
     """Cut each chunk that no attempt could score in two; fail it once it is a single text."""
-    settled = 0
-    while settled < MOST_AT_ONCE:
+    settled, ends = 0, time.monotonic() + SETTLE_SECONDS
+    while settled < MOST_AT_ONCE and time.monotonic() < ends:
         with database.transaction() as session:
             follow_index(session)
             row = session.execute(_EXHAUSTED, {"max_attempts": max_attempts}).one_or_none()
