@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event, text
 
 from support.batches import claim, make_user
-from valence_batch_worker import sweeping
+from valence_batch_worker import backlog, sweeping
 from valence_common.db import Database
 
 MANY_USERS = {"users": 1000, "chunks": 5}
@@ -82,7 +82,7 @@ def in_transaction(work: Callable[..., Any], **arguments: Any) -> Callable[[Data
     [
         (in_transaction(claim), "Index Scan using ix_batch_chunks_queue"),
         (
-            in_transaction(sweeping.waiting, max_attempts=3, most=16),
+            in_transaction(backlog.waiting, max_attempts=3),
             "Index Scan using ix_batch_chunks_queue",
         ),
         (
@@ -122,6 +122,19 @@ def milliseconds(database: Database, times: int = 50) -> float:
             claim(session)
             taken.append((time.perf_counter() - started) * 1000)
     return statistics.median(taken)
+
+
+def test_backlog_is_counted_along_the_indexes(filled: Database) -> None:
+    """As many steps as there are users and priorities, and a bound for all of it."""
+    with explained(filled) as plans:
+        in_transaction(backlog.look, max_attempts=3)(filled)
+    for lines in plans:
+        plan = "\n".join(lines)
+        assert "Index" in plan
+        assert [] == [way for way in ("Sort", "Bitmap", "Seq Scan on batch_chunks") if way in plan]
+    started = time.perf_counter()
+    in_transaction(backlog.look, max_attempts=3)(filled)
+    print(f"a look takes {(time.perf_counter() - started) * 1000:.1f} ms")
 
 
 @pytest.mark.parametrize(

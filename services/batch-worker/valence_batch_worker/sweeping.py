@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from valence_batch_worker.chunks import CLAIMABLE, OPEN, Claim, Lost, follow_index, give_up, to_json
+from valence_batch_worker.chunks import OPEN, Claim, Lost, follow_index, give_up, to_json
 from valence_common.db import Database, new_id
 
 POISON = "could not be scored"
@@ -43,23 +43,12 @@ VALUES (:id, :batch_id, :user_id, :priority, :start, :size, CAST(:texts AS json)
     CAST(:rows AS json), :attempt)
 """)
 
-_WAITING = text(f"SELECT count(*) FROM (SELECT {CLAIMABLE} LIMIT :most) AS claimable")  # noqa: S608
-
 
 def expire(session: Session) -> int:
     """Take chunks back whose lease has run out; returns how many."""
     follow_index(session)
     result = session.connection().execute(_EXPIRE, {"most": MOST_AT_ONCE})
     return result.rowcount
-
-
-def waiting(session: Session, *, max_attempts: int, most: int) -> int:
-    """How many chunks could be claimed now, counted up to `most`."""
-    follow_index(session)
-    count: int = session.execute(
-        _WAITING, {"max_attempts": max_attempts, "most": most}
-    ).scalar_one()
-    return count
 
 
 def settle_exhausted(database: Database, *, max_attempts: int, store_texts: bool = True) -> int:
