@@ -1,0 +1,76 @@
+"""The faults, each by a name; what is killed is replaced at once, as Kubernetes would do it."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import SecretStr
+
+from support.servers import Ground
+from support.stack import Service
+from valence_common.queue import Doorbell
+
+DOUBLED_MESSAGES = 15
+
+
+@dataclass
+class Faults:
+    """What can be done to a ground; `accept` sends a batch to the web process with that URL."""
+
+    ground: Ground
+    choice: random.Random
+    worker_settings: dict[str, Any]
+    web_settings: dict[str, Any]
+    accept: Callable[[str], None]
+    leaving: list[Service] = field(default_factory=list)
+
+    def sequence(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        """All kinds in a random order, then all in another, without end."""
+        kinds = {
+            "worker killed": self.kill_worker,
+            "worker told to end": self.end_worker,
+            "web killed mid-accept": self.kill_web_mid_accept,
+            "FLUSHALL": self.ground.valkey.flush,
+            "Redis killed": self.kill_redis,
+            "sessions terminated": self.ground.postgres.terminate_sessions,
+            "messages doubled": self.double_messages,
+        }
+        while True:
+            yield from self.choice.sample(sorted(kinds.items()), len(kinds))
+
+    def start_worker(self) -> Service:
+        return self.ground.stack.start("batch_worker", ready=False, **self.worker_settings)
+
+    def start_web(self) -> Service:
+        return self.ground.stack.start("inference", ready=False, **self.web_settings)
+
+    def kill_worker(self) -> None:
+        self._some_worker().kill()
+        self.start_worker()
+
+    def end_worker(self) -> None:
+        worker = self._some_worker()
+        worker.process.terminate()
+        self.leaving.append(worker)
+        self.start_worker()
+
+    def _some_worker(self) -> Service:
+        running = self.ground.stack.running("batch_worker")
+        return self.choice.choice([w for w in running if w not in self.leaving])
+
+    def kill_web_mid_accept(self) -> None:
+        web = self.choice.choice(self.ground.stack.running("inference"))
+        threading.Thread(target=self.accept, args=(web.url,), daemon=True).start()
+        time.sleep(self.choice.uniform(0, 0.3))
+        web.kill()
+        self.start_web()
+
+    def kill_redis(self) -> None:
+        with self.ground.valkey.down():
+            time.sleep(self.choice.uniform(0, 1))
+
+    def double_messages(self) -> None:
+        Doorbell(SecretStr(self.ground.valkey.url()), timeout=0.5).ring(DOUBLED_MESSAGES)
