@@ -86,23 +86,24 @@ def test_case_111_three_sweepers_recover_each_expired_lease_once(
     }
     workers = jobs.start_workers(3, **settings)
     for worker in workers:
-        for child in psutil.Process(worker.pid).children():
-            child.suspend()  # only sweepers work
+        parent = psutil.Process(worker.pid)
+        for process in (*parent.children(), parent):
+            process.suspend()
     account, task_id, texts = jobs.submit(leases * CHUNK_TEXTS)
     jobs.ground.valkey.flush()
     query(url, _EXPIRE_ALL, id=task_id)
     left = "SELECT count(*) FROM batch_chunks WHERE state = 'running'"
-    for _ in range(2):
-        before = query(url, left)
-        until(lambda before=before: query(url, left) < before, within=60, every=0.01)
-        workers.pop(0).kill()
+    for worker in workers:
+        psutil.Process(worker.pid).resume()  # only sweepers work
+    until(lambda: query(url, left)[0][0] < leases, within=60, every=0.01)
+    for worker in workers[1:]:
+        worker.kill()
     until(lambda: query(url, left) == [(0,)], within=120)
     with jobs.ground.valkey.client() as client:
         assert client.llen(QUEUE) <= 3 * MOST_RINGS
-    for worker in workers:
-        assert "sweep_failed" not in worker.output()
-        for child in psutil.Process(worker.pid).children():
-            child.resume()
+    assert [] == [worker.pid for worker in workers if "sweep_failed" in worker.output()]
+    for child in psutil.Process(workers[0].pid).children():
+        child.resume()
     jobs.judge(account, task_id, texts)
     twice = "SELECT count(*), count(DISTINCT chunk_id) FROM recoveries"
     assert [(leases, leases)] == query(url, twice)

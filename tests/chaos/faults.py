@@ -1,5 +1,6 @@
 """The faults, each by a name; what is killed is replaced at once, as Kubernetes would do it."""
 
+import contextlib
 import random
 import threading
 import time
@@ -7,13 +8,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 from pydantic import SecretStr
 
+from support.rows import query
 from support.servers import Ground
 from support.stack import Service
+from support.waiting import until
 from valence_common.queue import Doorbell
 
 DOUBLED_MESSAGES = 15
+AT_WORK_WITHIN = 20
+
+_AT_WORK = "SELECT 1 FROM batch_chunks WHERE state = 'running' AND lease_until > now() LIMIT 1"
+
+
+def _is_ready(worker: Service) -> bool:
+    try:
+        return httpx.get(f"{worker.internal_url}/readyz", timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 @dataclass
@@ -58,8 +72,13 @@ class Faults:
         self.start_worker()
 
     def _some_worker(self) -> Service:
+        """One that is at work, if any comes to it: one that only starts is struck for nothing."""
+        url = self.ground.postgres.url()
+        with contextlib.suppress(AssertionError):
+            until(lambda: query(url, _AT_WORK), within=AT_WORK_WITHIN)
         running = self.ground.stack.running("batch_worker")
-        return self.choice.choice([w for w in running if w not in self.leaving])
+        staying = [worker for worker in running if worker not in self.leaving]
+        return self.choice.choice([w for w in staying if _is_ready(w)] or staying)
 
     def kill_web_mid_accept(self) -> None:
         web = self.choice.choice(self.ground.stack.running("inference"))
