@@ -104,6 +104,7 @@ def test_case_111_three_sweepers_recover_each_expired_lease_once(
     assert [] == [worker.pid for worker in workers if "sweep_failed" in worker.output()]
     for child in psutil.Process(workers[0].pid).children():
         child.resume()
+    jobs.ground.stack.finish(account, task_id, within=leases)
     jobs.judge(account, task_id, texts)
     twice = "SELECT count(*), count(DISTINCT chunk_id) FROM recoveries"
     assert [(leases, leases)] == query(url, twice)
