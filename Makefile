@@ -11,6 +11,8 @@ CLUSTER ?= valence
 NAMESPACE ?= valence
 INGRESS_IMAGE ?= registry.k8s.io/ingress-nginx/controller:v1.15.1
 SBOM ?= dist/sbom.json
+SEED ?= 1
+SEEDS ?= 10
 IMAGES := auth inference batch-worker migrate
 # One tag for one content: a changed file makes new images, and new pods with them.
 ifndef TAG
@@ -22,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 MEMBERS := $(addprefix services/,common auth inference batch-worker) ml cli
 
 .DEFAULT_GOAL := help
-.PHONY: help run install clean test faults check format docs sbom lock
+.PHONY: help run install clean test faults chaos check format docs sbom lock
 .PHONY: cluster images deploy undeploy cluster-down e2e e2e-full chart
 
 help:
@@ -43,7 +45,10 @@ test: $(STAMP) ## All tests, with coverage
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --cov
 
 faults: $(STAMP) ## The long forms of the fault tests
-	$(BIN)/pytest tests/faults -m slow_faults -s
+	$(BIN)/pytest tests/faults tests/batch_worker -m slow_faults -s
+
+chaos: $(STAMP) ## Batches of 100,000 texts under a fault a second, for $SEEDS (10) seeds from $SEED (1)
+	PYTHONPATH=tests $(BIN)/python -m chaos --first $(SEED) --seeds $(SEEDS)
 
 check: $(STAMP) ## Style, types, the direction of imports, and what the security tools say
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""Writes what follows from other files: settings in the chart's schema, its README, k8s/install.
+"""Writes what follows from other files: the chart's schema, README and a query; k8s/install.
 
 `python charts/generate.py` writes them, needs helm; a test holds that nothing would change.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from valence_auth.settings import Settings as Auth
+from valence_batch_worker.backlog import MOST_CHUNKS, WAITING
 from valence_batch_worker.settings import Settings as Worker
 from valence_common.settings import DatabaseSettings
 from valence_common.settings import Settings as Common
@@ -138,7 +139,22 @@ def install() -> str:
     return head + rendered.replace("managed-by: Helm", "managed-by: kubectl")
 
 
+def waiting() -> str:
+    """The query that KEDA scales by: the worker's own, with the values of this installation."""
+    attempts = Worker.model_fields["max_attempts"].default
+    attempts_value = f".Values.batchWorker.config.maxAttempts | default {attempts}"
+    values = {
+        ":max_attempts": f"{{{{ {attempts_value} }}}}",
+        ":most": str(MOST_CHUNKS),
+    }
+    query = WAITING
+    for name, value in values.items():
+        query = query.replace(name, value)
+    return " ".join(query.split()) + "\n"
+
+
 FILES = {
+    CHART / "files" / "waiting.sql": waiting,
     SCHEMA: schema,
     CHART / "README.md": readme,
     INSTALL / "base" / "valence.yaml": install,

@@ -45,6 +45,7 @@ def test_worker_tells_of_itself_on_its_internal_port(jobs: Jobs, worker: Service
     metrics = httpx.get(f"{worker.internal_url}/metrics").text.splitlines()
     for line in (
         'valence_batch_chunks_total{outcome="done"} 4.0',
+        'valence_batch_attempts_total{number="1"} 4.0',
         "valence_batch_texts_total 40.0",
         "valence_batch_chunk_duration_seconds_count 4.0",
         'valence_batches_ended_total{status="completed"} 1.0',
@@ -52,7 +53,10 @@ def test_worker_tells_of_itself_on_its_internal_port(jobs: Jobs, worker: Service
         'valence_dependency_up{dependency="redis"} 1.0',
     ):
         assert line in metrics
-    assert any(line.startswith("process_resident_memory_bytes") for line in metrics)
+    names = {line.partition(" ")[0] for line in metrics}
+    for kind in ("waiting", "running"):
+        assert f"valence_batch_chunks_{kind}" in names
+    assert {"valence_batch_oldest_chunk_seconds", "process_resident_memory_bytes"} <= names
 
 
 def test_worker_that_nobody_rings_for_still_finds_work(jobs: Jobs, worker: Service) -> None:

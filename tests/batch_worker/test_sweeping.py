@@ -130,14 +130,6 @@ def test_no_text_is_called_poisonous_before_it_had_all_attempts_alone(database: 
         assert 2 == errors
 
 
-def test_waiting_counts_what_could_be_claimed_up_to_a_bound(session: Session) -> None:
-    """A long queue does not make the count long."""
-    make_batch(session, [str(n) for n in range(10)], chunk_texts=1)
-    claim(session)
-    assert 9 == sweeping.waiting(session, max_attempts=3, most=20)
-    assert 5 == sweeping.waiting(session, max_attempts=3, most=5)
-
-
 def test_case_111_sweepers_at_once_recover_each_lease_once(database: Database) -> None:
     """Four sweepers over 2,000 expired leases: no deadlock, no lease counted twice, none left."""
     with database.transaction() as session:

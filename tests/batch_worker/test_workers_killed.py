@@ -58,13 +58,16 @@ def test_workers_killed_mid_batch_are_replaced(jobs: Jobs) -> None:
 
 
 def test_case_042_sigterm_mid_batch_hands_the_rest_over(jobs: Jobs) -> None:
-    """The worker ends its turn and exits in time; the next one finishes; nothing is redone."""
-    worker = jobs.start_worker(soft_shutdown_seconds=4)
-    account, task_id, texts = jobs.submit(400)
-    jobs.wait_midway(task_id, 400)
+    """Both children busy and a long queue: they end their turns, and the worker exits in time.
+
+    The next one finishes; nothing is redone.
+    """
+    worker = jobs.start_worker(concurrency=2, soft_shutdown_seconds=4)
+    account, task_id, texts = jobs.submit(800)
+    jobs.wait_midway(task_id, 800)
     assert 0 == worker.stop(within=GRACE_SECONDS)
-    assert jobs.done(task_id) < 400
-    jobs.start_worker()
+    assert jobs.done(task_id) < 800
+    jobs.start_worker(concurrency=2)
     jobs.judge(account, task_id, texts)
     attempts = "SELECT max(attempt) FROM batch_chunks WHERE batch_id = :id"
     assert [(1,)] == query(jobs.ground.postgres.url(), attempts, id=task_id)

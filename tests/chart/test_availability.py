@@ -2,7 +2,8 @@
 
 import math
 
-from support.chart import EXTERNAL, NOTHING, TRIAL, Object, objects, only, pods
+from support.chart import EXTERNAL, NOTHING, TRIAL, Object, helm_template, objects, only, pods
+from valence_batch_worker.backlog import MOST_CHUNKS, WAITING
 
 RESERVED = 3 + 10
 """What Postgres keeps for superusers, and a margin for people and migrations."""
@@ -52,6 +53,44 @@ def test_an_autoscaler_owns_the_replicas() -> None:
         scaler = only(objects(EXTERNAL), "HorizontalPodAutoscaler", name)
         assert scaler["spec"]["scaleTargetRef"]["name"] == name
         assert {"scaleUp", "scaleDown"} <= set(scaler["spec"]["behavior"])
+
+
+KEDA = {"autoscaling": {"enabled": False}, "keda": {"enabled": True, "maxReplicas": 5}}
+
+
+def test_keda_scales_the_worker_by_what_waits_in_postgres() -> None:
+    """One scaler, which owns the replicas, asks the worker's own query as the worker's role."""
+    values = {**EXTERNAL, "batchWorker": {**KEDA, "config": {"maxAttempts": 7}}}
+    found = objects(values)
+    name = "valence-batch-worker"
+    scalers = {o["metadata"]["name"] for o in found if o["kind"] == "HorizontalPodAutoscaler"}
+    assert {"valence-inference"} == scalers
+    assert "replicas" not in only(found, "Deployment", name)["spec"]
+    spec = only(found, "ScaledObject", name)["spec"]
+    assert (name, 2, 5) == (
+        spec["scaleTargetRef"]["name"],
+        spec["minReplicaCount"],
+        spec["maxReplicaCount"],
+    )
+    [trigger] = spec["triggers"]
+    query = WAITING.replace(":max_attempts", "7").replace(":most", str(MOST_CHUNKS))
+    assert " ".join(query.split()) == trigger["metadata"]["query"]
+    assert {"type", "metadata", "authenticationRef"} == set(trigger)
+    assert all(isinstance(value, str) for value in trigger["metadata"].values())
+    secret = only(found, "TriggerAuthentication", trigger["authenticationRef"]["name"])["spec"]
+    [reference] = secret["secretTargetRef"]
+    assert {"parameter": "connection", "name": "my-postgres", "key": "worker-url"} == reference
+    assert "ScaledObject" not in {o["kind"] for o in objects(EXTERNAL)}
+
+
+def test_two_scalers_of_the_worker_are_refused() -> None:
+    """With a sentence that says what to set; and so are more replicas than Postgres can serve."""
+    result = helm_template({**EXTERNAL, "batchWorker": {"keda": {"enabled": True}}})
+    assert "set batchWorker.autoscaling.enabled=false" in result.stderr
+    result = helm_template(
+        {**EXTERNAL, "batchWorker": {**KEDA, "keda": {"enabled": True, "maxReplicas": 50}}}
+    )
+    assert "connections to Postgres" in result.stderr
 
 
 def test_disruptions_take_one_pod_at_a_time(installation: list[Object]) -> None:

@@ -10,6 +10,7 @@ OUTSIDE = {
     "edge": ("ingress-nginx", {"app.kubernetes.io/name": "ingress-nginx"}),
     "prometheus": ("monitoring", {"app": "prometheus"}),
     "dns": ("kube-system", {"k8s-app": "kube-dns"}),
+    "keda": ("keda", {"app": "keda-operator"}),
     "stray": ("default", {"app": "stray"}),
     "neighbour": ("valence", {"app": "neighbour"}),
 }
@@ -162,6 +163,13 @@ def test_auth_alone_reaches_the_openid_provider() -> None:
     everywhere = "0.0.0.0/0"
     assert {"valence-auth"} == {name for name in net.pods if net.allows(name, everywhere, 443)}
     assert not net.allows("valence-auth", everywhere, 80)
+
+
+def test_keda_reaches_a_trials_postgres() -> None:
+    """Only where it scales, and nothing else."""
+    net = Net(objects(EVERYTHING))
+    reached = {(n, port) for n in net.pods for port in (5432, 6379) if net.allows("keda", n, port)}
+    assert {("valence-postgres", 5432)} == reached
 
 
 def test_policies_and_pods_cover_each_other() -> None:

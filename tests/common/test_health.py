@@ -78,6 +78,26 @@ def test_a_silent_dependency_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(work())
 
 
+def test_what_is_stuck_is_said_where_the_kubelet_looks() -> None:
+    """A process that knows what of it does not turn any more asks to be restarted."""
+    reasons = ["a part of it", None]
+
+    async def work() -> None:
+        health, metrics = Dependencies().health(), HttpMetrics()
+        app = internal_app(
+            health,
+            render=metrics.render,
+            dependency_up=metrics.dependency_up,
+            stuck=lambda: reasons.pop(0),
+        )
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            answers = [await client.get("/livez") for _ in range(2)]
+        assert [(503, "a part of it"), (200, "ok")] == [(a.status_code, a.text) for a in answers]
+
+    asyncio.run(work())
+
+
 def test_observed_requests() -> None:
     """Requests count by method, route and status; those that no route serves are not timed."""
     metrics = HttpMetrics()

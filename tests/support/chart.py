@@ -41,6 +41,7 @@ EVERYTHING: Object = {
     "metrics": {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
     "image": {"registry": "registry.example.com/team/", "pullSecrets": [{"name": "pull"}]},
     "auth": {"nodeSelector": {"disk": "ssd"}, "priorityClassName": "high"},
+    "batchWorker": {"autoscaling": {"enabled": False}, "keda": {"enabled": True}},
     "admin": {"existingSecret": "my-admin", "username": "root"},
     "oidc": {
         "enabled": True,

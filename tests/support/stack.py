@@ -108,8 +108,8 @@ class Stack:
         self.keyring.write_bytes(keyring.generate())
         self.client = httpx.Client(timeout=30, trust_env=False)
 
-    def start(self, name: str, *, ready: bool = True, **settings: Any) -> Service:
-        """Start one process of a service; settings are by field name."""
+    def start(self, name: str, *, ready: bool = True, module: str = "", **settings: Any) -> Service:
+        """Start one process of a service, or of `module` in its place; settings by field name."""
         port, internal = free_port(), free_port()
         values: dict[str, Any] = {
             "database_url": self.database_url,
@@ -130,7 +130,7 @@ class Stack:
             environment.setdefault("PROMETHEUS_MULTIPROC_DIR", str(metrics))
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*self.through, sys.executable, "-m", f"valence_{name}"],
+                [*self.through, sys.executable, "-m", module or f"valence_{name}"],
                 env=environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -48,6 +48,14 @@
     {{- $complaints = append $complaints (printf "%s.autoscaling.minReplicas is over maxReplicas." .) -}}
   {{- end -}}
 {{- end -}}
+{{- with .Values.batchWorker -}}
+  {{- if and .keda.enabled .autoscaling.enabled -}}
+    {{- $complaints = append $complaints "batchWorker.keda.enabled and batchWorker.autoscaling.enabled are both true, and two scalers would fight: set batchWorker.autoscaling.enabled=false to scale by the chunks that wait." -}}
+  {{- end -}}
+  {{- if and .keda.enabled (gt (int .keda.minReplicas) (int .keda.maxReplicas)) -}}
+    {{- $complaints = append $complaints "batchWorker.keda.minReplicas is over maxReplicas." -}}
+  {{- end -}}
+{{- end -}}
 {{- $needed := int (include "valence.connections" .) -}}
 {{- if gt $needed (int .Values.database.maxConnections) -}}
   {{- $complaints = append $complaints (printf "At most %d connections to Postgres may be open at once, but database.maxConnections is %d: allow more there, or lower maxReplicas, databasePoolSize or concurrency." $needed (int .Values.database.maxConnections)) -}}
@@ -62,6 +70,9 @@
 {{- $auth := add (int .Values.auth.replicas) (ceil (divf (int .Values.auth.replicas) 4)) -}}
 {{- $inference := int (ternary .Values.inference.autoscaling.maxReplicas .Values.inference.replicas .Values.inference.autoscaling.enabled) -}}
 {{- $worker := int (ternary .Values.batchWorker.autoscaling.maxReplicas .Values.batchWorker.replicas .Values.batchWorker.autoscaling.enabled) -}}
+{{- if .Values.batchWorker.keda.enabled -}}
+  {{- $worker = int .Values.batchWorker.keda.maxReplicas -}}
+{{- end -}}
 {{- $inference = add $inference (ceil (divf $inference 4)) -}}
 {{- $worker = add $worker (ceil (divf $worker 4)) -}}
 {{- /* A worker: one for each scoring process, the sweeper's, erasure's, retention's, the probe's. */ -}}

@@ -11,6 +11,7 @@ import structlog
 from celery import Celery, bootsteps, signals
 from prometheus_client import multiprocess
 
+from valence_batch_worker.liveness import TICK_SECONDS, Liveness
 from valence_batch_worker.parent import Parent
 from valence_batch_worker.settings import Settings
 from valence_batch_worker.work import TURN_SECONDS, Worker
@@ -22,9 +23,10 @@ from valence_ml import Scorer, model_name
 def create_app(settings: Settings, scorer: Scorer) -> Celery:
     """The Celery application for these settings; its processes begin when Celery starts them."""
     app = make_celery(settings.redis_url)
+    # A child that hangs is ended once its lease has long run out, and replaced.
+    time_limit = TURN_SECONDS + 2 * settings.lease_seconds
     app.conf.update(
-        # A child that hangs is ended once its lease has long run out, and replaced.
-        task_time_limit=TURN_SECONDS + 2 * settings.lease_seconds,
+        task_time_limit=time_limit,
         worker_concurrency=settings.concurrency or None,
         worker_enable_soft_shutdown_on_idle=False,
         worker_soft_shutdown_timeout=settings.soft_shutdown_seconds,
@@ -35,8 +37,10 @@ def create_app(settings: Settings, scorer: Scorer) -> Celery:
     @app.task(name=SCORE_TASK)  # type: ignore[untyped-decorator] # Celery has no types
     def score() -> None:
         """Work on chunks for a turn; ring again if there may be more."""
+        liveness.tasks.beat()
         if process["worker"].take_turn():
             doorbell.ring(1)
+        liveness.tasks.beat()
 
     def open_child(**_: Any) -> None:
         database = Database(settings.database_url, pool_size=1, timeout=settings.lease_seconds)
@@ -46,7 +50,8 @@ def create_app(settings: Settings, scorer: Scorer) -> Celery:
         process["worker"].database.close()
         multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
-    parent = Parent(settings, doorbell)
+    liveness = Liveness(task_seconds=time_limit)
+    parent = Parent(settings, doorbell, liveness)
 
     class OpenParent(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
         """After the fork, and before Celery waits for Redis: probes are answered meanwhile."""
@@ -58,6 +63,22 @@ def create_app(settings: Settings, scorer: Scorer) -> Celery:
             parent.start()
             structlog.get_logger().info("working", model=model_name(scorer))
 
+    class Tick(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
+        """While Celery's event loop turns, the consumer's pulse beats; anew for each connection."""
+
+        requires = frozenset({"celery.worker.consumer.tasks:Tasks"})
+        _entry: Any = None
+
+        def start(self, consumer: Any) -> None:
+            """Called by Celery whenever it has connected."""
+            liveness.consumer.beat()
+            self._entry = consumer.hub.call_repeatedly(TICK_SECONDS, liveness.consumer.beat)
+
+        def stop(self, _: Any) -> None:
+            """Called by Celery when the connection is lost, and at the end."""
+            if self._entry is not None:
+                self._entry.cancel()
+
     def close_parent(**_: Any) -> None:
         parent.stop()
 
@@ -67,6 +88,7 @@ def create_app(settings: Settings, scorer: Scorer) -> Celery:
             logging.getLogger(chatty).setLevel("WARNING")
 
     app.steps["worker"].add(OpenParent)
+    app.steps["consumer"].add(Tick)
     signals.setup_logging.connect(keep_logging, weak=False)
     signals.worker_process_init.connect(open_child, weak=False)
     signals.worker_process_shutdown.connect(close_child, weak=False)

@@ -13,6 +13,12 @@ from prometheus_client.multiprocess import MultiProcessCollector
 CHUNKS = Counter(
     "valence_batch_chunks", "Attempts at chunks, by how they ended.", ["outcome"], registry=None
 )
+ATTEMPTS = Counter(
+    "valence_batch_attempts",
+    "Attempts at chunks that began, by their number; 4 is the fourth and any later one.",
+    ["number"],
+    registry=None,
+)
 TEXTS = Counter("valence_batch_texts", "Texts scored and stored.", registry=None)
 CHUNK_SECONDS = Histogram(
     "valence_batch_chunk_duration_seconds",
@@ -29,6 +35,18 @@ LEASES_EXPIRED = Counter(
 WAITING = Gauge(
     "valence_batch_chunks_waiting",
     "Chunks that could be claimed, counted up to a bound.",
+    multiprocess_mode="mostrecent",
+    registry=None,
+)
+RUNNING = Gauge(
+    "valence_batch_chunks_running",
+    "Chunks that all workers together have in work, counted up to a bound.",
+    multiprocess_mode="mostrecent",
+    registry=None,
+)
+OLDEST_SECONDS = Gauge(
+    "valence_batch_oldest_chunk_seconds",
+    "Time for which the oldest of the chunks that could be claimed has waited.",
     multiprocess_mode="mostrecent",
     registry=None,
 )

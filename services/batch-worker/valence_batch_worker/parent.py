@@ -5,6 +5,7 @@ import threading
 from functools import partial
 
 from valence_batch_worker import erasure, metrics
+from valence_batch_worker.liveness import LOOK_SECONDS, Liveness
 from valence_batch_worker.loop import Loop
 from valence_batch_worker.retention import Retention
 from valence_batch_worker.settings import Settings
@@ -13,7 +14,8 @@ from valence_common import server
 from valence_common.cache import Cache
 from valence_common.db import Database
 from valence_common.health import Health, internal_app
-from valence_common.queue import Doorbell
+from valence_common.problems import Unavailable
+from valence_common.queue import QUEUE, Doorbell
 
 SWEEP_TIMEOUT_SECONDS = 10
 
@@ -21,8 +23,9 @@ SWEEP_TIMEOUT_SECONDS = 10
 class Parent:
     """Threads that live as long as the worker; raises `ServeError` for a port in use."""
 
-    def __init__(self, settings: Settings, doorbell: Doorbell):
+    def __init__(self, settings: Settings, doorbell: Doorbell, liveness: Liveness):
         self._settings = settings
+        self._liveness = liveness
         self._socket = server.bind(settings.internal_host, settings.internal_port)
         # Not pooled: children are forked from this process at any time.
         database = Database(
@@ -36,6 +39,7 @@ class Parent:
                 ("retention", Retention(settings, database).work),
             )
         ]
+        liveness.loops.update({loop.name: (loop.pulse, loop.seconds) for loop in self._loops})
         self._internal = threading.Thread(target=self._serve, name="internal", daemon=True)
 
     def start(self) -> None:
@@ -45,6 +49,7 @@ class Parent:
 
     def stop(self) -> None:
         """Stop what loops; probes are answered to the end."""
+        self._liveness.stop()
         for loop in self._loops:
             loop.stop()
 
@@ -61,7 +66,24 @@ class Parent:
             pooled=False,
         )
         health = Health({"postgres": database.ping, "redis": cache.ping})
-        app = internal_app(health, render=metrics.render, dependency_up=metrics.DEPENDENCY_UP)
-        readying = asyncio.create_task(health.become_ready())
+        app = internal_app(
+            health,
+            render=metrics.render,
+            dependency_up=metrics.DEPENDENCY_UP,
+            stuck=self._liveness.stuck,
+        )
+        beside = [
+            asyncio.create_task(health.become_ready()),
+            asyncio.create_task(self._watch_redis(cache)),
+        ]
         await server.serve_internal(app, self._socket)
-        await readying
+        await asyncio.gather(*beside)
+
+    async def _watch_redis(self, cache: Cache) -> None:
+        while True:
+            try:
+                queued: int | None = await cache.ask(cache.client.llen(QUEUE))
+            except Unavailable:
+                queued = None
+            self._liveness.look(queued)
+            await asyncio.sleep(LOOK_SECONDS)

@@ -5,7 +5,7 @@ import time
 import structlog
 from sqlalchemy import text
 
-from valence_batch_worker import metrics, sweeping
+from valence_batch_worker import backlog, metrics, sweeping
 from valence_batch_worker.settings import Settings
 from valence_common.db import Database
 from valence_common.queue import Doorbell
@@ -40,11 +40,13 @@ class Sweeper:
         if settled:
             structlog.get_logger().warning("exhausted_chunks_settled", chunks=settled)
         with self._database.transaction() as session:
-            waiting = sweeping.waiting(session, max_attempts=most, most=MOST_RINGS)
-        metrics.WAITING.set(waiting)
-        if waiting:
+            seen = backlog.look(session, max_attempts=most)
+        metrics.WAITING.set(seen.waiting)
+        metrics.RUNNING.set(seen.running)
+        metrics.OLDEST_SECONDS.set(seen.oldest_seconds)
+        if seen.waiting:
             # Rings that wait in the queue already will be heard: their number stays bounded.
-            self._doorbell.ring(waiting, at_most_queued=MOST_RINGS)
+            self._doorbell.ring(min(seen.waiting, MOST_RINGS), at_most_queued=MOST_RINGS)
         if time.monotonic() >= self._partitions_at:
             with self._database.transaction() as session:
                 session.execute(_MAKE_PARTITIONS, {"ahead": MONTHS_AHEAD})

@@ -4,16 +4,18 @@ Safe at any number of sweepers: each takes other rows (`SKIP LOCKED`), and a sec
 same work is heard by a worker that finds nothing to do.
 """
 
+import time
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from valence_batch_worker.chunks import CLAIMABLE, OPEN, Claim, Lost, follow_index, give_up, to_json
+from valence_batch_worker.chunks import OPEN, Claim, Lost, follow_index, give_up, to_json
 from valence_common.db import Database, new_id
 
 POISON = "could not be scored"
 MOST_AT_ONCE = 200
+SETTLE_SECONDS = 10
 
 _EXPIRE = text("""
 UPDATE batch_chunks SET state = 'pending', lease_until = NULL
@@ -41,8 +43,6 @@ VALUES (:id, :batch_id, :user_id, :priority, :start, :size, CAST(:texts AS json)
     CAST(:rows AS json), :attempt)
 """)
 
-_WAITING = text(f"SELECT count(*) FROM (SELECT {CLAIMABLE} LIMIT :most) AS claimable")  # noqa: S608
-
 
 def expire(session: Session) -> int:
     """Take chunks back whose lease has run out; returns how many."""
@@ -51,19 +51,10 @@ def expire(session: Session) -> int:
     return result.rowcount
 
 
-def waiting(session: Session, *, max_attempts: int, most: int) -> int:
-    """How many chunks could be claimed now, counted up to `most`."""
-    follow_index(session)
-    count: int = session.execute(
-        _WAITING, {"max_attempts": max_attempts, "most": most}
-    ).scalar_one()
-    return count
-
-
 def settle_exhausted(database: Database, *, max_attempts: int, store_texts: bool = True) -> int:
     """Cut each chunk that no attempt could score in two; fail it once it is a single text."""
-    settled = 0
-    while settled < MOST_AT_ONCE:
+    settled, ends = 0, time.monotonic() + SETTLE_SECONDS
+    while settled < MOST_AT_ONCE and time.monotonic() < ends:
         with database.transaction() as session:
             follow_index(session)
             row = session.execute(_EXHAUSTED, {"max_attempts": max_attempts}).one_or_none()

@@ -54,6 +54,7 @@ class Worker:
         if mine is None:
             return False
         self.after = mine.user_id
+        metrics.ATTEMPTS.labels(str(min(mine.attempt, 4))).inc()
         outcome = self._attempt(mine)
         metrics.CHUNKS.labels(outcome).inc()
         metrics.CHUNK_SECONDS.observe(time.perf_counter() - started)

@@ -1,8 +1,9 @@
 """Health: what the internal port answers, and the checks behind it.
 
-`/livez` says that the event loop turns. `/readyz` says that this process has once been able to do
-its work; it does not fall back when a shared dependency fails, for that would take every pod away
-at once. `/metrics` asks the dependencies anew at each scrape.
+`/livez` says that the event loop turns, and whatever else a process may get stuck at. `/readyz`
+says that this process has once been able to do its work; it does not fall back when a shared
+dependency fails, for that would take every pod away at once. `/metrics` asks the dependencies anew
+at each scrape.
 """
 
 import asyncio
@@ -58,11 +59,21 @@ async def _within(check: Check) -> bool:
         return False
 
 
-def internal_app(health: Health, *, render: Callable[[], bytes], dependency_up: Gauge) -> Starlette:
-    """The application of the internal port, which no ingress reaches."""
+def internal_app(
+    health: Health,
+    *,
+    render: Callable[[], bytes],
+    dependency_up: Gauge,
+    stuck: Callable[[], str | None] = lambda: None,
+) -> Starlette:
+    """The application of the internal port, which no ingress reaches.
+
+    `stuck` says what of the process a restart would mend, if anything.
+    """
 
     async def livez(_: Request) -> Response:
-        return PlainTextResponse("ok")
+        what = stuck()
+        return PlainTextResponse("ok") if what is None else PlainTextResponse(what, 503)
 
     async def readyz(_: Request) -> Response:
         if health.ready:

@@ -1,0 +1,1 @@
+"""Chaos: batches are worked on while everything around them is struck (CATALOGUE 118)."""
