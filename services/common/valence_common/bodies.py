@@ -7,7 +7,15 @@ handler runs; a handler that takes its body in parts reads those from the same r
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterator,
+    Mapping,
+)
 from typing import Any, NamedTuple
 
 from fastapi import Request, Response
@@ -75,7 +83,6 @@ class StrictRequest(Request):
     """A request whose body is bounded in size, time and kind."""
 
     _value: Any = None
-    _whole = False
 
     async def read(self, media_type: str, *, max_bytes: int, patience: float) -> None:
         """Read and check the whole body; one that pauses for `patience` seconds, or trickles, ends
@@ -105,9 +112,10 @@ class StrictRequest(Request):
         """
         try:
             self._check_length(max_bytes)
-            yield self._parts(max_bytes, patience)
+            async with contextlib.aclosing(self._parts(max_bytes, patience)) as parts:
+                yield parts
         except DomainError as refusal:
-            if not self._whole:
+            if not self._stream_consumed:
                 refusal.headers["Connection"] = "close"
                 if not isinstance(refusal, Late):
                     await self._linger(max_bytes + LINGER_BYTES)
@@ -126,7 +134,7 @@ class StrictRequest(Request):
         if not declared.isdecimal() or int(declared[:20]) > max_bytes:
             raise _too_large(max_bytes)
 
-    async def _parts(self, max_bytes: int, patience: float) -> AsyncIterator[bytes]:
+    async def _parts(self, max_bytes: int, patience: float) -> AsyncGenerator[bytes, None]:
         clock = asyncio.get_running_loop().time
         started, received = clock(), 0
         stream = self.stream()
@@ -138,7 +146,6 @@ class StrictRequest(Request):
             except TimeoutError:
                 raise Late from None
             if part is None:
-                self._whole = True
                 return
             received += len(part)
             if received > max_bytes:
