@@ -70,11 +70,12 @@ class Lines:
         So is a line that has not ended.
         """
         unfinished = self._taken_bytes + len(self._rest)
+        begins = self.row_line if self._taken else self.number + len(self._waiting) + 1
         self.number -= len(self._taken)
         self._waiting.extendleft(reversed(self._taken))
         self.keep()
         if unfinished > MOST_ROW_BYTES:
-            self._refuse_length(self.number + 1)
+            self._refuse_length(begins)
 
     def __iter__(self) -> "Lines":
         return self
