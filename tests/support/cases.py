@@ -30,6 +30,7 @@ TITLES: Final = {
     18: "Methods and paths",
     20: "Batch shape",
     21: "Log injection",
+    41: "kill -9 a web process in mid-write",
     65: "alg=none",
     66: "Algorithm confusion",
     68: "Foreign headers",
@@ -59,6 +60,7 @@ TITLES: Final = {
     100: "NetworkPolicies",
     101: "Chart secrets are stable",
     102: "Supply chain",
+    115: "Idempotency-Key",
 }
 # What proves a case under a name without its number.
 ELSEWHERE: Final = {
