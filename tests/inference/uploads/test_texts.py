@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.uploads import limits, read_json, texts_of
-from valence_common.problems import DomainError, Invalid, Unprocessable
+from support.uploads import limits, read_file, read_json, texts_of
+from valence_common.problems import DomainError, Invalid, TooLarge, Unprocessable
 from valence_common.values import MAX_DEPTH, loads
+from valence_inference.uploads.packing import Limits
 
 PLAIN = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 TEXTS = st.text(PLAIN, min_size=1, max_size=20).filter(lambda text: not text.isspace())
@@ -146,3 +147,11 @@ def test_space_is_no_content() -> None:
     space = b" \n" * 500_000
     body = space.join([b"", b"{", b'"texts"', b":", b"[", b'"x"', b",", b'"y"', b"]", b"}", b""])
     assert ["x", "y"] == texts_of(read_json(body, range(0, len(body), 65536)))
+
+
+def test_what_grows_when_it_is_stored_is_bounded() -> None:
+    """JSON writes a control character in six bytes: twice the largest body is enough."""
+    body = ("text\n" + "\x01" * 500 + "\n").encode()
+    with pytest.raises(TooLarge):
+        read_file(body, within=Limits(10_000, 100_000, 500, 1_000))
+    assert 1 == read_file(body, within=Limits(10_000, 100_000, 500, 2_000)).total
