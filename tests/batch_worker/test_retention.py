@@ -15,6 +15,7 @@ from valence_batch_worker.settings import Settings
 from valence_common import revocations
 from valence_common.db import Database
 from valence_common.models import Batch, BatchChunk, BatchResult, LoginSession, Prediction
+from valence_inference import submissions
 
 # An id of a moment, as `new_id` would have made it then.
 ID_OF = """CAST(lpad(to_hex(CAST(extract(epoch FROM {at}) * 1000 AS bigint)), 12, '0')
@@ -40,8 +41,18 @@ FILL = {
     "revocations": """
         INSERT INTO revocations (id, subject_id, revoked_at)
         SELECT {id}, {id}, at FROM times""",
+    "idempotency": """
+        , made AS (
+            INSERT INTO batches (id, user_id, total, created_at)
+            SELECT {id}, :user, 1, at FROM times RETURNING *)
+        INSERT INTO idempotency_keys (user_id, key, fingerprint, batch_id, created_at)
+        SELECT user_id, id, '', id, created_at FROM made""",
 }
-TABLES = {"history": "predictions", "audit": "audit_events"}
+TABLES = {"history": "predictions", "audit": "audit_events", "idempotency": "idempotency_keys"}
+AGES = {
+    "revocations": ("2 hours 1 minute", "1 hour 59 minutes"),
+    "idempotency": ("24 hours 1 minute", "23 hours 59 minutes"),
+}
 
 
 def settings(url: str, **days: int) -> Settings:
@@ -52,7 +63,7 @@ def settings(url: str, **days: int) -> Settings:
 
 def only(url: str, reason: str, days: int) -> dict[str, pieces.Piece]:
     """The one piece of a kind whose rows are kept for so long."""
-    setting = {} if reason == "revocations" else {f"retain_{reason}_days": days}
+    setting = {} if reason in AGES else {f"retain_{reason}_days": days}
     return {reason: retention.pieces(settings(url, **setting))[reason]}
 
 
@@ -79,9 +90,7 @@ def test_what_is_too_old_goes_and_the_rest_stays(
     database: Database, own_database_url: str, reason: str
 ) -> None:
     """Of each kind, by its age in the database's time; what a day decides, to the day."""
-    old, young = ("2 hours 1 minute", "1 hour 59 minutes")
-    if reason != "revocations":
-        old, young = ("11 days 1 minute", "9 days 23 hours")
+    old, young = AGES.get(reason, ("11 days 1 minute", "9 days 23 hours"))
     with database.transaction() as session:
         fill(session, reason, old, young, copies=3)
     before = _counted(reason)
@@ -132,7 +141,9 @@ def test_by_default_nothing_that_a_user_sees_goes(
     Retention(settings(own_database_url), database).work()
     with database.transaction() as session:
         left = {reason: count(session, reason) for reason in FILL}
-    expected = {"history": 2, "batches": 2, "sessions": 0, "usage": 1, "audit": 1, "revocations": 0}
+    # Those that the keys were for have not ended.
+    expected = {"history": 2, "batches": 2 + 2, "sessions": 0, "usage": 1, "audit": 1}
+    expected |= {"revocations": 0, "idempotency": 0}
     assert expected == left
 
 
@@ -140,7 +151,7 @@ def test_zero_days_are_for_ever(database: Database, own_database_url: str) -> No
     """Of all that can be set."""
     names = ("history", "batches", "sessions", "usage", "audit")
     never = settings(own_database_url, **{f"retain_{name}_days": 0 for name in names})
-    assert ["revocations"] == list(retention.pieces(never))
+    assert ["revocations", "idempotency"] == list(retention.pieces(never))
 
 
 def test_only_batches_that_ended_go_with_all_of_theirs(database: Database) -> None:
@@ -185,6 +196,11 @@ def test_a_session_that_may_go_on_stays(database: Database, own_database_url: st
     with database.transaction() as session:
         assert [alive] == list(session.scalars(select(LoginSession.id)))
         assert 7 == session.execute(text("SELECT count(*) FROM refresh_tokens")).scalar_one()
+
+
+def test_idempotency_keys_are_kept_for_as_long_as_they_are_good() -> None:
+    """One that is gone too soon makes a second batch."""
+    assert submissions.KEY_AGE <= retention.KEYS_AGE
 
 
 def test_revocations_are_kept_for_as_long_as_they_are_read() -> None:

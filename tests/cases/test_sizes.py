@@ -138,42 +138,6 @@ def test_case_012_blank_texts(oracle: Oracle, account: Account) -> None:
         assert 422 == oracle.post(BATCH, batch, account).status_code, repr(text)
 
 
-def _rows(stack: Stack, account: Account) -> int:
-    """Batches and chunks of a user."""
-    [(count,)] = query(
-        stack.database_url,
-        "SELECT count(*) FROM batches LEFT JOIN batch_chunks ON batch_id = batches.id"
-        " WHERE user_id = :user",
-        user=account.id,
-    )
-    return count
-
-
-def test_case_020_refused_batches(stack: Stack, oracle: Oracle, account: Account) -> None:
-    """A batch that breaks a rule names its first bad index and leaves nothing behind."""
-    long = oracle.secret("y" * 10_001)
-    fine = ["fine"] * 100
-    for texts, status, field in (
-        ([], 422, "body.texts"),
-        (["fine"] * 100_001, 422, "body.texts"),
-        ([*fine[:77], None, *fine], 422, "body.texts.77"),
-        ([*fine[:77], 7, *fine], 422, "body.texts.77"),
-        ([*fine[:77], ["fine"], None], 422, "body.texts.77"),
-        (["fine"] * 99_999 + [long], 422, "body.texts.99999"),
-        ("fine", 422, "body.texts"),
-        ({"0": "fine"}, 422, "body.texts"),
-        (None, 422, "body.texts"),
-    ):
-        answer = oracle.post(BATCH, json.dumps({"texts": texts}), account)
-        assert (status, field) == (answer.status_code, answer.json()["errors"][0]["field"])
-    for kind in ("text/csv", "application/x-ndjson"):
-        body = b'\xef\xbb\xbftext\r\n"unclosed'
-        assert 415 == oracle.post(BATCH, body, account, content_type=kind).status_code
-    too_large = json.dumps({"texts": ["x" * 9_000] * 3_800})
-    assert 413 == oracle.post(BATCH, too_large, account).status_code
-    assert 0 == _rows(stack, account)
-
-
 def test_case_020_largest_and_smallest_batch(
     stack: Stack, oracle: Oracle, account: Account
 ) -> None:

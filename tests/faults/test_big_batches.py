@@ -1,27 +1,15 @@
 """The largest batch: taken in little memory, worked through whole, read in order."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.memory import forget_peak, peak_bytes
 from support.rows import judge_batch
 from support.stack import Account, Stack
 
 MEBIBYTE = 1024 * 1024
-
-
-def peak_bytes(pid: int) -> int:
-    """The most memory that a process has held since `forget_peak`."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    [line] = [line for line in status.splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
-
-
-def forget_peak(pid: int) -> int:
-    Path(f"/proc/{pid}/clear_refs").write_text("5")
-    return peak_bytes(pid)
 
 
 def run(stack: Stack, account: Account, count: int, characters: int) -> dict[str, Any]:

@@ -7,35 +7,33 @@ import msgspec
 import pytest
 
 from valence_common.problems import Unprocessable
-from valence_inference.scoring import check_text, check_texts, score
+from valence_inference.scoring import check_text, score
 from valence_ml import DEFAULT_MODEL, Manifest, ModelError, Score, load
 
 
-def _refusal(texts: list[str], *, longest: int = 10, most: int = 3) -> tuple[str, str]:
+def _refusal(text: str) -> tuple[str, str]:
     with pytest.raises(Unprocessable) as refused:
-        check_texts(texts, longest=longest, most=most)
+        check_text(text, longest=10)
     (error,) = refused.value.errors
     assert "yyy" not in error.message
     return error.field, error.rule
 
 
 def test_texts_within_the_limits_pass() -> None:
-    """The longest text and the largest batch are fine."""
+    """The longest text is fine, whatever its bytes."""
     check_text("x" * 10, longest=10)
     check_text("\U0001f600" * 10, longest=10)
-    check_texts(["x" * 10] * 3, longest=10, most=3)
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\n\t", "\u00a0", "\u2003\u3000", "\x1c"])
 def test_blank_texts_are_refused(blank: str) -> None:
-    """A text without a visible character names its own index."""
-    assert ("body.texts.1", "blank") == _refusal(["fine", blank, ""])
+    """A text needs a visible character."""
+    assert ("body.text", "blank") == _refusal(blank)
 
 
-def test_the_first_bad_index_is_named() -> None:
-    """Too long a text is named by its place, too many texts before any of them is looked at."""
-    assert ("body.texts.2", "string_too_long") == _refusal(["a", "b", "y" * 11])
-    assert ("body.texts", "too_long") == _refusal(["y" * 11] * 4)
+def test_long_texts_are_refused() -> None:
+    """Without being said back."""
+    assert ("body.text", "string_too_long") == _refusal("y" * 11)
 
 
 class _Failing:

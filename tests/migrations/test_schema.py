@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from pydantic import SecretStr
 
-from support.batches import claim, make_user, score
+from support.batches import accept, claim, make_user, score
 from support.belongings import belongings
 from support.locks import MIGRATION, WAITERS, held
 from support.rows import query
@@ -23,7 +23,6 @@ from valence_batch_worker import chunks, erasure, pieces, retention
 from valence_batch_worker.settings import Settings
 from valence_common.db import Database
 from valence_common.models import User
-from valence_inference import batches
 
 ROOT = Path(__file__).parents[2]
 ROLES = ("owner", "auth", "inference", "worker")
@@ -138,7 +137,7 @@ def test_roles_suffice_to_take_out_erase_and_forget(place: Place) -> None:
     with auth.transaction() as session:
         user = session.get_one(User, make_user(session))
     with inference.transaction() as session:
-        batches.accept(session, user.id, ["a", "b"], chunk_texts=1)
+        accept(session, user.id, ["a", "b"], chunk_texts=1)
     with worker.transaction() as session:
         mine = claim(session)
         chunks.complete(session, mine, score(mine.texts), "m", store_texts=False)

@@ -1,5 +1,6 @@
 """Batches made and worked on by calling the nouns, without any process."""
 
+import json
 import uuid
 from collections.abc import Sequence
 
@@ -8,7 +9,9 @@ from sqlalchemy.orm import Session
 from valence_batch_worker import chunks
 from valence_common.db import new_id
 from valence_common.models import Batch, User
-from valence_inference import batches
+from valence_inference import submissions
+from valence_inference.uploads.packing import Limits
+from valence_inference.uploads.upload import JsonUpload, Submission
 from valence_ml import Score
 
 
@@ -29,7 +32,22 @@ def make_user(session: Session) -> uuid.UUID:
 
 def make_batch(session: Session, texts: Sequence[str], *, chunk_texts: int = 2) -> Batch:
     """A batch of a new user, accepted as the inference service does it."""
-    return batches.accept(session, make_user(session), texts, chunk_texts=chunk_texts)
+    return accept(session, make_user(session), texts, chunk_texts=chunk_texts)
+
+
+def accept(
+    session: Session, user_id: uuid.UUID, texts: Sequence[str], *, chunk_texts: int = 2
+) -> Batch:
+    """A batch of this user, handed in as JSON."""
+    return submissions.accept(session, user_id, packed(texts, chunk_texts=chunk_texts))
+
+
+def packed(texts: Sequence[str], *, chunk_texts: int = 2) -> Submission:
+    """What a JSON body with these texts becomes."""
+    limits = Limits(10_000, 100_000, chunk_texts, 32 * 1024 * 1024)
+    upload = JsonUpload(limits)
+    upload.feed(json.dumps({"texts": texts}).encode())
+    return upload.end()
 
 
 def claim(session: Session, *, lease_seconds: float = 30, max_attempts: int = 3) -> chunks.Claim:

@@ -20,6 +20,7 @@ from valence_common.db import Database
 from valence_common.models import (
     AuditEvent,
     Batch,
+    IdempotencyKey,
     LoginSession,
     Prediction,
     Revocation,
@@ -30,6 +31,9 @@ LOOK_SECONDS = 300
 
 # Of no use an hour after, when the last access token that it is about has expired.
 REVOCATIONS_AGE = timedelta(hours=2)
+
+# Inference gives a key for so long the batch that it first got.
+KEYS_AGE = timedelta(hours=24)
 
 
 class Retention:
@@ -62,7 +66,11 @@ def pieces(settings: Settings) -> dict[str, Piece]:
         for reason, (delete, most) in days.items()
         if most
     }
-    return {"revocations": _older(_revocations, REVOCATIONS_AGE), **limited}
+    spent = {
+        "revocations": _older(_revocations, REVOCATIONS_AGE),
+        "idempotency": _older(_idempotency_keys, KEYS_AGE),
+    }
+    return spent | limited
 
 
 def _older(delete: Callable[[Session, datetime, int], int], age: timedelta) -> Piece:
@@ -110,3 +118,8 @@ def _audit(session: Session, before: datetime, most: int) -> int:
 def _revocations(session: Session, before: datetime, most: int) -> int:
     old = Revocation.revoked_at < before
     return delete_rows(session, Revocation, old, order=(Revocation.revoked_at,), most=most)
+
+
+def _idempotency_keys(session: Session, before: datetime, most: int) -> int:
+    old = IdempotencyKey.created_at < before
+    return delete_rows(session, IdempotencyKey, old, order=(IdempotencyKey.created_at,), most=most)

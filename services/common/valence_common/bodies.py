@@ -1,16 +1,22 @@
-"""Strict request bodies: what may come in at all, before any field is looked at.
+"""Request bodies as they come in: bounded in size, time and kind, whatever the route.
 
-One JSON value in UTF-8, of bounded size and depth, without NaN, lone surrogates, NUL or repeated
-keys; or one URL-encoded form. Everything else is refused here with a 4xx, whatever the route.
+Most are one strict JSON value (`values`) or one URL-encoded form and are read whole before their
+handler runs; a handler that takes its body in parts reads those from the same request.
 """
 
 import asyncio
 import contextlib
-import json
-import math
 import re
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, NoReturn
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterator,
+    Mapping,
+)
+from typing import Any, NamedTuple
 
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
@@ -19,20 +25,19 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
 from valence_common.access import Access
-from valence_common.problems import FieldError, Invalid, TooLarge, Unprocessable, UnsupportedMedia
+from valence_common.problems import DomainError, Invalid, TooLarge, UnsupportedMedia
+from valence_common.values import consume
 
-MAX_DEPTH = 32
-MAX_VALUES = 200_000
 MIN_BYTES_PER_SECOND = 16 * 1024
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 1024 * 1024
-IN_THREAD_BYTES = 64 * 1024  # a larger body is parsed in a thread, between other requests' turns
+IN_THREAD_BYTES = 64 * 1024  # more than that is parsed in a thread, between other requests' turns
 
 JSON_TYPE = "application/json"
 FORM_TYPE = "application/x-www-form-urlencoded"
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
-_SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+_TOKEN = r"[\w!#$%&'*+.^`|~-]+"  # noqa: S105 - RFC 9110, section 5.6.2
+_PARAMETER = re.compile(rf'\s*;\s*(?:({_TOKEN})=({_TOKEN}|"[^"\\]*"))?', re.ASCII)
 
 
 class Late(Invalid):
@@ -40,103 +45,114 @@ class Late(Invalid):
 
     detail = "The request body did not arrive in time"
 
-    def __init__(self) -> None:
-        super().__init__(headers={"Connection": "close"})
 
+class Media(NamedTuple):
+    """A media type: `type/subtype` and the names of parameters in lower case."""
 
-def loads(body: bytes) -> Any:
-    """Parse one strict JSON value; raises `Invalid`, or `Unprocessable` naming the rule."""
-    return _consume(bytearray(body))
+    kind: str
+    parameters: dict[str, str]
 
+    @classmethod
+    def parse(cls, value: str) -> "Media | None":
+        """Read a Content-Type; None when it is malformed or names a parameter twice."""
+        kind, semicolon, rest = value.partition(";")
+        rest, parameters = semicolon + rest.rstrip(), {}
+        while rest:
+            found = _PARAMETER.match(rest)
+            if found is None or (found[1] and found[1].lower() in parameters):
+                return None
+            if found[1]:
+                parameters[found[1].lower()] = found[2].strip('"')
+            rest = rest[found.end() :]
+        return cls(kind.strip().lower(), parameters)
 
-def _consume(body: bytearray) -> Any:
-    """`loads`, emptying `body` on the way: a large one must not stand in memory three times."""
-    _check_shape(body)
-    suspect = _SUSPECT.search(body) is not None
-    try:
-        text = body.decode("utf-8")
-        body.clear()
-        value = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_not_a_number, parse_float=_finite
-        )
-    except (ValueError, RecursionError):
-        raise Invalid("The request body is not valid JSON in UTF-8") from None
-    if suspect:
-        _check_strings(value)
-    return value
-
-
-def _check_shape(body: bytearray) -> None:
-    """Refuse what would cost far more to parse than its bytes: too deep, or too many values."""
-    if sum(map(body.count, (b",", b"[", b"{"))) <= MAX_DEPTH:
-        return
-    bare = _STRING.sub(b"", body)
-    if sum(map(bare.count, (b",", b"[", b"{"))) > MAX_VALUES:
-        raise Invalid(f"The request body holds more than {MAX_VALUES} values")
-    depth = 0
-    for bracket in re.finditer(rb"[\[\]{}]", bare):
-        depth += 1 if bracket[0] in b"[{" else -1
-        if depth > MAX_DEPTH:
-            raise Invalid(f"The request body is nested deeper than {MAX_DEPTH} levels")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        _refuse("unique_keys", "An object repeats a key")
-    return result
-
-
-def _not_a_number(_: str) -> NoReturn:
-    _refuse("finite_number", "NaN and Infinity are not JSON")
-
-
-def _finite(literal: str) -> float:
-    number = float(literal)
-    if not math.isfinite(number):
-        _refuse("finite_number", "A number is out of range")
-    return number
-
-
-def _check_strings(value: Any) -> None:
-    """Refuse NUL and lone surrogates, which Postgres and UTF-8 cannot hold."""
-    pending = [value]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, str):
-            if "\0" in item or not _encodable(item):
-                _refuse("plain_text", "Text may not hold NUL or lone surrogates")
-        elif isinstance(item, dict):
-            pending += item.keys()
-            pending += item.values()
-        elif isinstance(item, list):
-            pending += item
-
-
-def _encodable(item: str) -> bool:
-    try:
-        item.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _refuse(rule: str, message: str) -> NoReturn:
-    raise Unprocessable([FieldError("body", rule, message)])
+    def check(self, accepted: Mapping[str, Collection[str]]) -> None:
+        """Raise `UnsupportedMedia` unless it is of an accepted kind, each with the parameters that
+        it may have beside `charset=utf-8`.
+        """
+        known = self.kind in accepted and self.parameters.keys() <= {
+            "charset",
+            *accepted[self.kind],
+        }
+        if not known or self.parameters.get("charset", "utf-8").lower() != "utf-8":
+            kinds = " or ".join(accepted)
+            raise UnsupportedMedia(f"The request body must be {kinds} in UTF-8")
 
 
 class StrictRequest(Request):
-    """A request whose body is read before its handler runs, bounded in size, time and kind."""
+    """A request whose body is bounded in size, time and kind."""
 
     _value: Any = None
 
     async def read(self, media_type: str, *, max_bytes: int, patience: float) -> None:
-        """Read and check the body; one that pauses for `patience` seconds, or trickles, ends it."""
+        """Read and check the whole body; one that pauses for `patience` seconds, or trickles, ends
+        it.
+        """
+        body = bytearray()
+        self.media({media_type: ()})
+        async with self.reading(max_bytes=max_bytes, patience=patience) as parts:
+            async for part in parts:
+                body += part
+        if media_type == JSON_TYPE:
+            # FastAPI asks for the body to learn whether there is one, then for its value.
+            self._body = bytes(body[:1])
+            large = len(body) > IN_THREAD_BYTES
+            self._value = await asyncio.to_thread(consume, body) if large else consume(body)
+        else:
+            self._body = bytes(body)
+
+    @contextlib.asynccontextmanager
+    async def reading(
+        self, *, max_bytes: int, patience: float
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The body in parts, as they come; raises `TooLarge` or `Late`.
+
+        Whoever refuses a body before its end raises inside: then the connection ends with the
+        answer, and the rest is never read.
+        """
         try:
-            await self._read(media_type, max_bytes, patience)
-        except TooLarge:
-            await self._linger(max_bytes + LINGER_BYTES)
+            self._check_length(max_bytes)
+            async with contextlib.aclosing(self._parts(max_bytes, patience)) as parts:
+                yield parts
+        except DomainError as refusal:
+            if not self._stream_consumed:
+                refusal.headers["Connection"] = "close"
+                if not isinstance(refusal, Late):
+                    await self._linger(max_bytes + LINGER_BYTES)
             raise
+
+    def media(self, accepted: Mapping[str, Collection[str]]) -> Media:
+        """What the body is; raises `UnsupportedMedia` unless `Media.check` takes it."""
+        if self._all("content-encoding").strip().lower() not in {"", "identity"}:
+            raise UnsupportedMedia("Compressed request bodies are not accepted")
+        media = Media.parse(self._all("content-type")) or Media("", {})
+        media.check(accepted)
+        return media
+
+    def _check_length(self, max_bytes: int) -> None:
+        declared = self.headers.get("content-length", "0")
+        if not declared.isdecimal() or int(declared[:20]) > max_bytes:
+            raise _too_large(max_bytes)
+
+    async def _parts(self, max_bytes: int, patience: float) -> AsyncGenerator[bytes, None]:
+        clock = asyncio.get_running_loop().time
+        started, received = clock(), 0
+        stream = self.stream()
+        while True:
+            deadline = started + patience + received / MIN_BYTES_PER_SECOND
+            try:
+                async with asyncio.timeout_at(deadline):
+                    part = await anext(stream, None)
+            except TimeoutError:
+                raise Late from None
+            if part is None:
+                return
+            received += len(part)
+            if received > max_bytes:
+                raise _too_large(max_bytes)
+            asked = clock()
+            yield part
+            started += clock() - asked  # our own work is not the sender's delay
 
     async def _linger(self, most: int) -> None:
         """Discard what comes for a moment: closed at once, a peer still sending misses the answer.
@@ -152,43 +168,6 @@ class StrictRequest(Request):
                     if most < 0:
                         return
 
-    async def _read(self, media_type: str, max_bytes: int, patience: float) -> None:
-        too_large = TooLarge(f"The request body is over {max_bytes} bytes")
-        declared = self.headers.get("content-length", "0")
-        if not declared.isdecimal() or int(declared[:20]) > max_bytes:
-            raise too_large
-        self._check_kind(media_type)
-        clock = asyncio.get_running_loop().time
-        started, body = clock(), bytearray()
-        stream = self.stream()
-        while True:
-            deadline = started + patience + len(body) / MIN_BYTES_PER_SECOND
-            try:
-                async with asyncio.timeout_at(deadline):
-                    part = await anext(stream, None)
-            except TimeoutError:
-                raise Late from None
-            if part is None:
-                break
-            body += part
-            if len(body) > max_bytes:
-                raise too_large
-        if media_type == JSON_TYPE:
-            # FastAPI asks for the body to learn whether there is one, then for its value.
-            self._body = bytes(body[:1])
-            large = len(body) > IN_THREAD_BYTES
-            self._value = await asyncio.to_thread(_consume, body) if large else _consume(body)
-        else:
-            self._body = bytes(body)
-
-    def _check_kind(self, media_type: str) -> None:
-        if self._all("content-encoding").strip().lower() not in {"", "identity"}:
-            raise UnsupportedMedia("Compressed request bodies are not accepted")
-        kind, _, parameters = self._all("content-type").partition(";")
-        charset = parameters.strip().lower().replace('"', "")
-        if kind.strip().lower() != media_type or charset not in {"", "charset=utf-8"}:
-            raise UnsupportedMedia(f"The request body must be {media_type} in UTF-8")
-
     def _all(self, name: str) -> str:
         """A field's value; sent twice, it is the list that no single value is equal to."""
         return ", ".join(self.headers.getlist(name))
@@ -198,11 +177,16 @@ class StrictRequest(Request):
         return self._value
 
 
+def _too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(f"The request body is over {max_bytes} bytes")
+
+
 def strict(limit: str) -> type[APIRoute]:
     """A route class whose bodies are strict and end at the setting named `limit` (bytes).
 
     Credentials come first: nobody's body is read before we know who sends it, where that matters.
-    A route that takes a form is known by its parameters; all others take JSON.
+    A route that takes a form is known by its parameters; all others that have any take JSON. One
+    without may ask for a `StrictRequest` and read the parts by itself.
     """
 
     class StrictRoute(APIRoute):
@@ -216,15 +200,14 @@ def strict(limit: str) -> type[APIRoute]:
             async def strictly(request: Request) -> Response:
                 for access in gates:
                     await access(request)
-                if body is None:
-                    return await handle(request)
-                settings = request.app.state.settings
                 inner = StrictRequest(request.scope, request.receive)
-                await inner.read(
-                    media_type,
-                    max_bytes=getattr(settings, limit),
-                    patience=settings.body_timeout_seconds,
-                )
+                if body is not None:
+                    settings = request.app.state.settings
+                    await inner.read(
+                        media_type,
+                        max_bytes=getattr(settings, limit),
+                        patience=settings.body_timeout_seconds,
+                    )
                 return await handle(inner)
 
             return strictly

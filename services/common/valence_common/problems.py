@@ -18,7 +18,7 @@ Noun files raise these or their own children of these; nothing else leaves a ser
 """
 
 import http
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import structlog
@@ -233,9 +233,18 @@ def _methods(request: Request) -> set[str]:
 async def on_validation_error(request: Request, error: Exception) -> Response:
     """Answer a request whose fields break rules, without its input."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class only
+    return await on_domain_error(request, broken(error.errors()))
+
+
+def broken(errors: Sequence[Mapping[str, Any]], *, within: str = "") -> Unprocessable:
+    """What pydantic says of fields, and of those `within` that one, without their input."""
+    place = (within,) if within else ()
     # The framework says it again for each dependency that asked for the same field.
-    errors = dict.fromkeys(_field_error(e) for e in error.errors()[:MAX_ERRORS])
-    return await on_domain_error(request, Unprocessable(errors))
+    return Unprocessable(
+        dict.fromkeys(
+            _field_error({**error, "loc": (*place, *error["loc"])}) for error in errors[:MAX_ERRORS]
+        )
+    )
 
 
 def _field_error(error: Mapping[str, Any]) -> FieldError:

@@ -1,18 +1,14 @@
-"""Batches as their owner sees them: accepted whole or not at all, then followed by their rows."""
+"""Batches as their owner sees them: how far they are, and what came of their rows."""
 
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from valence_common.db import new_id, renew_deadline
 from valence_common.models import ENDED, Batch, BatchChunk, BatchResult
-from valence_common.problems import InvalidCredential, NotFound
-from valence_common.records import record
+from valence_common.problems import NotFound
 
 
 class TaskNotFound(NotFound):
@@ -29,40 +25,6 @@ class Status:
     done: int
     failed: int
     results: list[dict[str, Any]] | None
-
-
-def accept(
-    session: Session, user_id: uuid.UUID, texts: Sequence[str], *, chunk_texts: int
-) -> Batch:
-    """Store a batch and its texts in chunks; durable once the transaction is."""
-    batch = Batch(id=new_id(), user_id=user_id, total=len(texts), status="pending")
-    session.add(batch)
-    try:
-        session.flush()
-    except IntegrityError as error:
-        # The one reference of the row: the user is gone, and the token with them.
-        raise InvalidCredential from error
-    for start in range(0, len(texts), chunk_texts):
-        part = texts[start : start + chunk_texts]
-        chunk = {
-            "id": new_id(),
-            "batch_id": batch.id,
-            "user_id": user_id,
-            "start": start,
-            "size": len(part),
-        }
-        # One statement a chunk: all in one would hold the batch in memory several times over.
-        session.execute(insert(BatchChunk), chunk | {"texts": part})
-        renew_deadline()
-    record(
-        session,
-        "batch.accepted",
-        actor_id=user_id,
-        user_id=user_id,
-        subject_id=batch.id,
-        details={"total": batch.total},
-    )
-    return batch
 
 
 def status(session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, inline: int) -> Status:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
 
 import structlog
 
@@ -11,20 +10,19 @@ from valence_inference.schemas import analyses as schemas
 from valence_ml import ModelError, Score, Scorer, model_name
 
 
-def check_text(text: str, *, longest: int, field: str = "body.text") -> None:
-    """Refuse a text that is blank or over `longest` characters, naming its field."""
+def fault(text: str, *, longest: int) -> tuple[str, str] | None:
+    """The rule that a text breaks, blank or over `longest` characters, and what to say of it."""
     if len(text) > longest:
-        raise Unprocessable([FieldError(field, "string_too_long", f"At most {longest} characters")])
+        return "string_too_long", f"At most {longest} characters"
     if not text or text.isspace():
-        raise Unprocessable([FieldError(field, "blank", "The text is blank")])
+        return "blank", "The text is blank"
+    return None
 
 
-def check_texts(texts: Sequence[str], *, longest: int, most: int) -> None:
-    """Refuse a batch that is too long or holds a text that may not be scored; names the first."""
-    if len(texts) > most:
-        raise Unprocessable([FieldError("body.texts", "too_long", f"At most {most} texts")])
-    for index, text in enumerate(texts):
-        check_text(text, longest=longest, field=f"body.texts.{index}")
+def check_text(text: str, *, longest: int, field: str = "body.text") -> None:
+    """Refuse a text that may not be scored, naming its field."""
+    if found := fault(text, longest=longest):
+        raise Unprocessable([FieldError(field, *found)])
 
 
 async def score(scorer: Scorer, text: str) -> tuple[Score, float]:

@@ -1,5 +1,11 @@
 """The inference service's routes: each takes, asks the noun, answers."""
 
-from valence_inference.api import analyses, batches, history, models
+from valence_inference.api import analyses, batches, history, models, submissions
 
-routers = [analyses.router, batches.router, history.router, models.router]
+routers = [
+    analyses.router,
+    submissions.router,
+    batches.router,
+    history.router,
+    models.router,
+]

@@ -1,43 +1,16 @@
-"""Many texts, scored soon: handed in, then followed."""
+"""Many texts, scored soon: followed."""
 
 import uuid
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter
 
 from valence_common.bodies import strict
 from valence_common.web import API, DatabaseDep
-from valence_inference import batches, scoring
-from valence_inference.api.parts import BatchOwner, MeterDep, RingerDep, SettingsDep, UsageDep
-from valence_inference.meter import BATCH
+from valence_inference import batches
+from valence_inference.api.parts import BatchOwner, SettingsDep
 from valence_inference.schemas import batches as schemas
 
 router = APIRouter(prefix=API, route_class=strict("batch_body_bytes"), tags=["sentiment"])
-
-
-@router.post("/sentiment/analyze/batch", status_code=202)
-async def analyze_batch(
-    request: Request,
-    body: schemas.BatchRequest,
-    principal: BatchOwner,
-    database: DatabaseDep,
-    ringer: RingerDep,
-    meter: MeterDep,
-    usage: UsageDep,
-    settings: SettingsDep,
-    response: Response,
-) -> schemas.Accepted:
-    """Take many texts; they are stored before the answer and scored soon after."""
-    scoring.check_texts(
-        body.texts, longest=settings.max_text_characters, most=settings.max_batch_texts
-    )
-    async with meter.batch(request, principal, len(body.texts)):
-        batch = await database.run(
-            batches.accept, principal.user_id, body.texts, chunk_texts=settings.chunk_texts
-        )
-    usage.count(principal, BATCH, batch.total)
-    await ringer.ring(batch.total // settings.chunk_texts + 1)
-    response.headers["Location"] = f"{API}/sentiment/task/{batch.id}"
-    return schemas.Accepted(task_id=batch.id, total=batch.total)
 
 
 @router.get("/sentiment/task/{task_id}")

@@ -1,33 +1,13 @@
-"""Batches: what they are made of, how far they are, what came of them."""
+"""Batches: how far they are, what came of them."""
 
 import uuid
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, FailFast, Field
+from pydantic import BaseModel, Field
 
 from valence_inference.batches import Status
-from valence_inference.schemas.words import CLOSED, Sentiment, Text
-
-
-class BatchRequest(BaseModel):
-    """Many texts to score."""
-
-    model_config = CLOSED
-
-    texts: Annotated[list[Text], FailFast()] = Field(
-        description="1 to 100,000 texts of up to 10,000 characters each.",
-        examples=[["I love this product!", "This is terrible, very disappointed."]],
-        min_length=1,
-    )
-
-
-class Accepted(BaseModel):
-    """A batch that is stored and will be scored."""
-
-    task_id: uuid.UUID
-    status: Literal["pending"] = "pending"
-    total: int
+from valence_inference.schemas.words import Sentiment
 
 
 class Result(BaseModel):

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from valence_common.bodies import MAX_DEPTH, loads
 from valence_common.problems import Invalid, Unprocessable
+from valence_common.values import MAX_DEPTH, loads
 
 PLAIN = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 TEXT = st.text(PLAIN, max_size=20)

@@ -1,0 +1,119 @@
+"""Lines of a body that comes in parts: whole ones only, counted from 1, decoded one by one."""
+
+from collections import deque
+from typing import Final, NoReturn
+
+from valence_inference.uploads.packing import MOST_ROW_BYTES, Packer
+
+BOM: Final = b"\xef\xbb\xbf"
+
+
+class NeedMore(Exception):
+    """No whole line is left; there may be more once the next part has come."""
+
+
+class Lines:
+    """An iterator that raises `NeedMore` where it only ends for now.
+
+    Lines that were taken since the last `keep` can be put back: they belong to one row.
+    """
+
+    def __init__(self, packer: Packer, *, lone_cr: bool):
+        """A line ends with LF, or CR LF; with `lone_cr` also with CR. No other character ends one.
+
+        `packer` refuses, in the name of the next row, what is no text in UTF-8.
+        """
+        self.number = 0
+        self._packer = packer
+        self._lone_cr = lone_cr
+        self._waiting: deque[bytes] = deque()
+        self._taken: list[bytes] = []
+        self._taken_bytes = 0
+        self._rest = b""
+        self._ended = False
+
+    def feed(self, part: bytes) -> None:
+        """Take the next part."""
+        lines = self._split(self._rest + part if self._rest else part)
+        # A CR may be the first half of what ends the line.
+        whole = bool(lines) and lines[-1].endswith(b"\n")
+        self._rest = b"" if whole or not lines else lines.pop()
+        self._waiting.extend(lines)
+
+    def _split(self, data: bytes) -> list[bytes]:
+        if self._lone_cr:
+            return data.splitlines(keepends=True)
+        lines = [line + b"\n" for line in data.split(b"\n")]
+        lines[-1] = lines[-1][:-1]
+        return lines if lines[-1] else lines[:-1]
+
+    def end(self) -> None:
+        """There are no more parts."""
+        self._ended = True
+        if self._rest:
+            self._waiting.append(self._rest)
+            self._rest = b""
+
+    @property
+    def row_line(self) -> int:
+        """The line on which the row begins whose lines are being taken."""
+        return self.number - len(self._taken) + 1
+
+    def keep(self) -> None:
+        """What was taken made a whole row."""
+        self._taken.clear()
+        self._taken_bytes = 0
+
+    def put_back(self) -> None:
+        """What was taken made no whole row yet; raises if it is too long to be one.
+
+        So is a line that has not ended.
+        """
+        unfinished = self._taken_bytes + len(self._rest)
+        begins = self.row_line if self._taken else self.number + len(self._waiting) + 1
+        self.number -= len(self._taken)
+        self._waiting.extendleft(reversed(self._taken))
+        self.keep()
+        if unfinished > MOST_ROW_BYTES:
+            self._refuse_length(begins)
+
+    def __iter__(self) -> "Lines":
+        return self
+
+    def __next__(self) -> str:
+        """The next line as text, with what ends it."""
+        try:
+            text = self.take().decode("utf-8")
+        except UnicodeDecodeError:
+            self._packer.refuse("utf_8", "Not UTF-8", self.number)
+        if "\0" in text:
+            self._packer.refuse("plain_text", "Text may not hold NUL", self.number)
+        return text
+
+    def take(self) -> bytes:
+        """The next line as it came, but for a byte order mark in front of the first."""
+        if not self._waiting:
+            if self._ended:
+                raise StopIteration
+            raise NeedMore
+        line = self._waiting.popleft()
+        self._taken.append(line)
+        self._taken_bytes += len(line)
+        self.number += 1
+        if self._taken_bytes > MOST_ROW_BYTES:
+            self._refuse_length(self.row_line)
+        return line.removeprefix(BOM) if self.number == 1 else line
+
+    def sample(self, most: int) -> bytes:
+        """The first lines that nobody has taken, up to about `most` bytes; nothing is taken."""
+        lines, size = [], 0
+        for line in self._waiting:
+            lines.append(line)
+            size += len(line)
+            if size >= most:
+                break
+        return b"".join(lines).removeprefix(BOM if self.number == 0 else b"")
+
+    def _refuse_length(self, line: int) -> NoReturn:
+        message = f"A row is over {MOST_ROW_BYTES} bytes; is a quote not closed?"
+        self._packer.refuse("row_too_long", message, line)

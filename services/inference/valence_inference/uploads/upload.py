@@ -1,0 +1,161 @@
+"""One body on its way in, of whatever kind: fed in parts, it ends as a submission."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import msgspec
+from pydantic import ValidationError
+
+from valence_common.bodies import JSON_TYPE, Media
+from valence_common.problems import FieldError, Unprocessable, UnsupportedMedia, broken
+from valence_inference.schemas.submissions import BatchOptions, BatchRequest
+from valence_inference.uploads.packing import Chunk, Limits, Packer
+from valence_inference.uploads.records import Records
+from valence_inference.uploads.tables import Table
+from valence_inference.uploads.texts import Texts
+
+CSV: Final = "text/csv"
+NDJSON: Final = "application/x-ndjson"
+
+# The kinds of file, and the parameters that each may have beside its charset (RFC 7111).
+FILES: Final = {CSV: ("header",), NDJSON: ()}
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A batch as it was handed in: read to its end, checked and packed, stored nowhere yet.
+
+    `fingerprint` is the SHA-256 of what was asked for: the kind, the options and the bytes.
+    """
+
+    format: str
+    total: int
+    chunks: list[Chunk]
+    columns: list[str] | None
+    text_column: int | None
+    priority: int
+    webhook_url: str | None
+    fingerprint: bytes
+
+
+class Upload(Protocol):
+    """What is fed with the parts of a body, and refuses it as soon as it is no good."""
+
+    def feed(self, part: bytes) -> None:
+        """Take the next part; raises a `DomainError` for a body that is refused."""
+        ...
+
+    def end(self) -> Submission:
+        """There are no more parts."""
+        ...
+
+
+class JsonUpload:
+    """A JSON object with the texts; its options stand in it."""
+
+    def __init__(self, limits: Limits):
+        self._packer = Packer(limits, field="body.texts")
+        self._texts = Texts(self._packer, max_text_characters=limits.max_text_characters)
+        self._hash = hashlib.sha256(b"json\n")
+
+    def feed(self, part: bytes) -> None:
+        """Take the next part."""
+        self._hash.update(part)
+        self._texts.feed(part)
+
+    def end(self) -> Submission:
+        """The options are only known now."""
+        self._texts.end()
+        try:
+            fields = BatchRequest.model_validate(self._texts.rest)
+        except ValidationError as error:
+            raise broken(error.errors(), within="body") from None
+        self._packer.close()
+        return Submission(
+            format="json",
+            total=self._packer.total,
+            chunks=self._packer.chunks,
+            columns=None,
+            text_column=None,
+            priority=fields.priority,
+            webhook_url=fields.webhook_url,
+            fingerprint=self._hash.digest(),
+        )
+
+
+class FileUpload:
+    """A CSV or NDJSON file; its options came beside it."""
+
+    def __init__(self, kind: str, options: BatchOptions, limits: Limits):
+        self._packer = Packer(limits, field="body.rows")
+        self._options = options
+        self._format = "csv" if kind == CSV else "ndjson"
+        self._rows: Table | Records
+        if kind == CSV:
+            self._rows = Table(
+                self._packer,
+                column=options.column,
+                header=options.header == "true",
+                delimiter="\t" if options.delimiter == "tab" else options.delimiter,
+            )
+        else:
+            self._rows = Records(self._packer, column=options.column)
+        asked: list[Any] = [self._format, options.model_dump()]
+        self._hash = hashlib.sha256(msgspec.json.encode(asked, order="deterministic") + b"\n")
+
+    def feed(self, part: bytes) -> None:
+        """Take the next part."""
+        self._hash.update(part)
+        self._rows.feed(part)
+
+    def end(self) -> Submission:
+        """There must have been a row."""
+        self._rows.end()
+        if not self._packer.total:
+            raise Unprocessable([FieldError("body.rows", "too_short", "At least one row")])
+        self._packer.close()
+        return Submission(
+            format=self._format,
+            total=self._packer.total,
+            chunks=self._packer.chunks,
+            columns=self._rows.columns,
+            text_column=self._rows.text_column,
+            priority=self._options.priority,
+            webhook_url=self._options.webhook_url,
+            fingerprint=self._hash.digest(),
+        )
+
+
+def json_upload(options: BatchOptions, limits: Limits) -> JsonUpload:
+    """An upload of JSON; raises `Unprocessable` when options came beside it."""
+    _refuse_options(options, options.model_fields_set, JSON_TYPE)
+    return JsonUpload(limits)
+
+
+def file_upload(media: Media, options: BatchOptions, limits: Limits) -> FileUpload:
+    """An upload of a CSV or NDJSON file; raises `UnsupportedMedia`, or `Unprocessable` for options
+    that do not go with it.
+    """
+    media.check(FILES)
+    if media.kind == NDJSON:
+        _refuse_options(options, {"header", "delimiter"}, NDJSON)
+    if "header" in media.parameters:
+        options = _with_header(options, media.parameters["header"].lower())
+    return FileUpload(media.kind, options, limits)
+
+
+def _with_header(options: BatchOptions, said: str) -> BatchOptions:
+    if said not in {"present", "absent"}:
+        raise UnsupportedMedia("The parameter `header` of text/csv is `present` or `absent`")
+    header = "true" if said == "present" else "false"
+    if "header" in options.model_fields_set and options.header != header:
+        message = "Not what the media type says"
+        raise Unprocessable([FieldError("header", "contradiction", message)])
+    return options.model_copy(update={"header": header})
+
+
+def _refuse_options(options: BatchOptions, names: set[str], kind: str) -> None:
+    message = f"Does not go with {kind}"
+    if refused := sorted(options.model_fields_set & names):
+        raise Unprocessable([FieldError(f"query.{name}", "not_here", message) for name in refused])

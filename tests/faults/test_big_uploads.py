@@ -1,0 +1,83 @@
+"""The largest file: taken in little memory, and nothing of it is lost."""
+
+import csv
+import io
+import time
+from typing import Any
+
+import pytest
+
+from support.memory import forget_peak, peak_bytes
+from support.rows import query
+from support.stack import Account, Stack
+
+MEBIBYTE = 1024 * 1024
+BATCH = "/api/v1/sentiment/analyze/batch"
+HEAD = ["id", "ti,tle", "text", 'no"te']
+
+
+def rows_of(count: int, characters: int) -> list[list[str]]:
+    """Quotes, delimiters, line ends and what str.splitlines takes for one, in every cell."""
+    odd = ['say ""hi""', "a,b;c\td|e", "two\r\nlines", "lone \r cr", "\u2028 \x85 é 🙂", '"']
+    filler = "some words that are good and some that are bad " * (characters // 47)
+    return [
+        [str(n), odd[n % 6], f"{n}: {odd[(n + 1) % 6]} {filler}", odd[(n + 2) % 6] * (n % 3)]
+        for n in range(count)
+    ]
+
+
+def written(rows: list[list[str]]) -> bytes:
+    file = io.StringIO(newline="")
+    csv.writer(file).writerows([HEAD, *rows])
+    return file.getvalue().encode()
+
+
+def run(stack: Stack, account: Account, count: int, characters: int) -> dict[str, Any]:
+    """Hand a file in and hold what is stored against it; returns what was measured."""
+    rows = rows_of(count, characters)
+    body = written(rows)
+    [inference] = stack.running("inference")
+    before = forget_peak(inference.pid)
+    started = time.monotonic()
+    answer = stack.post(BATCH, account, content=body, headers={"Content-Type": "text/csv"})
+    accepted = time.monotonic() - started
+    grown = peak_bytes(inference.pid) - before
+    assert (202, count) == (answer.status_code, answer.json()["total"]), answer.text
+    _judge(stack, answer.json()["task_id"], rows)
+    measured = {"body": len(body), "grown": grown, "accepted": accepted}
+    print(measured | {"bodies": round(grown / len(body), 2)})
+    return measured
+
+
+def _judge(stack: Stack, task_id: str, rows: list[list[str]]) -> None:
+    """Every cell of every row, in its place."""
+    named = query(
+        stack.database_url, "SELECT columns, text_column FROM batches WHERE id = :id", id=task_id
+    )
+    assert [(HEAD, 2)] == named
+    chunks = query(
+        stack.database_url,
+        "SELECT start, texts, rows FROM batch_chunks WHERE batch_id = :id ORDER BY start",
+        id=task_id,
+    )
+    place = 0
+    for start, texts, others in chunks:
+        assert place == start
+        for text, (first, second, last) in zip(texts, others, strict=True):
+            assert rows[place] == [first, second, text, last]
+            place += 1
+    assert len(rows) == place
+
+
+def test_case_020_a_file_of_ten_thousand_rows(stack: Stack, account: Account) -> None:
+    """The short form: memory stays within three bodies, every cell is stored."""
+    measured = run(stack, account, 10_000, 800)
+    assert measured["grown"] <= 3 * measured["body"] + 4 * MEBIBYTE
+
+
+@pytest.mark.slow_faults
+def test_case_020_a_file_of_thirty_megabytes(stack: Stack, account: Account) -> None:
+    """The long form, 95,000 rows: memory within three bodies."""
+    measured = run(stack, account, 95_000, 282)
+    assert 30 * 10**6 <= measured["body"] <= 32 * MEBIBYTE
+    assert measured["grown"] <= 3 * measured["body"]

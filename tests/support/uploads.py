@@ -1,0 +1,65 @@
+"""Bodies read by the readers of batches alone, without any process, in parts of any size."""
+
+import itertools
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from valence_common.bodies import Media
+from valence_inference.schemas.submissions import BatchOptions
+from valence_inference.uploads.packing import Limits
+from valence_inference.uploads.upload import CSV, JsonUpload, Submission, Upload, file_upload
+
+LIMITS = Limits(10_000, 100_000, 500, 32 * 1024 * 1024)
+
+
+def limits(*, characters: int = 10_000, texts: int = 100_000, chunk_texts: int = 500) -> Limits:
+    return Limits(characters, texts, chunk_texts, LIMITS.batch_body_bytes)
+
+
+def read(upload: Upload, body: bytes, cuts: Iterable[int] = ()) -> Submission:
+    """Feed the body, cut at these places, and end it."""
+    places = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
+    for start, end in itertools.pairwise(places):
+        upload.feed(body[start:end])
+    return upload.end()
+
+
+def read_file(
+    body: bytes,
+    cuts: Iterable[int] = (),
+    *,
+    kind: str = CSV,
+    within: Limits = LIMITS,
+    **options: Any,
+) -> Submission:
+    media = Media(kind, {})
+    return read(file_upload(media, BatchOptions(**options), within), body, cuts)
+
+
+def read_json(body: bytes, cuts: Iterable[int] = (), within: Limits = LIMITS) -> Submission:
+    return read(JsonUpload(within), body, cuts)
+
+
+def texts_of(submission: Submission) -> list[str]:
+    """All texts, in their order."""
+    return [text for chunk in submission.chunks for text in json.loads(chunk.texts)]
+
+
+def rows_of(submission: Submission) -> list[Any]:
+    """What else stood in each row; None where nothing did."""
+    return [
+        row
+        for chunk in submission.chunks
+        for row in (json.loads(chunk.rows) if chunk.rows else [None] * chunk.size)
+    ]
+
+
+def table_of(submission: Submission) -> list[list[str]]:
+    """The rows as they stood in the file."""
+    table = []
+    for text, rest in zip(texts_of(submission), rows_of(submission), strict=True):
+        cells = list(rest or [])
+        cells.insert(submission.text_column, text)
+        table.append(cells)
+    return table
