@@ -20,7 +20,9 @@ from valence_inference.plans import follow_index
 
 AT_ONCE = 2_000
 
-_DROP = text("DELETE FROM batch_chunks WHERE batch_id = :id AND state <> 'done'")
+_OPEN = "FROM batch_chunks WHERE batch_id = :id AND state <> 'done'"
+_LEFT = text(f"SELECT EXISTS (SELECT {_OPEN})")
+_DROP = text(f"DELETE {_OPEN}")
 
 _COUNT = text("""
 SELECT coalesce(sum(size), 0) AS done, coalesce(sum(failed), 0) AS failed
@@ -96,9 +98,9 @@ def cancel(session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, inline: 
 
 def _end(session: Session, batch: Batch) -> None:
     follow_index(session)
-    # A sweeper that was cutting a chunk in two has left halves that the first look did not see.
-    while session.connection().execute(_DROP, {"id": batch.id}).rowcount:
-        pass
+    # Who waits for a sweeper that cuts a chunk finds it gone, and its halves at the next look.
+    while session.scalar(_LEFT, {"id": batch.id}):
+        session.execute(_DROP, {"id": batch.id})
     counts = session.execute(_COUNT, {"id": batch.id}).one()
     end_batch(
         session,

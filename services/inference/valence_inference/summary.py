@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 from valence_common.db import Database
 from valence_common.problems import Unavailable
 from valence_inference import batches
-from valence_inference.plans import follow_index, one_snapshot
 from valence_ml import Scorer, model_name
 
 BINS: Final = 10
@@ -108,10 +107,11 @@ class Summaries:
 def _read(
     session: Session, user_id: uuid.UUID, task_id: uuid.UUID, model: str
 ) -> tuple[dict[str, Any], list[str]]:
-    """All but the terms, and the texts to find these in: those that this model has scored."""
-    one_snapshot(session)
+    """All but the terms, and the texts to find these in: those that this model has scored.
+
+    All in the snapshot that `status` takes.
+    """
     status = batches.status(session, user_id, task_id, inline=0)
-    follow_index(session)
     labels, low, total = {"positive": 0, "negative": 0}, 0, 0.0
     bins = [0] * BINS
     for row in session.execute(_ANSWERS, {"id": task_id, "bins": BINS}):
