@@ -207,6 +207,39 @@ def test_cancelled_among_workers_at_full_speed(database: Database, own_database_
     web.close()
 
 
+def test_case_113_cancel_while_the_last_chunk_commits(
+    database: Database, own_database_url: str
+) -> None:
+    """Who has the batch's lock first decides; the other finds that it has ended."""
+    waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+
+    def in_own(work) -> str:
+        try:
+            with database.transaction() as session:
+                work(session)
+        except (chunks.Lost, AlreadyEnded) as error:
+            return type(error).__name__
+        return "stored"
+
+    for completes_first in (True, False):
+        with database.transaction() as session:
+            batch = make_batch(session, ["a", "b"])
+            mine = claim(session)
+        works = [partial(complete, mine=mine), partial(cancel, batch=batch)]
+        first, second = works if completes_first else works[::-1]
+        with ThreadPoolExecutor(1) as pool:
+            with database.transaction() as session:
+                first(session)
+                waiting = pool.submit(in_own, second)
+                until(lambda: query(own_database_url, waits), within=20, what="the second to wait")
+            assert ("AlreadyEnded" if completes_first else "Lost") == waiting.result(20)
+        with database.transaction() as session:
+            ended = "batch.completed" if completes_first else "batch.cancelled"
+            assert ["batch.accepted", ended] == actions(session, batch)
+            stored = select(func.count()).where(BatchResult.batch_id == batch.id)
+            assert (2 if completes_first else 0) == session.scalar(stored)
+
+
 def test_retry_tries_only_what_failed(session: Session) -> None:
     """Under new ids and with all attempts; then the batch ends anew, and is told again."""
     batch = half_failed(session)

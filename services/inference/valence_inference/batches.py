@@ -128,10 +128,12 @@ def accept(
 
 
 def find(session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, lock: bool = False) -> Batch:
-    """A user's batch, raising `TaskNotFound`; locked, its chunks are done and cut no more.
+    """A user's batch, raising `TaskNotFound`; locked, no chunk of it is completed meanwhile.
 
-    NO KEY: rows that only refer to the batch may be written meanwhile.
+    NO KEY: rows that only refer to the batch may be written. What follows in the transaction is
+    searched along indexes.
     """
+    follow_index(session)
     mine = select(Batch).where(
         Batch.id == task_id, Batch.user_id == user_id, Batch.deleted_at.is_(None)
     )
@@ -160,6 +162,7 @@ def page(
 ) -> tuple[list[Status], uuid.UUID | None]:
     """Up to `limit` of a user's batches made before `cursor`, newest first, and the next cursor."""
     one_snapshot(session)
+    follow_index(session)
     query = select(Batch).where(*only.conditions(user_id))
     if cursor is not None:
         query = query.where(Batch.id < cursor)
@@ -171,7 +174,6 @@ def page(
 
 
 def _progress(session: Session, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Progress]:
-    follow_index(session)
     rows = session.execute(_PROGRESS, {"ids": list(ids), "window": RATE_SECONDS})
     return {
         row.id: Progress(

@@ -9,7 +9,6 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from valence_common.models import BatchResult
-from valence_inference.plans import follow_index
 
 Cells = list[str] | dict[str, Any] | None
 """What else stood in a text's row: the other cells in their order, or an object's other fields."""
@@ -54,8 +53,10 @@ class Page(NamedTuple):
 def read(
     session: Session, batch_id: uuid.UUID, *, start: int = 0, most: int, octets: int = _NO_BOUND
 ) -> Page:
-    """Up to `most` rows from place `start` on, of about `octets` bytes of texts."""
-    follow_index(session)
+    """Up to `most` rows of a batch that was found, from place `start` on.
+
+    They end with the chunk in which their texts go over `octets` bytes.
+    """
     query = (
         select(
             BatchResult.position,

@@ -16,7 +16,6 @@ from valence_common.problems import Conflict
 from valence_common.records import end_batch, record
 from valence_inference import batches
 from valence_inference.batches import Status
-from valence_inference.plans import follow_index
 
 AT_ONCE = 2_000
 
@@ -97,7 +96,6 @@ def cancel(session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, inline: 
 
 
 def _end(session: Session, batch: Batch) -> None:
-    follow_index(session)
     # Who waits for a sweeper that cuts a chunk finds it gone, and its halves at the next look.
     while session.scalar(_LEFT, {"id": batch.id}):
         session.execute(_DROP, {"id": batch.id})
@@ -119,7 +117,6 @@ def failed(session: Session, user_id: uuid.UUID, task_id: uuid.UUID) -> int:
 def _retriable(session: Session, batch: Batch) -> int:
     if batch.status not in {"completed_with_errors", "failed"}:
         raise NothingToRetry
-    follow_index(session)
     row = session.execute(_FAILED, {"id": batch.id}).one()
     count: int = row.failed
     if not count:
