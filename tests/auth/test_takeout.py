@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from sqlalchemy import event, text
 
 from support.batches import make_user
+from support.files import stored
 from support.rows import query
 from support.stack import Account, Stack
 from support.waiting import until
@@ -107,11 +108,24 @@ def test_take_out_holds_what_was_put_in(stack: Stack, account: Account, database
     assert [(done["task_id"], "completed", 2)] == [
         (batch["id"], batch["status"], batch["total"]) for batch in document["batches"]
     ]
-    results = [{**result, "batch_id": done["task_id"]} for result in done["results"]]
+    more = {"batch_id": done["task_id"], "cells": None}
+    results = [{**result, **more} for result in done["results"]]
     assert results == document["batch_results"]
     actions = [event["action"] for event in document["audit_events"]]
     assert {"batch.accepted", "batch.completed", "account.exported"} <= set(actions)
     assert all(event["by_you"] for event in document["audit_events"])
+
+
+def test_take_out_holds_the_rows_of_files(
+    stack: Stack, account: Account, database_url: str
+) -> None:
+    """What stood beside the texts, and the names that it stood under."""
+    file = {"columns": ["id", "text"], "text_column": 1, "format": "csv"}
+    stored(database_url, account.id, ["a", "b"], rows=[["x"], ["y"]], **file)
+    document = export(stack, account)
+    [batch] = document["batches"]
+    assert file == {name: batch[name] for name in file}
+    assert [["x"], ["y"]] == [result["cells"] for result in document["batch_results"]]
 
 
 def test_take_out_is_a_file_without_secrets(stack: Stack, account: Account) -> None:

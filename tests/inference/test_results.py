@@ -131,7 +131,7 @@ def test_json_of_a_file_has_its_rows(stack: Stack, owner: Account, table: str) -
 
 def test_fields_of_ndjson_keep_their_types(stack: Stack, owner: Account, database_url: str) -> None:
     """In JSON as they were, absent where they were; a CSV has JSON, and nothing for null."""
-    rows = [{"id": 1, "tags": ["a", None]}, {}, {"id": None, "more": True}, {"id": "1"}]
+    rows = [{"id": 1, "tags": ["a", None]}, None, {"id": None, "more": True}, {"id": "1"}]
     names = {"columns": ["id", "body", "tags", "more"], "text_column": 1, "format": "ndjson"}
     task = stored(database_url, owner.id, ["a", "b", "c", "d"], rows=rows, **names)
     items = stack.get(path(task), owner).json()["items"]

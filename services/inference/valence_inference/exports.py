@@ -71,11 +71,12 @@ class Columns(NamedTuple):
         """A row as an object with the fields that it had; None where it is not stored."""
         if row.text is None:
             return None
-        if isinstance(row.cells, dict):
-            fields = {**row.cells, self.names[self.text]: row.text}
-            order = dict.fromkeys([*self.names, *fields])
-            return {name: fields[name] for name in order if name in fields}
-        return dict(zip(self.names, self.cells(row), strict=False))
+        if isinstance(row.cells, list):
+            return dict(zip(self.names, self.cells(row), strict=True))
+        # An object's fields, or none but the text.
+        fields = {**(row.cells or {}), self.names[self.text]: row.text}
+        order = dict.fromkeys([*self.names, *fields])
+        return {name: fields[name] for name in order if name in fields}
 
     @property
     def _others(self) -> list[str]:
