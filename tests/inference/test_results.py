@@ -8,11 +8,14 @@ import uuid
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from support.files import MODEL, confidence, sentiment, stored
 from support.rows import query
 from support.stack import Account, Stack
+
+MOST_GROWTH = 32 * 1024 * 1024
 
 ODD = [
     "plain",
@@ -251,3 +254,22 @@ def test_a_stream_whose_batch_changes_is_broken_off(
         with pytest.raises(httpx.RemoteProtocolError):
             list(stream)
     assert "download_broken_off" in stack.running("inference")[0].output()
+
+
+def test_a_large_stream_takes_little_memory(
+    stack: Stack, owner: Account, database_url: str
+) -> None:
+    """40 MB of texts go through a page at a time, compressed or not."""
+    texts = [f"{n} {uuid.uuid4()} ".ljust(2_000, "x") for n in range(20_000)]
+    task = stored(database_url, owner.id, texts)
+    process = psutil.Process(stack.running("inference")[0].pid)
+    before = most = process.memory_info().rss
+    for encoding in ("identity", "gzip"):
+        url, headers = stack.url(path(task, format="ndjson")), {"accept-encoding": encoding}
+        size = 0
+        with stack.client.stream("GET", url, headers=owner.headers | headers) as answer:
+            for piece in answer.iter_bytes():
+                size += len(piece)
+                most = max(most, process.memory_info().rss)
+        assert size > 40_000_000
+    assert most - before <= MOST_GROWTH, f"grew by {(most - before) / 2**20:.1f} MiB"
