@@ -57,7 +57,9 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION valence_own_chunk()")
     op.drop_index("ix_batch_chunks_queue", table_name="batch_chunks")
     op.drop_constraint(op.f("ck_batch_chunks_user"), "batch_chunks")
-    for column in ("rows", "priority", "user_id"):
+    op.drop_index("ix_batch_chunks_batch_id_start", table_name="batch_chunks")
+    op.create_index("ix_batch_chunks_batch_id", "batch_chunks", ["batch_id"])
+    for column in ("done_at", "rows", "priority", "user_id"):
         op.drop_column("batch_chunks", column)
     op.create_index(
         "ix_batch_chunks_pending",
@@ -122,6 +124,7 @@ def _alter_batch_chunks() -> None:
     op.add_column("batch_chunks", sa.Column("user_id", sa.Uuid(), nullable=True))
     op.add_column("batch_chunks", _priority())
     op.add_column("batch_chunks", sa.Column("rows", sa.JSON(), nullable=True))
+    op.add_column("batch_chunks", _time("done_at"))
     schema = op.get_bind().scalar(sa.text("SELECT quote_ident(current_schema())"))
     op.execute(OWNER.replace("{schema}", schema))
     op.execute(TRIGGER)
@@ -136,6 +139,9 @@ def _alter_batch_chunks() -> None:
         postgresql_where=sa.text("state = 'pending'"),
     )
     op.drop_index("ix_batch_chunks_pending", table_name="batch_chunks")
+    # Results are read in the order of their places, beside the chunks that hold their texts.
+    op.create_index("ix_batch_chunks_batch_id_start", "batch_chunks", ["batch_id", "start"])
+    op.drop_index("ix_batch_chunks_batch_id", table_name="batch_chunks")
 
 
 def _create_idempotency_keys() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -12,17 +12,16 @@ import psutil
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import event, text
-from starlette.types import Message, Scope
 
 from support.batches import make_user
+from support.files import stored
 from support.rows import query
 from support.stack import Account, Stack
 from support.waiting import until
 from valence_auth import takeout
-from valence_auth.api import privacy as api
 from valence_auth.schemas import privacy as schemas
 from valence_common.db import Database
-from valence_common.problems import TooManyRequests, Unavailable
+from valence_common.problems import Unavailable
 
 EXPORT = "/api/v1/users/me/export"
 MANY, LARGE = 200_000, 20_000
@@ -109,11 +108,24 @@ def test_take_out_holds_what_was_put_in(stack: Stack, account: Account, database
     assert [(done["task_id"], "completed", 2)] == [
         (batch["id"], batch["status"], batch["total"]) for batch in document["batches"]
     ]
-    results = [{**result, "batch_id": done["task_id"]} for result in done["results"]]
+    more = {"batch_id": done["task_id"], "cells": None}
+    results = [{**result, **more} for result in done["results"]]
     assert results == document["batch_results"]
     actions = [event["action"] for event in document["audit_events"]]
     assert {"batch.accepted", "batch.completed", "account.exported"} <= set(actions)
     assert all(event["by_you"] for event in document["audit_events"])
+
+
+def test_take_out_holds_the_rows_of_files(
+    stack: Stack, account: Account, database_url: str
+) -> None:
+    """What stood beside the texts, and the names that it stood under."""
+    file = {"columns": ["id", "text"], "text_column": 1, "format": "csv"}
+    stored(database_url, account.id, ["a", "b"], rows=[["x"], ["y"]], **file)
+    document = export(stack, account)
+    [batch] = document["batches"]
+    assert file == {name: batch[name] for name in file}
+    assert [["x"], ["y"]] == [result["cells"] for result in document["batch_results"]]
 
 
 def test_take_out_is_a_file_without_secrets(stack: Stack, account: Account) -> None:
@@ -215,19 +227,6 @@ def test_few_take_out_at_once(stack: Stack, large: Account, database_url: str) -
     until(lambda: stack.get(EXPORT, third).status_code == 200, within=10)
 
 
-def test_turns_are_given_back() -> None:
-    """Also by whoever fails."""
-    turns, users = takeout.Turns(), [uuid.uuid4() for _ in range(takeout.AT_ONCE + 1)]
-    for user in users:
-        with contextlib.suppress(ValueError), turns.take(user):
-            raise ValueError
-    with turns.take(users[0]), turns.take(users[1]):
-        with pytest.raises(TooManyRequests), turns.take(users[2]):
-            pass
-        with pytest.raises(TooManyRequests), turns.take(users[0]):
-            pass
-
-
 def test_without_postgres_no_document_is_begun() -> None:
     """What can be known before the first byte is a 503 and not a 200."""
     database = Database(
@@ -236,54 +235,3 @@ def test_without_postgres_no_document_is_begun() -> None:
     with pytest.raises(Unavailable):
         asyncio.run(takeout.begin(database, uuid.uuid4()))
     database.close()
-
-
-class Sent(list[Message]):
-    """What a server is given to send; the client stops reading after `most` messages."""
-
-    def __init__(self, most: int = 1_000):
-        super().__init__()
-        self.most = most
-
-    async def __call__(self, message: Message) -> None:
-        if len(self) >= self.most:
-            await asyncio.Event().wait()
-        self.append(message)
-
-    @property
-    def ended(self) -> bool:
-        return self[-1]["type"] == "http.response.body" and not self[-1].get("more_body")
-
-
-async def _three_pieces(error: Exception | None = None) -> AsyncIterator[bytes]:
-    for _ in range(3):
-        yield b"piece"
-    if error is not None:
-        raise error
-
-
-@pytest.mark.parametrize(
-    ("error", "most", "ended"),
-    [(None, 1_000, True), (Unavailable("postgres"), 1_000, False), (None, 2, False)],
-    ids=["whole", "Postgres goes away", "the client reads no further"],
-)
-def test_only_what_is_whole_has_an_end(
-    monkeypatch: pytest.MonkeyPatch, error: Exception | None, most: int, ended: bool
-) -> None:
-    """Without its end the server hangs up; the turn is given back in any case."""
-    monkeypatch.setattr(api, "PATIENCE_SECONDS", 0.2)
-    sent, turn, closed = Sent(most), contextlib.ExitStack(), []
-    turn.callback(closed.append, True)
-    scope: Scope = {"type": "http", "asgi": {"spec_version": "2.3"}}
-
-    async def answer() -> None:
-        await api.Download(_three_pieces(error), "x.json", turn)(scope, _silence, sent)
-
-    asyncio.run(asyncio.wait_for(answer(), 5))
-    assert ended == sent.ended
-    assert [True] == closed
-
-
-async def _silence() -> Message:
-    await asyncio.Event().wait()
-    raise AssertionError

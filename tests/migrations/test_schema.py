@@ -6,6 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from pydantic import SecretStr
 
 from support.batches import accept, claim, make_user, score
 from support.belongings import belongings
+from support.files import store
 from support.locks import MIGRATION, WAITERS, held
 from support.rows import query
 from support.servers import FragilePostgres
@@ -23,6 +25,7 @@ from valence_batch_worker import chunks, erasure, pieces, retention
 from valence_batch_worker.settings import Settings
 from valence_common.db import Database
 from valence_common.models import User
+from valence_inference import batches, exports, steering, summary
 
 ROOT = Path(__file__).parents[2]
 ROLES = ("owner", "auth", "inference", "worker")
@@ -158,6 +161,37 @@ def test_roles_suffice_to_take_out_erase_and_forget(place: Place) -> None:
     )
     for reason, piece in retention.pieces(settings).items():
         pieces.delete_piece(worker, reason, piece)
+
+
+def test_roles_suffice_to_steer_batches(place: Place) -> None:
+    """Inference reads, cancels, retries and deletes; the worker deletes the rows."""
+    assert place.run("upgrade", "owner")[0] == 0
+    owner, worker, inference = (
+        Database(SecretStr(place.url_of(role)), pool_size=1, timeout=10, pooled=False)
+        for role in ("owner", "worker", "inference")
+    )
+    with owner.transaction() as session:
+        user = make_user(session)
+        failed = store(session, user, ["a"], sizes=[1], failed={0}, status="failed")
+        live = store(session, user, ["a"], status="processing", finished_at=None)
+    for work in (
+        partial(steering.retry, texts=1, inline=1),
+        partial(steering.cancel, inline=1),
+        steering.delete,
+    ):
+        with inference.transaction() as session:
+            work(session, user, failed)
+    with inference.transaction() as session:
+        steering.cancel(session, user, live, inline=1)
+    with inference.transaction() as session:
+        assert 1 == len(exports.page(session, user, live, start=0, limit=9)[0])
+    with inference.transaction() as session:
+        summary._read(session, user, live, "m")
+    with inference.transaction() as session:
+        shown, _ = batches.page(session, user, batches.Filter(), limit=9, cursor=None)
+        assert [live] == [status.batch.id for status in shown]
+    assert pieces.delete_piece(worker, "deleted", retention.DELETED["deleted"]) > 0
+    assert 1 == belongings(place.url, user)["batches"]
 
 
 def test_a_right_too_many_is_taken_back(place: Place) -> None:

@@ -6,8 +6,9 @@ from valence_auth import api
 from valence_auth.oidc.provider import Client, Provider
 from valence_auth.passwords import Passwords
 from valence_auth.settings import Settings
-from valence_auth.takeout import Turns
+from valence_auth.takeout import AT_ONCE
 from valence_common import web
+from valence_common.downloads import Turns
 from valence_common.limits import Limiter
 
 PREFIXES = tuple(f"{web.API}/{name}" for name in ("auth", "users", "api-keys", "admin"))
@@ -24,7 +25,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.passwords = Passwords(settings.password_hashers)
     app.state.limiter = Limiter(app.state.cache)
-    app.state.takeouts = Turns()
+    app.state.takeouts = Turns(at_once=AT_ONCE)
     client = Client.of(settings)
     app.state.oidc = None if client is None else Provider(client)
     return app

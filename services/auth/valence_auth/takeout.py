@@ -6,8 +6,7 @@ there is no document, rather than one in which rows are missing.
 """
 
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -30,35 +29,15 @@ from valence_common.models import (
     Usage,
 )
 from valence_common.models.base import Base
-from valence_common.problems import TooManyRequests
 
 PAGE_ROWS = 500
 AT_ONCE = 2
-RETRY_SECONDS = 30
 
 # Without statistics, as of a table that just filled, each page would sort all that is left.
 _NO_SORT = text("SET LOCAL enable_sort = off")
 
 _USER: ColumnElement[uuid.UUID] = bindparam("user_id")
 _MOMENT: ColumnElement[datetime] = bindparam("moment")
-
-
-class Turns:
-    """Who takes out now: few in one process, and nobody twice."""
-
-    def __init__(self) -> None:
-        self._taken: set[uuid.UUID] = set()
-
-    @contextmanager
-    def take(self, user_id: uuid.UUID) -> Iterator[None]:
-        """A turn; raises `TooManyRequests` when there is none."""
-        if user_id in self._taken or len(self._taken) >= AT_ONCE:
-            raise TooManyRequests(RETRY_SECONDS)
-        self._taken.add(user_id)
-        try:
-            yield
-        finally:
-            self._taken.remove(user_id)
 
 
 class _Part(NamedTuple):
@@ -96,7 +75,9 @@ _HISTORY = _Part.of(
     Prediction.created_at <= _MOMENT,
     key=("created_at", "id"),
 )
-_BATCHES = _Part.of("batches", schemas.TakeoutBatch, Batch, Batch.user_id == _USER)
+_BATCHES = _Part.of(
+    "batches", schemas.TakeoutBatch, Batch, Batch.user_id == _USER, Batch.deleted_at.is_(None)
+)
 
 _PARTS = (
     _Part.of("sessions", schemas.TakeoutSession, LoginSession, LoginSession.user_id == _USER),

@@ -99,7 +99,7 @@ FOR NO KEY UPDATE
 
 _DONE = text("""
 UPDATE batch_chunks
-SET state = 'done', lease_until = NULL, failed = :failed, model = :model,
+SET state = 'done', lease_until = NULL, done_at = now(), failed = :failed, model = :model,
     texts = CASE WHEN :store_texts THEN texts ELSE '[]' END,
     rows = CASE WHEN :store_texts THEN rows END
 WHERE id = :id AND attempt = :attempt AND state <> 'done'

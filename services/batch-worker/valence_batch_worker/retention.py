@@ -1,4 +1,7 @@
-"""Retention: what is older than the settings allow is deleted, and what is of no use any more."""
+"""Retention: what is older than the settings allow, or of no use any more, or deleted by its owner.
+
+Nobody sees a batch from the moment on in which its owner deletes it; its rows go here.
+"""
 
 import time
 import uuid
@@ -45,7 +48,8 @@ class Retention:
         self._due = time.monotonic()
 
     def work(self) -> None:
-        """Delete for a while, if it is time."""
+        """Delete for a while: always what users deleted, and what is too old if it is time."""
+        delete_while(self._database, DELETED)
         if time.monotonic() < self._due:
             return
         if not delete_while(self._database, self._pieces):
@@ -99,6 +103,11 @@ def _batches(session: Session, before: datetime, most: int) -> int:
     return delete_batches(session, select(Batch.id).where(*ended).order_by(Batch.id), most=most)
 
 
+def _deleted(session: Session, most: int) -> int:
+    gone = select(Batch.id).where(Batch.deleted_at.is_not(None)).order_by(Batch.deleted_at)
+    return delete_batches(session, gone, most=most)
+
+
 def _sessions(session: Session, before: datetime, most: int) -> int:
     """Those that were ended, or ran out, before."""
     over = func.least(LoginSession.ended_at, LoginSession.expires_at) < before
@@ -123,3 +132,7 @@ def _revocations(session: Session, before: datetime, most: int) -> int:
 def _idempotency_keys(session: Session, before: datetime, most: int) -> int:
     old = IdempotencyKey.created_at < before
     return delete_rows(session, IdempotencyKey, old, order=(IdempotencyKey.created_at,), most=most)
+
+
+DELETED: dict[str, Piece] = {"deleted": _deleted}
+"""Whatever the settings say."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from valence_common import web
+from valence_common.downloads import Turns
 from valence_common.limits import Limiter
 from valence_common.queue import Doorbell
 from valence_inference import api, public
@@ -17,8 +18,12 @@ from valence_inference.doorbell import Ringer
 from valence_inference.history import History
 from valence_inference.meter import Meter
 from valence_inference.settings import Settings
+from valence_inference.summary import Summaries
 from valence_inference.usage import Usage, WrittenTexts
 from valence_ml import load
+
+DOWNLOADS, DOWNLOADS_EACH = 16, 2
+"""Streams of results at once in one process, and of one user: each holds a page in memory."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -44,6 +49,8 @@ def create_app(settings: Settings) -> FastAPI:
         required=settings.history_required,
         store_texts=settings.store_texts,
     )
+    app.state.summaries = Summaries(app.state.database)
+    app.state.downloads = Turns(at_once=DOWNLOADS, each=DOWNLOADS_EACH)
     app.state.ringer = Ringer(doorbell, wait=settings.redis_timeout_seconds)
     _limit(app, settings)
     return app

@@ -1,75 +1,148 @@
 """Batches as their owner sees them: how far they are, and what came of their rows."""
 
+import math
 import uuid
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, select, text
 from sqlalchemy.orm import Session
 
-from valence_common.models import ENDED, Batch, BatchChunk, BatchResult
+from valence_common.models import ENDED, Batch
 from valence_common.problems import NotFound
+from valence_inference import results
+from valence_inference.plans import follow_index, one_snapshot
+from valence_inference.results import Row
+
+RATE_SECONDS = 60
+"""The time over which a running batch's rate is taken: long against a chunk, short for people."""
+
+# What a batch has done since it began, or was begun again by a retry; of one that runs, lately.
+_PROGRESS = text("""
+SELECT batch.id,
+    coalesce(sum(chunk.size) FILTER (WHERE chunk.state = 'done'), 0) AS done,
+    coalesce(sum(chunk.failed) FILTER (WHERE chunk.state = 'done'), 0) AS failed,
+    coalesce(sum(chunk.size) FILTER (WHERE chunk.done_at >= batch.started_at), 0) AS of_this_run,
+    coalesce(sum(chunk.size) FILTER (WHERE chunk.done_at >= since), 0) AS lately,
+    extract(epoch FROM coalesce(batch.finished_at, now()) - since) AS seconds
+FROM (
+    SELECT id, started_at, finished_at, CASE WHEN finished_at IS NOT NULL THEN started_at
+        ELSE greatest(started_at, now() - :window * interval '1 s') END AS since
+    FROM batches WHERE id = ANY(:ids)
+) AS batch LEFT JOIN batch_chunks AS chunk ON chunk.batch_id = batch.id
+GROUP BY batch.id, since, batch.finished_at
+""")
 
 
 class TaskNotFound(NotFound):
-    """No batch of that id belongs to the user."""
+    """No batch of that id belongs to the user, or it was deleted."""
 
     detail = "Task not found"
 
 
+class Progress(NamedTuple):
+    """How far a batch is, counted from its chunks; `rate` is in texts per second."""
+
+    done: int
+    failed: int
+    rate: float | None
+
+
 @dataclass(frozen=True)
 class Status:
-    """One batch as of one moment; `done` and `failed` are counted from its chunks."""
+    """One batch as of one moment; `done` and `failed` are counted from its chunks.
+
+    `rate` is in texts per second and None until it is known.
+    """
 
     batch: Batch
     done: int
     failed: int
-    results: list[dict[str, Any]] | None
+    results: list[Row] | None = None
+    rate: float | None = None
+
+    @property
+    def eta_seconds(self) -> int | None:
+        """The time that is left at that rate; None where nobody can tell, or there is none."""
+        if self.batch.status in ENDED or not self.rate:
+            return None
+        return math.ceil((self.batch.total - self.done) / self.rate)
+
+
+class Filter(NamedTuple):
+    """Which of a user's batches; times are aware, `since` is included and `until` is not."""
+
+    statuses: Collection[str] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def conditions(self, user_id: uuid.UUID) -> list[ColumnElement[bool]]:
+        """The filter as SQL."""
+        conditions = [Batch.user_id == user_id, Batch.deleted_at.is_(None)]
+        if self.statuses:
+            conditions.append(Batch.status.in_(self.statuses))
+        if self.since is not None:
+            conditions.append(Batch.created_at >= self.since)
+        if self.until is not None:
+            conditions.append(Batch.created_at < self.until)
+        return conditions
+
+
+def find(session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, lock: bool = False) -> Batch:
+    """A user's batch, raising `TaskNotFound`; locked, no chunk of it is completed meanwhile.
+
+    NO KEY: rows that only refer to the batch may be written. What follows in the transaction is
+    searched along indexes.
+    """
+    follow_index(session)
+    mine = select(Batch).where(
+        Batch.id == task_id, Batch.user_id == user_id, Batch.deleted_at.is_(None)
+    )
+    batch = session.scalars(mine.with_for_update(key_share=True) if lock else mine).one_or_none()
+    if batch is None:
+        raise TaskNotFound
+    return batch
 
 
 def status(session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, inline: int) -> Status:
     """The state of a user's batch, with results if it has ended and is small."""
-    # One snapshot for all the queries: counts and rows must agree.
-    session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-    batch = session.get(Batch, task_id)
-    if batch is None or batch.user_id != user_id:
-        raise TaskNotFound
-    done, failed = _progress(session, task_id)
+    one_snapshot(session)
+    return describe(session, find(session, user_id, task_id), inline=inline)
+
+
+def describe(session: Session, batch: Batch, *, inline: int) -> Status:
+    """The state of a batch, of which nobody may write anything before the transaction ends."""
+    progress = _progress(session, [batch.id])[batch.id]
     small = batch.status in ENDED and batch.total <= inline
-    return Status(batch, done, failed, _results(session, task_id) if small else None)
+    rows = results.read(session, batch.id, most=batch.total).rows if small else None
+    return Status(batch, progress.done, progress.failed, rows, progress.rate)
 
 
-def _progress(session: Session, task_id: uuid.UUID) -> tuple[int, int]:
-    finished = BatchChunk.state == "done"
-    done, failed = session.execute(
-        select(
-            func.coalesce(func.sum(BatchChunk.size).filter(finished), 0),
-            func.coalesce(func.sum(BatchChunk.failed).filter(finished), 0),
-        ).where(BatchChunk.batch_id == task_id)
-    ).one()
-    return done, failed
+def page(
+    session: Session, user_id: uuid.UUID, only: Filter, *, limit: int, cursor: uuid.UUID | None
+) -> tuple[list[Status], uuid.UUID | None]:
+    """Up to `limit` of a user's batches made before `cursor`, newest first, and the next cursor."""
+    one_snapshot(session)
+    follow_index(session)
+    query = select(Batch).where(*only.conditions(user_id))
+    if cursor is not None:
+        query = query.where(Batch.id < cursor)
+    found = session.scalars(query.order_by(Batch.id.desc()).limit(limit + 1)).all()
+    shown = found[:limit]
+    progress = _progress(session, [batch.id for batch in shown])
+    items = [Status(b, p.done, p.failed, None, p.rate) for b in shown for p in [progress[b.id]]]
+    return items, shown[-1].id if len(found) > limit else None
 
 
-def _results(session: Session, task_id: uuid.UUID) -> list[dict[str, Any]]:
-    chunks = session.scalars(select(BatchChunk).where(BatchChunk.batch_id == task_id))
-    # Where texts are not stored, a chunk that is done has none.
-    texts: dict[int, tuple[str | None, str | None]] = {
-        chunk.start + i: (chunk.texts[i] if chunk.texts else None, chunk.model)
-        for chunk in chunks
-        for i in range(chunk.size)
-    }
-    rows = session.scalars(
-        select(BatchResult).where(BatchResult.batch_id == task_id).order_by(BatchResult.position)
-    )
-    return [
-        {
-            "index": row.position,
-            "text": texts[row.position][0],
-            "sentiment": row.sentiment,
-            "confidence": row.confidence,
-            "low_confidence": row.low_confidence,
-            "model": texts[row.position][1],
-            "error": row.error,
-        }
+def _progress(session: Session, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Progress]:
+    rows = session.execute(_PROGRESS, {"ids": list(ids), "window": RATE_SECONDS})
+    return {
+        row.id: Progress(
+            row.done,
+            row.failed,
+            row.lately / float(row.seconds) if row.of_this_run and row.seconds else None,
+        )
         for row in rows
-    ]
+    }

@@ -22,6 +22,7 @@ BATCH: Final = "batch"
 LIMITED: Final = {
     f"{API}/sentiment/analyze": ANALYZE,
     f"{API}/sentiment/analyze/batch": BATCH,
+    f"{API}/sentiment/task/{{task_id}}/retry": BATCH,
 }
 """The routes that ask for work, by their templates, and what their limits are called."""
 

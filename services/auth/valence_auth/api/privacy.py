@@ -1,67 +1,33 @@
 """What belongs to oneself: taking it out, and having it erased."""
 
-import asyncio
-from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from typing import Annotated
 
-import structlog
 from fastapi import APIRouter, Response
-from starlette.responses import StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
 
 from valence_auth import accounts, erasing, logins, takeout, throttles
 from valence_auth.api.parts import AddressDep, LimiterDep, PasswordsDep, SettingsDep
 from valence_auth.schemas import privacy as schemas
 from valence_common.access import Authenticated
 from valence_common.bodies import strict
-from valence_common.problems import DomainError
+from valence_common.downloads import Download, Turns
 from valence_common.web import API, DatabaseDep, state
 
 router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["users"])
 
-PATIENCE_SECONDS = 30.0
-LONGEST_SECONDS = 900.0
-
-TurnsDep = Annotated[takeout.Turns, state("takeouts")]
+TurnsDep = Annotated[Turns, state("takeouts")]
 
 
-class Download(StreamingResponse):
-    """A JSON document to be saved; `turn` is closed at its end, whatever that is.
-
-    One that cannot be completed is broken off: the client sees the connection end too early.
-    """
+class TakeoutDocument(Download):
+    """The JSON document of a take-out."""
 
     media_type = "application/json"
-
-    def __init__(self, pieces: AsyncIterator[bytes], name: str, turn: ExitStack):
-        disposition = f'attachment; filename="{name}"'
-        super().__init__(pieces, headers={"Content-Disposition": disposition})
-        self._turn = turn
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        with self._turn:
-            await super().__call__(scope, receive, send)
-
-    async def stream_response(self, send: Send) -> None:
-        """Send it piece by piece, to a client that goes on reading."""
-
-        async def send_soon(message: Message) -> None:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                await send(message)
-
-        try:
-            async with asyncio.timeout(LONGEST_SECONDS):
-                await super().stream_response(send_soon)
-        except (DomainError, TimeoutError) as error:
-            structlog.get_logger().warning("download_broken_off", error=type(error).__name__)
 
 
 @router.get(
     "/users/me/export",
     status_code=200,  # which FastAPI cannot learn from this response class
-    response_class=Download,
+    response_class=TakeoutDocument,
     responses={200: {"model": schemas.Takeout}},
 )
 async def export(
@@ -75,7 +41,7 @@ async def export(
     with ExitStack() as turn:
         turn.enter_context(turns.take(principal.user_id))
         pieces = await takeout.begin(database, principal.user_id)
-        return Download(pieces, "valence.json", turn.pop_all())
+        return TakeoutDocument(pieces, "valence.json", turn.pop_all())
 
 
 @router.delete("/users/me", status_code=204)

@@ -93,11 +93,16 @@ class TakeoutPrediction(_Row):
 
 
 class TakeoutBatch(_Row):
-    """A batch."""
+    """A batch, with the names of the columns of the file that it came in."""
 
     id: uuid.UUID
     status: str
     total: int
+    priority: int
+    format: str
+    columns: list[str] | None
+    text_column: int | None = Field(description="The place of the text among them, from 0.")
+    webhook_url: str | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -114,6 +119,10 @@ class TakeoutResult(_Row):
     low_confidence: bool | None = None
     model: str | None = None
     error: str | None = None
+    cells: list[str] | dict[str, Any] | None = Field(
+        default=None,
+        description="What else stood in the text's row: cells in their order, or fields.",
+    )
 
     @classmethod
     def of(
@@ -121,6 +130,8 @@ class TakeoutResult(_Row):
     ) -> "TakeoutResult":
         """A text of a chunk with what was answered."""
         result = cls(batch_id=chunk.batch_id, index=index, text=text, model=chunk.model)
+        if chunk.rows is not None:
+            result.cells = chunk.rows[index - chunk.start]
         if answer is not None:
             result.sentiment, result.confidence = answer.sentiment, answer.confidence
             result.low_confidence, result.error = answer.low_confidence, answer.error

@@ -69,7 +69,8 @@ class BatchChunk(Base):
     `attempt` is counted by the claim, before the work: with the id it is the fencing token.
     `user_id` and `priority` are its batch's, here because the queue is searched by them (a trigger
     fills in the first where an older release does not). `rows` has for each text what else stood
-    in its row: a list of cells without the text's own, or an object's other fields.
+    in its row: a list of cells without the text's own, or an object's other fields. `done_at` is
+    null where an older release's worker was the one that did it.
     """
 
     __tablename__ = "batch_chunks"
@@ -92,12 +93,11 @@ class BatchChunk(Base):
             postgresql_where=text("state = 'pending' AND attempt > 0"),
         ),
         Index("ix_batch_chunks_running", "lease_until", postgresql_where=text("state = 'running'")),
+        Index("ix_batch_chunks_batch_id_start", "batch_id", "start"),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
-    batch_id: Mapped[uuid.UUID] = mapped_column(
-        ForeignKey("batches.id", ondelete="CASCADE"), index=True
-    )
+    batch_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("batches.id", ondelete="CASCADE"))
     user_id: Mapped[uuid.UUID | None]
     priority: Mapped[int] = mapped_column(
         SmallInteger, server_default=text("5"), default=DEFAULT_PRIORITY
@@ -110,6 +110,7 @@ class BatchChunk(Base):
     attempt: Mapped[int] = mapped_column(Integer, server_default="0", default=0)
     available_at: Mapped[datetime] = mapped_column(server_default=func.now())
     lease_until: Mapped[datetime | None]
+    done_at: Mapped[datetime | None]
     failed: Mapped[int] = mapped_column(Integer, server_default="0", default=0)
     model: Mapped[str | None] = mapped_column(String(128))
 

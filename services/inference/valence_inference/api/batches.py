@@ -1,14 +1,26 @@
-"""Many texts, scored soon: followed."""
+"""Many texts, scored soon: followed and steered."""
 
 import uuid
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query, Request
 
 from valence_common.bodies import strict
 from valence_common.web import API, DatabaseDep
-from valence_inference import batches
-from valence_inference.api.parts import BatchOwner, SettingsDep
+from valence_inference import batches, steering
+from valence_inference.api.parts import (
+    BatchOwner,
+    MeterDep,
+    RingerDep,
+    ScorerDep,
+    SettingsDep,
+    SummariesDep,
+    UsageDep,
+)
+from valence_inference.batches import Filter
+from valence_inference.meter import BATCH
 from valence_inference.schemas import batches as schemas
+from valence_inference.schemas.summary import TaskSummary
 
 router = APIRouter(prefix=API, route_class=strict("batch_body_bytes"), tags=["sentiment"])
 
@@ -22,3 +34,72 @@ async def task(
         batches.status, principal.user_id, task_id, inline=settings.inline_results
     )
     return schemas.Task.of(status)
+
+
+@router.get("/sentiment/tasks")
+async def tasks(
+    principal: BatchOwner,
+    database: DatabaseDep,
+    query: Annotated[schemas.TasksQuery, Query()],
+) -> schemas.TaskPage:
+    """One's batches, newest first, without results; `next_cursor` leads to the page after."""
+    only = Filter(query.status, query.since, query.until)
+    found, next_cursor = await database.run(
+        batches.page, principal.user_id, only, limit=query.limit, cursor=query.cursor
+    )
+    items = [schemas.TaskItem.of(status) for status in found]
+    return schemas.TaskPage(items=items, next_cursor=next_cursor)
+
+
+@router.get("/sentiment/task/{task_id}/summary")
+async def summary(
+    task_id: uuid.UUID, principal: BatchOwner, summaries: SummariesDep, scorer: ScorerDep
+) -> TaskSummary:
+    """A batch in a few numbers, with the terms that decided most; also while it runs."""
+    return TaskSummary.of(await summaries.of(scorer, principal.user_id, task_id))
+
+
+@router.post("/sentiment/task/{task_id}/cancel")
+async def cancel(
+    task_id: uuid.UUID, principal: BatchOwner, database: DatabaseDep, settings: SettingsDep
+) -> schemas.Task:
+    """End a batch before its time; what is done stays. Again it is the same; 409 if it has ended.
+
+    It needs no worker, and no batch ends otherwise after it.
+    """
+    status = await database.run(
+        steering.cancel, principal.user_id, task_id, inline=settings.inline_results
+    )
+    return schemas.Task.of(status)
+
+
+@router.post("/sentiment/task/{task_id}/retry")
+async def retry(
+    request: Request,
+    task_id: uuid.UUID,
+    principal: BatchOwner,
+    database: DatabaseDep,
+    ringer: RingerDep,
+    meter: MeterDep,
+    usage: UsageDep,
+    settings: SettingsDep,
+) -> schemas.Task:
+    """Try the failed texts of a batch again; they count as texts of a new one do."""
+    texts = await database.run(steering.failed, principal.user_id, task_id)
+    async with meter.batch(request, principal, texts):
+        status = await database.run(
+            steering.retry,
+            principal.user_id,
+            task_id,
+            texts=texts,
+            inline=settings.inline_results,
+        )
+    usage.count(principal, BATCH, texts)
+    await ringer.ring(texts)
+    return schemas.Task.of(status)
+
+
+@router.delete("/sentiment/task/{task_id}", status_code=204)
+async def delete(task_id: uuid.UUID, principal: BatchOwner, database: DatabaseDep) -> None:
+    """Delete a batch with its texts and results, cancelled first if it runs; history stays."""
+    await database.run(steering.delete, principal.user_id, task_id)

@@ -2,39 +2,38 @@
 
 import uuid
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from valence_common.wire import Moment
 from valence_inference.batches import Status
-from valence_inference.schemas.words import Sentiment
+from valence_inference.schemas.results import Result
 
-
-class Result(BaseModel):
-    """The answer for one text of a batch; without `sentiment`, `error` says why."""
-
-    index: int
-    text: str | None = Field(description="Null where texts are not stored.")
-    sentiment: Sentiment | None
-    confidence: float | None
-    low_confidence: bool | None
-    model: str | None
-    error: str | None
+TaskStatus = Literal[
+    "pending", "processing", "completed", "completed_with_errors", "failed", "cancelled"
+]
 
 
 class Task(BaseModel):
     """A batch; `progress` goes from 0 to 1, `results` come with small batches that have ended."""
 
     task_id: uuid.UUID
-    status: Literal[
-        "pending", "processing", "completed", "completed_with_errors", "failed", "cancelled"
-    ]
+    status: TaskStatus
     total: int
     done: int
     failed: int
     progress: float = Field(ge=0, le=1)
+    priority: int = Field(ge=1, le=9, description="Among one's own batches; 1 comes first.")
+    rate: float | None = Field(
+        description="Texts per second: of the last minute, of one that has ended the average;"
+        " null until it is known."
+    )
+    eta_seconds: int | None = Field(
+        description="Seconds that are left at that rate; null where nobody can tell."
+    )
     created_at: datetime
-    started_at: datetime | None
+    started_at: datetime | None = Field(description="When work on it began; anew by a retry.")
     finished_at: datetime | None
     results: list[Result] | None = None
 
@@ -50,9 +49,41 @@ class Task(BaseModel):
                 "done": status.done,
                 "failed": status.failed,
                 "progress": status.done / batch.total,
+                "priority": batch.priority,
+                "rate": status.rate,
+                "eta_seconds": status.eta_seconds,
                 "created_at": batch.created_at,
                 "started_at": batch.started_at,
                 "finished_at": batch.finished_at,
                 "results": status.results,
             }
         )
+
+
+class TasksQuery(BaseModel):
+    """Which of one's batches; all that is given must match."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    status: list[TaskStatus] = Field(
+        default=[], max_length=20, description="One, or several by repeating it."
+    )
+    since: Moment | None = Field(default=None, alias="from", description="Accepted then or later.")
+    until: Moment | None = Field(default=None, alias="to", description="Accepted before.")
+    limit: int = Field(default=20, ge=1, le=100, description="Most items of the page.")
+    cursor: uuid.UUID | None = Field(
+        default=None, description="The `next_cursor` of the page before."
+    )
+
+
+class TaskItem(Task):
+    """A batch without its results."""
+
+    results: Annotated[None, Field(exclude=True)] = None
+
+
+class TaskPage(BaseModel):
+    """Newest first; `next_cursor` is null on the last page."""
+
+    items: list[TaskItem]
+    next_cursor: uuid.UUID | None

@@ -1,0 +1,111 @@
+"""Downloads: long answers, sent piece by piece to clients that go on reading, a few at a time."""
+
+import asyncio
+import re
+import uuid
+import zlib
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from valence_common.problems import DomainError, TooManyRequests
+
+PATIENCE_SECONDS = 30.0
+LONGEST_SECONDS = 900.0
+RETRY_SECONDS = 30
+SENT_BYTES = 64 * 1024
+GZIP_LEVEL = 4
+_GZIP_WINDOW = 31  # zlib's way to ask for gzip's header and checksum
+
+_REFUSED = re.compile(r"q=0(\.0*)?")
+
+
+class Turns:
+    """Who downloads now: at most `at_once` in one process, and `each` of one user."""
+
+    def __init__(self, *, at_once: int, each: int = 1) -> None:
+        self._at_once, self._each = at_once, each
+        self._taken: Counter[uuid.UUID] = Counter()
+
+    @contextmanager
+    def take(self, user_id: uuid.UUID) -> Iterator[None]:
+        """A turn; raises `TooManyRequests` when there is none."""
+        if self._taken[user_id] >= self._each or self._taken.total() >= self._at_once:
+            raise TooManyRequests(RETRY_SECONDS)
+        self._taken[user_id] += 1
+        try:
+            yield
+        finally:
+            self._taken[user_id] -= 1
+            self._taken += Counter()  # keeps those above zero
+
+
+class Download(StreamingResponse):
+    """A document to be saved as `name`; `turn` is closed at its end, whatever that is.
+
+    One that cannot be completed is broken off: the client sees the connection end too early.
+    """
+
+    def __init__(
+        self,
+        pieces: AsyncIterator[bytes],
+        name: str,
+        turn: ExitStack,
+        *,
+        compressed: bool = False,
+        media_type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ):
+        named = {"Content-Disposition": f'attachment; filename="{name}"', **(headers or {})}
+        if compressed:
+            named["Content-Encoding"] = "gzip"
+            pieces = _compressed(pieces)
+        super().__init__(pieces, headers=named, media_type=media_type)
+        self._turn = turn
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        with self._turn:
+            await super().__call__(scope, receive, send)
+
+    async def stream_response(self, send: Send) -> None:
+        """Send it piece by piece, to a client that goes on reading."""
+
+        async def send_soon(message: Message) -> None:
+            body = message.get("body", b"")
+            for start in range(0, max(len(body), 1), SENT_BYTES):
+                part = {"body": body[start : start + SENT_BYTES]} if body else {}
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await send({**message, **part})
+
+        try:
+            async with asyncio.timeout(LONGEST_SECONDS):
+                await super().stream_response(send_soon)
+        except (DomainError, TimeoutError) as error:
+            structlog.get_logger().warning("download_broken_off", error=type(error).__name__)
+
+
+def takes_gzip(request: Request) -> bool:
+    """Whether the client asks for gzip by that name, and not with a weight of zero."""
+    for part in request.headers.get("accept-encoding", "").lower().split(","):
+        name, _, weight = part.partition(";")
+        if name.strip() == "gzip":
+            return _REFUSED.fullmatch(weight.replace(" ", "")) is None
+    return False
+
+
+async def _compressed(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The pieces in one gzip stream; what was sent of it can be read, should it be broken off."""
+    gzip = zlib.compressobj(GZIP_LEVEL, wbits=_GZIP_WINDOW)
+
+    def compress(piece: bytes) -> bytes:
+        return gzip.compress(piece) + gzip.flush(zlib.Z_SYNC_FLUSH)
+
+    async for piece in pieces:
+        yield await asyncio.to_thread(compress, piece)
+    yield gzip.flush()

@@ -1,0 +1,229 @@
+"""Exports: a batch's results as JSON, NDJSON and CSV, with the columns of the file it came from."""
+
+import csv
+import io
+import uuid
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime
+from typing import Any, Literal, NamedTuple, Protocol
+
+import msgspec
+from sqlalchemy.orm import Session
+
+from valence_common.db import Database
+from valence_common.models import ENDED, Batch
+from valence_common.problems import Conflict
+from valence_inference import batches, results
+from valence_inference.plans import one_snapshot
+from valence_inference.results import Row
+
+Format = Literal["json", "ndjson", "csv"]
+ANSWER = ("sentiment", "confidence", "low_confidence", "model", "error")
+CLASH_PREFIX = "valence_"
+
+PAGE_ROWS = 2_000
+PAGE_OCTETS = 1024 * 1024
+"""A page of a stream ends with the chunk that goes over this size of texts."""
+
+RETRY_SECONDS = (1, 60)
+
+
+class NotEnded(Conflict):
+    """The batch is still worked on: it has no results that stay as they are."""
+
+    detail = "The results come when the batch has ended"
+
+    def __init__(self, eta_seconds: int | None):
+        least, most = RETRY_SECONDS
+        soon = min(max(eta_seconds or 0, least), most)
+        super().__init__(headers={"Retry-After": str(soon)})
+
+
+class Changed(Conflict):
+    """What was being read is not there any more as it was."""
+
+    detail = "The batch was changed meanwhile"
+
+
+class Columns(NamedTuple):
+    """The columns of the file in their order; the text is the one at `text`."""
+
+    names: list[str]
+    text: int
+
+    @classmethod
+    def of(cls, batch: Batch) -> "Columns | None":
+        """A batch's columns; None for one that was a list of texts."""
+        if batch.columns is None or batch.text_column is None:
+            return None
+        return cls(batch.columns, batch.text_column)
+
+    def cells(self, row: Row) -> list[Any]:
+        """A row as it was, one value a column; what it did not have, or is not stored, is None."""
+        if isinstance(row.cells, dict):
+            others = [row.cells.get(name) for name in self._others]
+        else:
+            others = [*(row.cells or ())]
+            others += [None] * (len(self.names) - 1 - len(others))
+        return [*others[: self.text], row.text, *others[self.text :]]
+
+    def object(self, row: Row) -> dict[str, Any] | None:
+        """A row as an object with the fields that it had; None where it is not stored."""
+        if row.text is None:
+            return None
+        if isinstance(row.cells, list):
+            return dict(zip(self.names, self.cells(row), strict=True))
+        # An object's fields, or none but the text.
+        fields = {**(row.cells or {}), self.names[self.text]: row.text}
+        order = dict.fromkeys([*self.names, *fields])
+        return {name: fields[name] for name in order if name in fields}
+
+    @property
+    def _others(self) -> list[str]:
+        return [*self.names[: self.text], *self.names[self.text + 1 :]]
+
+
+class Writer(Protocol):
+    """Writes results in one format."""
+
+    def head(self) -> bytes:
+        """What comes before the first row."""
+        ...
+
+    def rows(self, rows: Sequence[Row]) -> bytes:
+        """These rows."""
+        ...
+
+
+def items(rows: Sequence[Row], columns: Columns | None) -> list[dict[str, Any]]:
+    """The rows as objects, for JSON; `row` is there where the original one is known."""
+    found = []
+    for row in rows:
+        item: dict[str, Any] = {
+            "index": row.index,
+            "text": row.text,
+            "sentiment": row.sentiment,
+            "confidence": row.confidence,
+            "low_confidence": row.low_confidence,
+            "model": row.model,
+            "error": row.error,
+        }
+        if columns is not None and (original := columns.object(row)) is not None:
+            item["row"] = original
+        found.append(item)
+    return found
+
+
+class Ndjson:
+    """One JSON object a line."""
+
+    def __init__(self, columns: Columns | None):
+        self._columns = columns
+        self._encoder = msgspec.json.Encoder()
+
+    def head(self) -> bytes:
+        """Nothing."""
+        return b""
+
+    def rows(self, rows: Sequence[Row]) -> bytes:
+        """These rows, each with its line's end."""
+        return self._encoder.encode_lines(items(rows, self._columns))
+
+
+class Csv:
+    """RFC 4180: the original columns in their order, then the answer's.
+
+    Cells are data and stay as they are, also those that a spreadsheet would take for a formula.
+    """
+
+    def __init__(self, columns: Columns | None):
+        self._columns = columns
+
+    def head(self) -> bytes:
+        """The line of names; a name that the file has as well gets a prefix."""
+        names = ["index", "text"] if self._columns is None else [*self._columns.names]
+        for name in ANSWER:
+            while name in names:
+                name = f"{CLASH_PREFIX}{name}"  # noqa: PLW2901 - until it is free
+            names.append(name)
+        return self._lines([names])
+
+    def rows(self, rows: Sequence[Row]) -> bytes:
+        """These rows."""
+        return self._lines(
+            [
+                *([row.index, row.text] if self._columns is None else self._columns.cells(row)),
+                row.sentiment,
+                row.confidence,
+                row.low_confidence,
+                row.model,
+                row.error,
+            ]
+            for row in rows
+        )
+
+    def _lines(self, lines: Iterable[Sequence[Any]]) -> bytes:
+        out = io.StringIO(newline="")
+        csv.writer(out, lineterminator="\r\n").writerows([_cell(v) for v in line] for line in lines)
+        return out.getvalue().encode()
+
+
+def _cell(value: Any) -> str:
+    """What is no text is written as in JSON; what is not there is empty."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else msgspec.json.encode(value).decode()
+
+
+def page(
+    session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, start: int, limit: int
+) -> tuple[list[dict[str, Any]], int | None]:
+    """Up to `limit` results from place `start` on, for JSON, and where the next page begins."""
+    one_snapshot(session)
+    batch = _ended(session, user_id, task_id)
+    found = results.read(session, batch.id, start=start, most=limit)
+    return items(found.rows, Columns.of(batch)), found.following
+
+
+class Stream:
+    """All results of a batch from a place on, written page by page, a transaction each.
+
+    The batch must stay as it is: who retries or deletes it meanwhile breaks the stream off.
+    """
+
+    def __init__(
+        self, database: Database, user_id: uuid.UUID, task_id: uuid.UUID, form: Format, start: int
+    ):
+        self._database = database
+        self._user_id, self._task_id = user_id, task_id
+        self._form, self._start = form, start
+        self._finished_at: datetime | None = None
+
+    async def begin(self) -> AsyncIterator[bytes]:
+        """The pieces; raises what keeps them from being begun, iterating what breaks them off."""
+        return self._pieces(*await self._database.run(self._piece, self._start))
+
+    async def _pieces(self, piece: bytes, following: int | None) -> AsyncIterator[bytes]:
+        yield piece
+        while following is not None:
+            piece, following = await self._database.run(self._piece, following)
+            yield piece
+
+    def _piece(self, session: Session, start: int) -> tuple[bytes, int | None]:
+        one_snapshot(session)
+        batch = _ended(session, self._user_id, self._task_id)
+        if self._finished_at not in {None, batch.finished_at}:
+            raise Changed
+        self._finished_at = batch.finished_at
+        found = results.read(session, batch.id, start=start, most=PAGE_ROWS, octets=PAGE_OCTETS)
+        columns = Columns.of(batch)
+        writer: Writer = Csv(columns) if self._form == "csv" else Ndjson(columns)
+        head = writer.head() if start == 0 else b""
+        return head + writer.rows(found.rows), found.following
+
+
+def _ended(session: Session, user_id: uuid.UUID, task_id: uuid.UUID) -> Batch:
+    batch = batches.find(session, user_id, task_id)
+    if batch.status not in ENDED:
+        raise NotEnded(batches.describe(session, batch, inline=0).eta_seconds)
+    return batch
