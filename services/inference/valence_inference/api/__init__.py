@@ -1,5 +1,12 @@
 """The inference service's routes: each takes, asks the noun, answers."""
 
-from valence_inference.api import analyses, batches, history, models
+from valence_inference.api import analyses, batches, events, history, models, stream
 
-routers = [analyses.router, batches.router, history.router, models.router]
+routers = [
+    analyses.router,
+    batches.router,
+    events.router,
+    stream.router,
+    history.router,
+    models.router,
+]
