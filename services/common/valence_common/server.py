@@ -101,7 +101,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.parser.get_method(), version, self.url, self.headers
         )
         super().on_headers_complete()
-        if self.parser.should_upgrade() and not self._is_handshake:
+        if self.parser.should_upgrade() and not self._should_upgrade():
             # Declined by answering in HTTP; what follows may be meant in another protocol.
             self.cycle.keep_alive = False
 
