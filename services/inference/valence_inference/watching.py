@@ -72,19 +72,28 @@ def event_id(done: int, failed: int, status: str) -> str:
 
 
 class _Watch:
-    """A batch that streams watch: where it was last seen, or that it is gone."""
+    """A batch that streams watch: where it was when last looked at, or that it is gone.
+
+    A stream has its own first look. Only one that began after that is news to it: an older one may
+    know less, and nothing is told twice.
+    """
 
     def __init__(self) -> None:
-        self.streams: set[Stream] = set()
+        self.streams: dict[Stream, float] = {}
+        self.looked_at = float("-inf")
         self.point: Point | None = None
         self.gone = False
 
-    def see(self, point: Point | None) -> None:
+    def see(self, point: Point | None, looked_at: float) -> None:
         changed = point is None or self.point is None or point.id != self.point.id
-        self.point, self.gone = point, point is None
-        if changed:
-            for stream in self.streams:
+        for stream, since in self.streams.items():
+            if changed or self.looked_at < since <= looked_at:
                 stream.wake()
+        self.point, self.gone, self.looked_at = point, point is None, looked_at
+
+    def news(self, stream: Stream) -> Point | None:
+        """Where the batch is, if that is news."""
+        return self.point if self.streams[stream] <= self.looked_at else None
 
 
 class Watching:
@@ -112,7 +121,7 @@ class Watching:
         yield format_sse_event(retry=RETRY_MS)  # with the head, before there is anything to tell
         with self._watched(task_id, stream) as watch:
             while stream.ending is None and not watch.gone:
-                point = watch.point or point
+                point = watch.news(stream) or point
                 patience = HEARTBEAT_SECONDS
                 if point.ended:
                     end = await self._end(stream, task_id)
@@ -143,12 +152,12 @@ class Watching:
     @contextlib.contextmanager
     def _watched(self, task_id: uuid.UUID, stream: Stream) -> Iterator[_Watch]:
         watch = self._watches.setdefault(task_id, _Watch())
-        watch.streams.add(stream)
+        watch.streams[stream] = time.monotonic()
         self._wanted.set()
         try:
             yield watch
         finally:
-            watch.streams.discard(stream)
+            del watch.streams[stream]
             if not watch.streams:
                 self._watches.pop(task_id, None)
 
@@ -176,10 +185,10 @@ class Watching:
             await asyncio.sleep(max(LOOK_SECONDS, REST * (time.monotonic() - started)))
 
     async def _look(self) -> None:
-        asked = dict(self._watches)
+        asked, looked_at = dict(self._watches), time.monotonic()
         points = await self._database.run(_read, list(asked)) if asked else {}
         for task_id, watch in asked.items():
-            watch.see(points.get(task_id))
+            watch.see(points.get(task_id), looked_at)
 
 
 def _read(

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Iterator
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 
 import httpx
@@ -192,3 +193,37 @@ def test_silence_is_filled_with_comments(
         return parts
 
     assert [b"retry: 1000\n\n", *itertools.repeat(b": ping\n\n", 2)] == asyncio.run(silent())
+
+
+def test_an_older_look_is_no_news(
+    ground: Ground, url: str, user: Account, task_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who joins others that watch is not told what was seen before they came."""
+    monkeypatch.setattr(watching, "HEARTBEAT_SECONDS", 0.01)
+
+    async def joined() -> list[bytes]:
+        database = Database(SecretStr(url), pool_size=1, timeout=20)
+        watched = Watching(database)
+
+        async def come(last_id: str | None) -> AsyncIterator[bytes]:
+            point = await watched.point(uuid.UUID(user.id), uuid.UUID(task_id))
+            stream = Stream(SimpleNamespace(), SimpleNamespace())
+            return watched.events(stream, uuid.UUID(task_id), point, last_id)
+
+        first = await come(None)
+        assert b"id: 0.0.pending" in [await anext(first) for _ in range(2)][1]
+        await asyncio.to_thread(advance, url, task_id)
+        await watched._look()
+        assert b"id: 10.0.processing" in await anext(first)
+        await asyncio.to_thread(advance, url, task_id)
+        second = await come("20.0.processing")
+        told = [await anext(second) for _ in range(3)]
+        await watched._look()
+        assert b"id: 20.0.processing" in await anext(first)
+        told.append(await anext(second))
+        for events in (first, second):
+            await events.aclose()
+        database.close()
+        return told
+
+    assert [b"retry: 1000\n\n", *itertools.repeat(b": ping\n\n", 3)] == asyncio.run(joined())
