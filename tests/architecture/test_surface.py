@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from celery import Celery
 from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIWebSocketRoute
 
 from support.stack import Stack
 from support.waiting import until
@@ -29,6 +29,8 @@ ROUTERS = (
     inference_public.docs_router,
 )
 ROUTES = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+SOCKETS = [r for each in ROUTERS for r in each.routes if isinstance(r, APIWebSocketRoute)]
+DECIDING = [*ROUTES, *SOCKETS]
 UNVERSIONED = {"/", "/health", "/docs", "/docs/{name}", "/openapi.json"}
 
 
@@ -38,15 +40,19 @@ def _calls(dependant: Dependant) -> Iterator[object]:
         yield from _calls(child)
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{min(route.methods)} {route.path}")
-def test_route_has_decided_its_authentication(route: APIRoute) -> None:
+def _name(route: APIRoute | APIWebSocketRoute) -> str:
+    return f"{min(getattr(route, 'methods', ['WS']))} {route.path}"
+
+
+@pytest.mark.parametrize("route", DECIDING, ids=_name)
+def test_route_has_decided_its_authentication(route: APIRoute | APIWebSocketRoute) -> None:
     """A route asks for a credential or says that it is public; never both, never neither."""
     calls = list(_calls(route.dependant))
     assert 1 == sum(call is public or isinstance(call, Access) for call in calls)
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{min(route.methods)} {route.path}")
-def test_route_is_versioned_or_known_not_to_be(route: APIRoute) -> None:
+@pytest.mark.parametrize("route", DECIDING, ids=_name)
+def test_route_is_versioned_or_known_not_to_be(route: APIRoute | APIWebSocketRoute) -> None:
     """Everything that may change stands under /api/v1."""
     assert route.path.startswith("/api/v1/") or route.path in UNVERSIONED
 
@@ -60,6 +66,10 @@ def test_every_route_is_found_by_these_tests() -> None:
     }
     walked = {(m, r.path) for r in ROUTES for m in r.methods if r.include_in_schema}
     assert documented == walked
+    # OpenAPI knows no WebSockets: a page describes them.
+    assert {route.path for route in SOCKETS} == {"/api/v1/sentiment/stream"}
+    page = (ROOT / "docs/live.md").read_text("utf-8")
+    assert all(f"`{route.path}`" in page for route in SOCKETS)
 
 
 def test_openapi_document_is_the_codes() -> None:
@@ -90,6 +100,7 @@ def test_every_metric_is_listed_in_the_architecture() -> None:
     listed = set(re.findall(r"^\| `(valence_\w+)`", page, re.MULTILINE))
     http = HttpMetrics()
     ours = {m.name for m in http.registry.collect() if m.name.startswith("valence_")}
-    source = (ROOT / "services/batch-worker/valence_batch_worker/metrics.py").read_text()
-    ours |= set(re.findall(r'"(valence_\w+)"', source))
+    for name in ("batch-worker/valence_batch_worker", "inference/valence_inference"):
+        source = (ROOT / f"services/{name}/metrics.py").read_text()
+        ours |= set(re.findall(r'"(valence_\w+)"', source))
     assert ours == listed

@@ -212,8 +212,31 @@ def test_every_ingress_is_https_limited_and_bounded() -> None:
     login = only(ingresses, "Ingress", "valence-login")["metadata"]["annotations"]
     assert login[f"{prefix}limit-rpm"] == "30"
     assert login[f"{prefix}limit-burst-multiplier"] == "1"
-    stream = only(ingresses, "Ingress", "valence-stream")["metadata"]["annotations"]
-    assert stream[f"{prefix}proxy-buffering"] == "off"
+
+
+def test_what_stays_open_is_neither_buffered_nor_cut() -> None:
+    """Event streams and the WebSocket have an hour between two bytes, at either kind of edge."""
+    gateway = {"enabled": True, "parentRefs": [{"name": "edge"}]}
+    values = changed(EXTERNAL, "ingress.streamSeconds", 1234) | {"gateway": gateway}
+    found = objects(values)
+    prefix = "nginx.ingress.kubernetes.io/"
+    stream = only(found, "Ingress", "valence-stream")
+    annotations = stream["metadata"]["annotations"]
+    assert annotations[f"{prefix}proxy-buffering"] == "off"
+    for timeout in ("read", "send"):
+        assert annotations[f"{prefix}proxy-{timeout}-timeout"] == "1234"
+    paths = {p["path"]: p for p in stream["spec"]["rules"][0]["http"]["paths"]}
+    assert set(paths) == {"/api/v1/sentiment/task", "/api/v1/sentiment/stream"}
+    for path in paths.values():
+        assert path["backend"]["service"]["name"] == "valence-inference"
+    rules = only(found, "HTTPRoute", "valence")["spec"]["rules"]
+    timeouts = {r["matches"][0]["path"]["value"]: r["timeouts"]["request"] for r in rules}
+    assert {timeouts[path] for path in paths} == {"1234s"}
+    assert timeouts["/"] == "60s"
+    for ingress in (o for o in found if o["kind"] == "Ingress"):
+        # nginx passes an upgrade on by itself; these would take that away.
+        assert f"{prefix}connection-proxy-header" not in ingress["metadata"]["annotations"]
+        assert f"{prefix}backend-protocol" not in ingress["metadata"]["annotations"]
 
 
 def test_labels_name_the_folder() -> None:

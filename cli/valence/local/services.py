@@ -96,8 +96,14 @@ class Web:
             public_socket=public,
             internal_socket=server.bind("127.0.0.1", 0),
             drain_seconds=drain_seconds,
+            message_bytes=self._inference.state.message_bytes,
             on_started=on_started,
+            on_stopping=self._tell_stopping,
         )
+
+    def _tell_stopping(self) -> None:
+        for app in (self._auth, self._inference):
+            app.state.stopping.set()
 
 
 def _internal(app: Starlette) -> Starlette:

@@ -54,6 +54,8 @@ def run_web(
                 public_socket=public_socket,
                 internal_socket=internal_socket,
                 drain_seconds=settings.drain_seconds,
+                message_bytes=app.state.message_bytes,
+                on_stopping=app.state.stopping.set,
             )
         )
     except fatal as error:

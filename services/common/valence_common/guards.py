@@ -4,16 +4,19 @@ None of them knows a route; what they refuse is a problem document like every ot
 """
 
 import asyncio
+import contextlib
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
+from uvicorn.protocols.utils import ClientDisconnected
 
 from valence_common.db import new_id
 from valence_common.log import describe
@@ -28,6 +31,14 @@ SECURITY_HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 
+RESTARTING: Final = 1012
+BROKEN: Final = 1011
+"""What a WebSocket is closed with (RFC 6455 and its registry)."""
+
+_SERVED = frozenset({"http", "websocket"})
+_STARTS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
+_GONE = (ClientDisconnect, ClientDisconnected, WebSocketDisconnect)
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?")
 
@@ -40,8 +51,8 @@ class Observation:
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
+        """Serve one request, or one WebSocket."""
+        if scope["type"] not in _SERVED:
             await self.app(scope, receive, send)
             return
         request_id = _request_id(scope)
@@ -53,14 +64,22 @@ class Observation:
 
         async def send_observed(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
+            if message["type"] in _STARTS:
+                status = message.get("status", 101)
+                message.setdefault("headers", [])
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 for name, value in (SECURITY_HEADERS | scope["state"].get("headers", {})).items():
                     headers.setdefault(name, value)
             await send(message)
 
+        if scope["type"] == "websocket":
+            talk = _Talk(receive, send_observed)
+            try:
+                await self.app(scope, talk.receive, talk.send)
+            finally:
+                self._record_talk(scope, status, talk, time.perf_counter() - started)
+            return
         self.metrics.in_flight.inc()
         try:
             await self.app(scope, receive, send_observed)
@@ -72,7 +91,8 @@ class Observation:
         route = getattr(scope.get("route"), "path", UNMATCHED)
         # A client that went away before an answer counts as nginx counts it.
         status = status or 499
-        self.metrics.observe(scope["method"], route, status, seconds)
+        timed = None if scope["state"].get("stream") else seconds
+        self.metrics.observe(scope["method"], route, status, timed)
         structlog.get_logger().info(
             "request",
             method=scope["method"][:16],
@@ -80,6 +100,41 @@ class Observation:
             status=status,
             ms=round(seconds * 1000, 2),
         )
+
+    def _record_talk(self, scope: Scope, status: int, talk: "_Talk", seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", UNMATCHED)
+        status = status or 499
+        self.metrics.observe("GET", route, status, None)
+        structlog.get_logger().info(
+            "websocket",
+            route=route,
+            status=status,
+            code=talk.code,
+            seconds=round(seconds, 3),
+            messages=talk.messages,
+        )
+
+
+class _Talk:
+    """Counts a WebSocket's messages, and notes the code that it was closed with."""
+
+    def __init__(self, receive: Receive, send: Send):
+        self._receive, self._send = receive, send
+        self.messages = 0
+        self.code: int | None = None
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "websocket.receive":
+            self.messages += 1
+        elif message["type"] == "websocket.disconnect" and self.code is None:
+            self.code = message.get("code")
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "websocket.close":
+            self.code = message.get("code", 1000)
+        await self._send(message)
 
 
 class Hosts:
@@ -92,10 +147,10 @@ class Hosts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or self._knows(Headers(scope=scope).get("host", "")):
+        if scope["type"] not in _SERVED or self._knows(Headers(scope=scope).get("host", "")):
             await self.app(scope, receive, send)
         else:
-            answer = problem(Request(scope), 421, "This host is not served here")
+            answer = problem(HTTPConnection(scope), 421, "This host is not served here")
             await answer(scope, receive, send)
 
     def _knows(self, authority: str) -> bool:
@@ -104,7 +159,10 @@ class Hosts:
 
 
 class Origins(CORSMiddleware):
-    """Lets pages of the listed origins read answers; they send a token, never cookies."""
+    """Lets pages of the listed origins read answers; they send a token, never cookies.
+
+    Nothing keeps a page of another origin from a WebSocket but its server: it is refused.
+    """
 
     def __init__(self, app: ASGIApp, allowed: Collection[str]):
         super().__init__(
@@ -132,8 +190,15 @@ class Origins(CORSMiddleware):
         if _is_preflight(scope) and self._refuses(Headers(scope=scope)):
             answer = problem(Request(scope), 400, "This cross-origin request is not allowed")
             await answer(scope, receive, send)
+        elif scope["type"] == "websocket" and self._is_foreign(Headers(scope=scope)):
+            answer = problem(HTTPConnection(scope), 403, "This origin is not allowed")
+            await answer(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
+
+    def _is_foreign(self, headers: Headers) -> bool:
+        origin = headers.get("origin")
+        return origin is not None and not self.is_allowed_origin(origin)
 
     def _refuses(self, headers: Headers) -> bool:
         return self.preflight_response(headers).status_code != 200
@@ -146,7 +211,7 @@ class LastResort:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve one request, or one WebSocket."""
         started = False
 
         async def send_noted(message: Message) -> None:
@@ -154,22 +219,27 @@ class LastResort:
             started = True
             await send(message)
 
+        async def end(status: int, detail: str, headers: Mapping[str, str], code: int) -> None:
+            with contextlib.suppress(*_GONE):
+                if not started:
+                    answer = problem(HTTPConnection(scope), status, detail, headers=headers)
+                    await answer(scope, receive, send)
+                elif scope["type"] == "websocket":
+                    await send({"type": "websocket.close", "code": code})
+
         try:
             await self.app(scope, receive, send_noted)
-        except ClientDisconnect:
+        except _GONE:
             return  # nobody is left to answer
         except asyncio.CancelledError:
             # The drain is over, and its request may be tried elsewhere; uvicorn would say 500.
-            if not started:
-                late = Unavailable("drain")
-                headers = late.headers | {"Connection": "close"}
-                answer = problem(Request(scope), late.status, late.message, headers=headers)
-                await answer(scope, receive, send)
+            late = Unavailable("drain")
+            headers = late.headers | {"Connection": "close"}
+            await end(late.status, late.message, headers, RESTARTING)
         except Exception as error:  # noqa: BLE001 - the last resort: whatever it is, answer it
             structlog.get_logger().error("unhandled", **describe(error))
-            if not started:
-                detail = "Something went wrong on our side; the request id helps us to find it"
-                await problem(Request(scope), 500, detail)(scope, receive, send)
+            detail = "Something went wrong on our side; the request id helps us to find it"
+            await end(500, detail, {}, BROKEN)
 
 
 class PlainPaths:
@@ -180,8 +250,8 @@ class PlainPaths:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "http" and b"%2f" in scope.get("raw_path", b"").lower():
-            await problem(Request(scope), 404, "Not Found")(scope, receive, send)
+        if scope["type"] in _SERVED and b"%2f" in scope.get("raw_path", b"").lower():
+            await problem(HTTPConnection(scope), 404, "Not Found")(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 

@@ -56,14 +56,17 @@ class HttpMetrics:
             registry=self.registry,
         )
 
-    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one answered request; time it if its path and method are some route's."""
+    def observe(self, method: str, route: str, status: int, seconds: float | None) -> None:
+        """Count one answered request; time it if its path and method are some route's.
+
+        What stays open for as long as its client likes has no `seconds`.
+        """
         served = (
             method in METHODS and route != UNMATCHED and status != HTTPStatus.METHOD_NOT_ALLOWED
         )
         method = method if served else "OTHER"
         self.requests.labels(method, route, str(status)).inc()
-        if served:
+        if served and seconds is not None:
             self.duration.labels(method, route).observe(seconds)
 
     def render(self) -> bytes:

@@ -25,7 +25,7 @@ import structlog
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
@@ -174,40 +174,48 @@ class ProblemDocument(BaseModel):
     errors: list[dict[str, str]] | None = None
 
 
+def document(
+    connection: HTTPConnection, status: int, detail: str, errors: Iterable[FieldError] = ()
+) -> dict[str, Any]:
+    """One problem document; `instance` is the route's template, never the raw path."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": http.HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": getattr(connection.scope.get("route"), "path", "/"),
+        "request_id": connection.scope.get("state", {}).get("request_id", ""),
+    }
+    if listed := [e._asdict() for e in list(errors)[:MAX_ERRORS]]:
+        body["errors"] = listed
+    return body
+
+
 def problem(
-    request: Request,
+    connection: HTTPConnection,
     status: int,
     detail: str,
     *,
     headers: Mapping[str, str] | None = None,
     errors: Iterable[FieldError] = (),
 ) -> Response:
-    """Write one problem document; `instance` is the route's template, never the raw path."""
-    body: dict[str, Any] = {
-        "type": "about:blank",
-        "title": http.HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "instance": getattr(request.scope.get("route"), "path", "/"),
-        "request_id": request.scope.get("state", {}).get("request_id", ""),
-    }
-    if listed := [e._asdict() for e in list(errors)[:MAX_ERRORS]]:
-        body["errors"] = listed
+    """Answer with a problem document; to a WebSocket that was not accepted yet, as well."""
+    body = document(connection, status, detail, errors)
     return JSONResponse(body, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
-async def on_domain_error(request: Request, error: Exception) -> Response:
-    """Answer a `DomainError`; only a failing dependency is worth a log line."""
+async def on_domain_error(connection: HTTPConnection, error: Exception) -> Response:
+    """Answer a `DomainError`."""
     assert isinstance(error, DomainError)  # noqa: S101 - registered for this class only
+    body = describe(connection, error)
+    return JSONResponse(body, error.status, headers=error.headers, media_type=MEDIA_TYPE)
+
+
+def describe(connection: HTTPConnection, error: DomainError) -> dict[str, Any]:
+    """A `DomainError` as a problem document; only a failing dependency is worth a log line."""
     if isinstance(error, Unavailable):
         structlog.get_logger().warning("unavailable", dependency=error.dependency)
-    return problem(
-        request,
-        error.status,
-        error.message,
-        headers=error.headers,
-        errors=getattr(error, "errors", ()),
-    )
+    return document(connection, error.status, error.message, getattr(error, "errors", ()))
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:

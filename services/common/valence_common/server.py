@@ -21,6 +21,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from valence_common import sockets
 from valence_common.guards import SECURITY_HEADERS
 from valence_common.problems import MEDIA_TYPE
 
@@ -42,6 +43,7 @@ class GuardedProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _head_count = 0
     _in_head = True
+    _is_handshake = False
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -94,12 +96,30 @@ class GuardedProtocol(HttpToolsProtocol):
         encodings = [value for name, value in self.headers if name == b"transfer-encoding"]
         if any(encoding.lower() != b"chunked" for encoding in encodings):
             raise httptools.HttpParserCallbackError("unknown transfer encoding")
+        busy = bool(self.cycle) and not self.cycle.response_complete
+        self._is_handshake = not busy and sockets.is_handshake(
+            self.parser.get_method(), version, self.url, self.headers
+        )
         super().on_headers_complete()
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            # Declined by answering in HTTP; what follows may be meant in another protocol.
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """A part of the body came."""
         self._unread_bytes = 0
         super().on_body(body)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Go on as a WebSocket."""
+        self.headers[:] = sockets.without_extensions(self.headers)
+        super().handle_websocket_upgrade()
+
+    def _should_upgrade(self) -> bool:
+        return self._is_handshake and self._should_upgrade_to_ws()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: anybody may ask for anything."""
 
     def send_400_response(self, msg: str) -> None:
         """Answer a head that cannot be served with a problem document, then close."""
@@ -179,16 +199,19 @@ async def serve(
     public_socket: socket.socket,
     internal_socket: socket.socket,
     drain_seconds: int,
+    message_bytes: int = 0,
     on_started: Callable[[], None] = lambda: None,
+    on_stopping: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve both ports until SIGTERM or SIGINT, then drain; a second signal does not wait.
 
     `lifespan` is entered before a port answers and left after both are closed; what it raises
-    comes out as it is.
+    comes out as it is. `message_bytes` bounds a WebSocket's message; 0: none is spoken.
+    `on_stopping` is called with the signal: what stays open until it is told to end must end then.
     """
-    public = _Server(_config(app, drain_seconds, GuardedProtocol))
-    inner = _Server(_config(internal, 1, GuardedProtocol))
-    with _signals(public):
+    public = _Server(_config(app, drain_seconds, message_bytes))
+    inner = _Server(_config(internal, 1))
+    with _signals(public, on_stopping):
         async with lifespan():
             inner_task = asyncio.create_task(inner.serve(sockets=[internal_socket]))
             public_task = asyncio.create_task(public.serve(sockets=[public_socket]))
@@ -203,14 +226,16 @@ async def serve(
 
 async def serve_internal(app: ASGIApp, listening: socket.socket) -> None:
     """Serve only the internal port, in a thread's own event loop, for as long as that lives."""
-    await _Server(_config(app, 1, GuardedProtocol)).serve(sockets=[listening])
+    await _Server(_config(app, 1)).serve(sockets=[listening])
 
 
-def _config(app: ASGIApp, drain_seconds: int, protocol: type[asyncio.Protocol]) -> uvicorn.Config:
+def _config(app: ASGIApp, drain_seconds: int, message_bytes: int = 0) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=protocol,
-        ws="none",
+        http=GuardedProtocol,
+        ws=sockets.GuardedSocket if message_bytes else "none",
+        ws_max_size=message_bytes,
+        ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -222,10 +247,11 @@ def _config(app: ASGIApp, drain_seconds: int, protocol: type[asyncio.Protocol]) 
 
 
 @contextlib.contextmanager
-def _signals(server: uvicorn.Server) -> Iterator[None]:
+def _signals(server: uvicorn.Server, on_stopping: Callable[[], None]) -> Iterator[None]:
     def stop() -> None:
         server.force_exit = server.should_exit
         server.should_exit = True
+        on_stopping()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

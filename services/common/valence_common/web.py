@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from valence_common import __version__, guards, openapi
@@ -27,6 +29,7 @@ from valence_common.problems import (
     on_domain_error,
     on_http_error,
     on_validation_error,
+    problem,
 )
 from valence_common.revocations import Revocations
 from valence_common.settings import WebSettings
@@ -133,10 +136,13 @@ def create_app(
     app.state.revocations = parts.revocations
     app.state.api_keys = None  # a service that takes API keys puts its verifier here
     app.state.meter = None  # and one whose use is limited, what counts it
+    app.state.message_bytes = 0  # of a WebSocket, in a service that speaks it
+    app.state.stopping = asyncio.Event()  # set with the signal: who streams ends now
     app.state.health = parts.health
     app.state.metrics = parts.metrics
     for router in routers:
         app.include_router(router)
+    app.router.default = _nowhere(app.router.default)
     openapi.describe(app)
     return app
 
@@ -156,11 +162,23 @@ def _middleware(settings: WebSettings, metrics: HttpMetrics) -> list[Middleware]
     ]
 
 
+def _nowhere(of_library: ASGIApp) -> ASGIApp:
+    """What answers where no route is; the library refuses a WebSocket there without a word."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await problem(HTTPConnection(scope), 404, "Not Found")(scope, receive, send)
+        else:
+            await of_library(scope, receive, send)
+
+    return answer
+
+
 def state(name: str) -> Any:
     """The dependency that hands a handler one of the application's parts."""
 
-    def get(request: Request) -> Any:
-        return getattr(request.app.state, name)
+    def get(connection: HTTPConnection) -> Any:
+        return getattr(connection.app.state, name)
 
     return Depends(get)
 

@@ -17,9 +17,12 @@ from valence_inference.credentials import ApiKeys
 from valence_inference.doorbell import Ringer
 from valence_inference.history import History
 from valence_inference.meter import Meter
+from valence_inference.metrics import StreamMetrics
 from valence_inference.settings import Settings
+from valence_inference.streams import Streams
 from valence_inference.summary import Summaries
 from valence_inference.usage import Usage, WrittenTexts
+from valence_inference.watching import Watching
 from valence_ml import load
 
 DOWNLOADS, DOWNLOADS_EACH = 16, 2
@@ -33,7 +36,8 @@ def create_app(settings: Settings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
         app.state.scorer = await asyncio.to_thread(load, Path(settings.model_dir))
-        async with app.state.usage.written():
+        streams, watching, stopping = app.state.streams, app.state.watching, app.state.stopping
+        async with app.state.usage.written(), watching.kept(), streams.kept(stopping):
             yield
 
     app = web.create_app(
@@ -53,6 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.downloads = Turns(at_once=DOWNLOADS, each=DOWNLOADS_EACH)
     app.state.ringer = Ringer(doorbell, wait=settings.redis_timeout_seconds)
     _limit(app, settings)
+    _stream(app, settings)
     return app
 
 
@@ -68,3 +73,15 @@ def _limit(app: FastAPI, settings: Settings) -> None:
         usage=app.state.usage,
         written=WrittenTexts(database, revocations),
     )
+
+
+def _stream(app: FastAPI, settings: Settings) -> None:
+    """Keep event streams and WebSockets, within bounds."""
+    app.state.message_bytes = settings.analyze_body_bytes
+    app.state.stream_metrics = StreamMetrics(app.state.metrics.registry)
+    app.state.streams = Streams(
+        most=settings.max_streams,
+        most_of_user=settings.max_user_streams,
+        metrics=app.state.stream_metrics,
+    )
+    app.state.watching = Watching(app.state.database)

@@ -14,9 +14,10 @@ from sqlalchemy import ColumnElement, delete, func, insert, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from valence_common.db import Database
+from valence_common.db import Database, new_id
 from valence_common.models import Prediction
 from valence_common.problems import FieldError, InvalidCredential, Unavailable, Unprocessable
+from valence_ml import Score
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CURSOR_BYTES = 8 + 16
@@ -130,6 +131,19 @@ class History:
         after: Cursor | None = Cursor(_EPOCH, uuid.UUID(int=0))
         while after is not None:
             after = await self._database.run(_erase, user_id, only, after)
+
+
+def of_score(user_id: uuid.UUID, text: str, score: Score, model: str) -> Prediction:
+    """What is recorded of one text's score."""
+    return Prediction(
+        id=new_id(),
+        user_id=user_id,
+        text=text,
+        sentiment=score.label,
+        confidence=score.confidence,
+        low_confidence=score.low_confidence,
+        model=model,
+    )
 
 
 def _now(session: Session) -> datetime:

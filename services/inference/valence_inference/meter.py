@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from fastapi import Request
+from starlette.requests import HTTPConnection
 
 from valence_common import limits
 from valence_common.limits import Charge, Day, Limiter, Rate, State
@@ -50,13 +51,22 @@ class Meter:
         self._api_keys = api_keys
         self._usage = usage
 
-    async def count(self, request: Request, principal: Principal) -> None:
+    async def count(self, connection: HTTPConnection, principal: Principal) -> None:
         """Count one request; raises `TooManyRequests`."""
         if principal.key_id is not None:
             self._usage.touch(principal.key_id)
-        name = LIMITED.get(request.scope["route"].path)
-        if name is None:
-            return
+        name = LIMITED.get(connection.scope["route"].path)
+        if name is not None:
+            charges = await self._charges(name, principal)
+            _show(connection, await self._take(charges))
+
+    async def message(self, principal: Principal) -> None:
+        """Count one text of a connection as one analysis; raises `TooManyRequests`."""
+        if principal.key_id is not None:
+            self._usage.touch(principal.key_id)
+        await self._take(await self._charges(ANALYZE, principal))
+
+    async def _charges(self, name: str, principal: Principal) -> list[Charge]:
         plan = await self._allowances.of(principal.user_id)
         charges = [Charge(Rate(name, plan.per_minute, MINUTE, plan.burst), str(principal.user_id))]
         if principal.key_id is not None:
@@ -65,7 +75,7 @@ class Meter:
                 charges.append(Charge(Rate("key", per_minute, MINUTE), str(principal.key_id)))
         if name == ANALYZE:
             charges.append(self._texts(principal.user_id, plan, 1))
-        await self._take(request, charges)
+        return charges
 
     @contextlib.asynccontextmanager
     async def batch(
@@ -77,7 +87,8 @@ class Meter:
         """
         plan = await self._allowances.of(principal.user_id)
         charge = self._texts(principal.user_id, plan, texts)
-        taken = await self._take(request, [charge])
+        taken = await self._take([charge])
+        _show(request, taken)
         try:
             yield
         except Exception:
@@ -96,19 +107,17 @@ class Meter:
 
         return Charge(Day("texts", plan.texts_per_day), str(user_id), texts, written)
 
-    async def _take(self, request: Request, charges: Sequence[Charge]) -> list[State]:
+    async def _take(self, charges: Sequence[Charge]) -> list[State]:
         try:
-            states = await self._limiter.take(*charges)
+            return await self._limiter.take(*charges)
         except Unavailable:
             # Nobody knows how many texts it were today: the other limits hold.
             known = [charge for charge in charges if charge.begin is None]
-            states = await self._limiter.take(*known) if known else []
-        _show(request, states)
-        return states
+            return await self._limiter.take(*known) if known else []
 
 
-def _show(request: Request, states: Sequence[State]) -> None:
+def _show(connection: HTTPConnection, states: Sequence[State]) -> None:
     """Put the state of all limits that the request met into its answer."""
-    met: list[State] = request.scope["state"].setdefault("limits", [])
+    met: list[State] = connection.scope["state"].setdefault("limits", [])
     met += states
-    request.scope["state"].setdefault("headers", {}).update(limits.headers(met))
+    connection.scope["state"].setdefault("headers", {}).update(limits.headers(met))

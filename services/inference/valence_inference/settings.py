@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from valence_common.settings import WebSettings
 from valence_ml import DEFAULT_MODEL
@@ -39,5 +39,14 @@ class Settings(WebSettings):
         default=True,
         description="Keep the texts of batches and history; off: the history has their SHA-256,"
         " and a batch's texts go once they are scored. The same for inference and worker.",
+    )
+    max_streams: PositiveInt = Field(
+        default=1_000, description="Event streams and WebSockets that one process keeps open."
+    )
+    max_user_streams: PositiveInt = Field(
+        default=20, description="Event streams and WebSockets of one user, in each process."
+    )
+    socket_idle_seconds: PositiveFloat = Field(
+        default=120.0, description="A WebSocket that sends no message for so long is closed."
     )
     docs_enabled: bool = Field(default=True, description="Serve /docs and /openapi.json.")

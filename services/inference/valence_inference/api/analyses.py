@@ -3,11 +3,10 @@
 from fastapi import APIRouter
 
 from valence_common.bodies import strict
-from valence_common.db import new_id
-from valence_common.models import Prediction
 from valence_common.web import API
 from valence_inference import scoring
 from valence_inference.api.parts import Analyst, HistoryDep, ScorerDep, SettingsDep, UsageDep
+from valence_inference.history import of_score
 from valence_inference.meter import ANALYZE
 from valence_inference.schemas import analyses as schemas
 from valence_ml import model_name
@@ -27,15 +26,7 @@ async def analyze(
     """Score one text now and record it in the history."""
     scoring.check_text(body.text, longest=settings.max_text_characters)
     score, seconds = await scoring.score(scorer, body.text)
-    prediction = Prediction(
-        id=new_id(),
-        user_id=principal.user_id,
-        text=body.text,
-        sentiment=score.label,
-        confidence=score.confidence,
-        low_confidence=score.low_confidence,
-        model=model_name(scorer),
-    )
+    prediction = of_score(principal.user_id, body.text, score, model_name(scorer))
     recorded = await history.record(prediction)
     usage.count(principal, ANALYZE, 1)
     answer = schemas.Analysis(

@@ -1,0 +1,217 @@
+"""Watching batches: how far each is, told as it changes, until it has ended.
+
+One query each half second asks for all batches that anybody watches here. What is told depends on
+the database alone, so any replica goes on where another stopped.
+"""
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncIterator, Collection, Iterator
+from typing import Final, NamedTuple
+
+import structlog
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from valence_common.db import Database
+from valence_common.log import describe
+from valence_common.models import ENDED, Batch, BatchChunk
+from valence_common.problems import Unavailable
+from valence_inference import batches
+from valence_inference.batches import TaskNotFound
+from valence_inference.schemas.batches import Task
+from valence_inference.schemas.live import Progress
+from valence_inference.streams import Stream
+
+LOOK_SECONDS: Final = 0.5
+REST: Final = 4  # a look that takes long is followed by a pause so many times as long
+HEARTBEAT_SECONDS: Final = 15.0
+RETRY_MS: Final = 1_000
+
+
+class Point(NamedTuple):
+    """How far a batch is; `seconds` since it was begun."""
+
+    status: str
+    total: int
+    done: int
+    failed: int
+    seconds: float | None
+
+    @property
+    def id(self) -> str:
+        """What the event is called that tells this."""
+        return event_id(self.done, self.failed, self.status)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nobody works on it any more."""
+        return self.status in ENDED
+
+    def described(self) -> Progress:
+        """As it is told."""
+        told = Progress(
+            status=self.status,
+            total=self.total,
+            done=self.done,
+            failed=self.failed,
+            progress=self.done / self.total,
+        )
+        if self.done and self.seconds:
+            rate = self.done / self.seconds
+            told.rate, told.eta_seconds = round(rate, 1), round((self.total - self.done) / rate, 1)
+        return told
+
+
+def event_id(done: int, failed: int, status: str) -> str:
+    """An event's id: what the database says, and nothing else."""
+    return f"{done}.{failed}.{status}"
+
+
+class _Watch:
+    """A batch that streams watch: where it was when last looked at, or that it is gone.
+
+    A stream has its own first look. Only one that began after that is news to it: an older one may
+    know less, and nothing is told twice.
+    """
+
+    def __init__(self) -> None:
+        self.streams: dict[Stream, float] = {}
+        self.looked_at = float("-inf")
+        self.point: Point | None = None
+        self.gone = False
+
+    def see(self, point: Point | None, looked_at: float) -> None:
+        changed = point is None or self.point is None or point.id != self.point.id
+        for stream, since in self.streams.items():
+            if changed or self.looked_at < since <= looked_at:
+                stream.wake()
+        self.point, self.gone, self.looked_at = point, point is None, looked_at
+
+    def news(self, stream: Stream) -> Point | None:
+        """Where the batch is, if that is news."""
+        return self.point if self.streams[stream] <= self.looked_at else None
+
+
+class Watching:
+    """The batches that are watched in this process."""
+
+    def __init__(self, database: Database):
+        self._database = database
+        self._watches: dict[uuid.UUID, _Watch] = {}
+        self._wanted = asyncio.Event()
+
+    async def point(self, user_id: uuid.UUID, task_id: uuid.UUID) -> Point:
+        """How far a user's batch is; raises `TaskNotFound`."""
+        points = await self._database.run(_read, [task_id], user_id=user_id)
+        if task_id not in points:
+            raise TaskNotFound
+        return points[task_id]
+
+    async def events(
+        self, stream: Stream, task_id: uuid.UUID, point: Point, last_id: str | None
+    ) -> AsyncIterator[bytes]:
+        """The events of a batch that stands at `point`, for who knows the one called `last_id`.
+
+        They end after the batch's end, when it is gone, and when the stream must end.
+        """
+        yield format_sse_event(retry=RETRY_MS)  # with the head, before there is anything to tell
+        with self._watched(task_id, stream) as watch:
+            while stream.ending is None and not watch.gone:
+                point = watch.news(stream) or point
+                patience = HEARTBEAT_SECONDS
+                if point.ended:
+                    end = await self._end(stream, task_id)
+                    if end is not None:
+                        yield end
+                        return
+                    patience = LOOK_SECONDS
+                elif point.id != last_id:
+                    last_id = point.id
+                    told = point.described().model_dump_json(exclude_none=True)
+                    yield format_sse_event(event="progress", data_str=told, id=point.id)
+                if not await stream.hear(patience) and patience == HEARTBEAT_SECONDS:
+                    yield KEEPALIVE_COMMENT
+
+    async def _end(self, stream: Stream, task_id: uuid.UUID) -> bytes | None:
+        """The last event; None when nobody can say now, or when it goes on after all."""
+        user_id = stream.principal.user_id
+        try:
+            status = await self._database.run(batches.status, user_id, task_id, inline=0)
+        except (Unavailable, TaskNotFound):  # the next look tells which
+            return None
+        if status.batch.status not in ENDED:
+            return None
+        told = Task.of(status).model_dump_json(exclude={"results"})
+        name = event_id(status.done, status.failed, status.batch.status)
+        return format_sse_event(event="end", data_str=told, id=name)
+
+    @contextlib.contextmanager
+    def _watched(self, task_id: uuid.UUID, stream: Stream) -> Iterator[_Watch]:
+        watch = self._watches.setdefault(task_id, _Watch())
+        watch.streams[stream] = time.monotonic()
+        self._wanted.set()
+        try:
+            yield watch
+        finally:
+            del watch.streams[stream]
+            if not watch.streams:
+                self._watches.pop(task_id, None)
+
+    @contextlib.asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Look at what is watched, for as long as the block lasts."""
+        task = asyncio.create_task(self._follow())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def _follow(self) -> None:
+        while True:
+            await self._wanted.wait()
+            started = time.monotonic()
+            try:
+                await self._look()
+            except Unavailable as error:
+                structlog.get_logger().warning("unavailable", dependency=error.dependency)
+            except Exception as error:  # noqa: BLE001 - the next look may succeed
+                structlog.get_logger().error("batches_not_read", **describe(error))
+            if not self._watches:
+                self._wanted.clear()
+            await asyncio.sleep(max(LOOK_SECONDS, REST * (time.monotonic() - started)))
+
+    async def _look(self) -> None:
+        asked, looked_at = dict(self._watches), time.monotonic()
+        points = await self._database.run(_read, list(asked)) if asked else {}
+        for task_id, watch in asked.items():
+            watch.see(points.get(task_id), looked_at)
+
+
+def _read(
+    session: Session, task_ids: Collection[uuid.UUID], *, user_id: uuid.UUID | None = None
+) -> dict[uuid.UUID, Point]:
+    """How far these batches are, without those that are deleted or not the user's."""
+    is_done = BatchChunk.state == "done"
+    query = (
+        select(
+            Batch.id,
+            Batch.status,
+            Batch.total,
+            func.coalesce(func.sum(BatchChunk.size).filter(is_done), 0),
+            func.coalesce(func.sum(BatchChunk.failed).filter(is_done), 0),
+            func.extract("epoch", func.now() - Batch.started_at),
+        )
+        .outerjoin(BatchChunk, BatchChunk.batch_id == Batch.id)
+        .where(Batch.id.in_(task_ids), Batch.deleted_at.is_(None))
+        .group_by(Batch.id)
+    )
+    if user_id is not None:
+        query = query.where(Batch.user_id == user_id)
+    return {
+        task_id: Point(status, total, done, failed, float(seconds) if seconds else None)
+        for task_id, status, total, done, failed, seconds in session.execute(query)
+    }

@@ -1,0 +1,233 @@
+"""How streams end: with their credential, with the process, with a replica that is killed."""
+
+import contextlib
+import itertools
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from support import credentials, odd_model
+from support.jobs import SECONDS_A_CHUNK, Jobs
+from support.live import (
+    Event,
+    advance,
+    closed,
+    following,
+    frame,
+    raw_websocket,
+    refusal,
+    say,
+    websocket,
+)
+from support.rows import query
+from support.servers import Ground
+from support.stack import Account, Service
+from support.tokens import Forge
+from support.waiting import until
+
+# The promise is 5 s after the act; the machine may be busy with other tests.
+SOON = 15.0
+
+
+def _both_end(service: Service, task_id: str, headers: dict[str, str], end: object) -> float:
+    """Open an event stream and a socket, call `end`, and see both end; the seconds it took."""
+    with following(service, task_id, headers) as events, websocket(service, headers) as socket:
+        next(events)
+        say(socket, {"text": "good"})
+        assert callable(end)
+        end()
+        started = time.monotonic()
+        assert 4401 == closed(socket, SOON)
+        assert [] == list(events)
+        return time.monotonic() - started
+
+
+def test_a_logout_ends_what_the_session_opened(
+    ground: Ground, service: Service, user: Account
+) -> None:
+    """Stream and socket alike, within 5 s; and nobody else's."""
+    task_id = ground.stack.submit(user, ["good"])
+    other = ground.stack.account()
+    with websocket(service, other.headers) as untouched:
+        logout = {"refresh_token": user.refresh_token}
+        seconds = _both_end(
+            service,
+            task_id,
+            user.headers,
+            lambda: ground.stack.post("/api/v1/auth/logout", user, json=logout).raise_for_status(),
+        )
+        assert "sentiment" in say(untouched, {"text": "good"})
+    print(f"\nlogout to the end of stream and socket: {seconds:.1f} s")
+    assert 401 == refusal(service, user.headers).status_code
+
+
+@pytest.mark.parametrize("whose", ["key", "user"])
+def test_a_key_that_ends_ends_what_it_opened(
+    ground: Ground, service: Service, user: Account, whose: str
+) -> None:
+    """Revoked by its owner, or with an account that is disabled."""
+    task_id = ground.stack.submit(user, ["good"])
+    if whose == "key":
+        body = {"name": "live", "scopes": ["analyze", "batch"]}
+        made = ground.stack.post("/api/v1/api-keys", user, json=body).json()
+        headers, path = {"X-API-Key": made["key"]}, f"/api/v1/api-keys/{made['id']}"
+
+        def end() -> None:
+            assert 204 == ground.stack.request("DELETE", path, headers=user.headers).status_code
+    else:
+        headers = credentials.key(ground.stack, user, ["analyze", "batch"])
+        admin, path = credentials.admin(ground.stack), f"/api/v1/admin/users/{user.id}"
+
+        def end() -> None:
+            change = {"is_active": False}
+            answer = ground.stack.request("PATCH", path, headers=admin.headers, json=change)
+            assert 200 == answer.status_code
+
+    _both_end(service, task_id, headers, end)
+
+
+def test_a_token_that_expires_ends_what_it_opened(
+    ground: Ground, service: Service, user: Account
+) -> None:
+    """At its `exp` and the leeway that every request has."""
+    task_id = ground.stack.submit(user, ["good"])
+    now = int(time.time())
+    forge = Forge(ground.stack.keyring, user.id)
+    token = forge.token(claims={"iat": now - 60, "nbf": now - 60, "exp": now - 24})
+    _both_end(service, task_id, {"Authorization": f"Bearer {token}"}, lambda: None)
+
+
+def test_postgres_down_is_one_messages_affair(
+    ground: Ground, service: Service, user: Account
+) -> None:
+    """Scored without it; what should be recorded is answered 503; the socket lives on."""
+    with websocket(service, user.headers) as socket:
+        assert say(socket, {"text": "good", "record": True})["recorded"]
+        with ground.postgres.frozen():
+            assert "positive" == say(socket, {"text": "good"})["sentiment"]
+            refused = say(socket, {"text": "good", "id": 1, "record": True})
+            assert (1, 503, 2) == (
+                refused["id"],
+                refused["error"]["status"],
+                refused["error"]["retry_after"],
+            )
+        until(lambda: say(socket, {"text": "good", "record": True}).get("recorded"), within=20)
+
+
+@contextlib.contextmanager
+def _stalled(service: Service, headers: dict[str, str]) -> Iterator[None]:
+    """A socket whose client asks for much and reads nothing, until it may not send any more."""
+    words = (Path(__file__).parents[2] / "data/sample.tsv").read_text("utf-8")
+    message = frame(json.dumps({"text": words[:10_000], "explain": True}).encode())
+    with raw_websocket(service, headers) as connection:
+        connection.settimeout(1)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                connection.sendall(message)
+        yield
+
+
+def test_sigterm_ends_all_promptly(ground: Ground, user: Account) -> None:
+    """20 streams, 20 sockets and one that reads nothing: told, closed 1012, and no drain."""
+    going = ground.stack.start("inference", drain_seconds=60, max_user_streams=60)
+    task_id = ground.stack.submit(user, ["good"])
+    with contextlib.ExitStack() as exits:
+        streams = [exits.enter_context(following(going, task_id, user.headers)) for _ in range(20)]
+        for events in streams:
+            next(events)
+        sockets = [exits.enter_context(websocket(going, user.headers)) for _ in range(20)]
+        for socket in sockets:
+            say(socket, {"text": "good"})
+        exits.enter_context(_stalled(going, user.headers))
+        started = time.monotonic()
+        going.process.send_signal(signal.SIGTERM)
+        # Each ends as it should, not with its connection.
+        assert [[]] * 20 == [list(events) for events in streams]
+        with ThreadPoolExecutor(20) as pool:
+            assert [1012] * 20 == list(pool.map(closed, sockets))
+        assert 0 == going.process.wait(30)  # half of what the drain may take
+        print(f"\nSIGTERM to the exit: {time.monotonic() - started:.1f} s")
+    assert '"unhandled"' not in going.output()
+    assert "Traceback" not in going.output()
+
+
+def test_a_message_in_work_is_answered_before_the_end(ground: Ground, user: Account) -> None:
+    """SIGTERM while a message waits for Postgres: its answer comes, then 1012."""
+    going = ground.stack.start("inference", database_timeout_seconds=0.9)
+    with websocket(going, user.headers) as socket:
+        say(socket, {"text": "good"})
+        with ground.postgres.frozen():
+            socket.send('{"text": "good", "record": true, "id": "last"}')
+            going.process.send_signal(signal.SIGTERM)
+            answer = json.loads(socket.recv(20))
+        assert ("last", True) == (answer["id"], "error" in answer or answer["recorded"])
+        assert 1012 == closed(socket)
+    assert 0 == going.process.wait(30)
+
+
+@pytest.fixture
+def jobs(ground: Ground, tmp_path: Path) -> Iterator[Jobs]:
+    """A slow worker."""
+    model = odd_model.write(tmp_path / "odd-1", seconds=SECONDS_A_CHUNK * 2)
+    jobs = Jobs(ground, model)
+    worker = jobs.start_worker()
+    yield jobs
+    worker.stop()
+
+
+def test_events_go_on_at_another_replica(ground: Ground, service: Service, jobs: Jobs) -> None:
+    """They come while the batch runs; killed in the middle, the rest comes from the other one."""
+    first = ground.stack.start("inference", **Jobs.web_settings)
+    account, task_id, texts = jobs.submit(300)
+    seen: list[Event] = []
+    with (
+        contextlib.suppress(httpx.RemoteProtocolError, httpx.ReadError),
+        following(first, task_id, account.headers) as events,
+    ):
+        for event in events:
+            seen.append(event)
+            if len(seen) == 1:
+                running = "SELECT finished_at FROM batches WHERE id = :id"
+                assert [(None,)] == query(ground.postgres.url(), running, id=task_id)
+            if event.data["done"] >= 20:
+                first.kill()
+    before = len(seen)
+    assert {"progress"} == {event.name for event in seen}
+    with following(service, task_id, account.headers, seen[-1].id) as events:
+        seen += events
+    assert len(seen) > before + 1
+    done = [event.data["done"] for event in seen]
+    assert all(a <= b for a, b in itertools.pairwise(done))
+    assert len(seen) == len({event.id for event in seen})
+    assert ("end", "300.0.completed") == (seen[-1].name, seen[-1].id)
+    assert ["progress"] * (len(seen) - 1) == [event.name for event in seen[:-1]]
+    jobs.judge(account, task_id, texts)
+
+
+def test_many_watch_one_batch(ground: Ground, service: Service, user: Account) -> None:
+    """All who watch are told all of it, and cost one query a look."""
+    task_id = ground.stack.submit(user, [f"text {n}" for n in range(50)])
+    ended: list[list[str]] = []
+    ready = threading.Barrier(11, timeout=30)
+
+    def watch() -> None:
+        with following(service, task_id, user.headers) as events:
+            first = next(events)
+            ready.wait()
+            ended.append([first.id, *(event.id for event in events)])
+
+    threads = [threading.Thread(target=watch) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    advance(ground.postgres.url(), task_id, 5, status="completed")
+    for thread in threads:
+        thread.join(30)
+    assert [["0.0.pending", "50.0.completed"]] * 10 == ended
