@@ -116,7 +116,8 @@ def fill(url: str, rows: int) -> None:
         url,
         "INSERT INTO predictions (id, user_id, text, sentiment, confidence, low_confidence, model)"
         " SELECT gen_random_uuid(), :id, (SELECT string_agg(md5(random()::text || n || part), '')"
-        " FROM generate_series(1, 60) AS part), 'positive', 1, false, 'm' FROM generate_series(1, :rows) AS n",
+        " FROM generate_series(1, 60) AS part), 'positive', 1, false, 'm'"
+        " FROM generate_series(1, :rows) AS n",
         id=user,
         rows=rows,
     )
