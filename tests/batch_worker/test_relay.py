@@ -1,6 +1,5 @@
 """The relay with a real Postgres and Valkey: every event once, in order, whatever is lost when."""
 
-import contextlib
 import random
 import threading
 import time
@@ -10,18 +9,16 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from support.events import Reader, Told, judge_order, numbers, stream
+from support.events import Reader, Told, judge_order, numbers
+from support.relays import judge, make, relaying, told, write_many
 from support.rows import query
 from support.servers import FragileValkey
 from support.waiting import until
 from valence_batch_worker import metrics, relay, retention
-from valence_batch_worker.loop import Loop
 from valence_batch_worker.relay import Relay
 from valence_batch_worker.settings import Settings
-from valence_common.cache import blocking_client
 from valence_common.db import Database
 from valence_common.problems import Unavailable
 from valence_common.records import record
@@ -40,54 +37,11 @@ def _empty(valkey: FragileValkey) -> None:
     valkey.flush()
 
 
-def make(database: Database, valkey: FragileValkey, cls: type[Relay] = Relay) -> Relay:
-    """A relay as each worker has one."""
-    return cls(database, blocking_client(SecretStr(valkey.url()), timeout=2))
-
-
-@contextlib.contextmanager
-def relaying(database: Database, valkey: FragileValkey, count: int = 1) -> Iterator[None]:
-    """Relays that look again and again, as in workers."""
-    loops = [Loop("relay", 0.01, make(database, valkey).work) for _ in range(count)]
-    for loop in loops:
-        loop.start()
-    try:
-        yield
-    finally:
-        for loop in loops:
-            loop.stop()
-        for loop in loops:
-            loop.join(30)
-
-
 def write(session: Session, n: int = 0, writer: int = 0) -> None:
     """An event of a transaction."""
     details = {"n": n, "writer": writer}
     action = "batch.accepted"
     record(session, action, actor_id=None, user_id=SOMEBODY, subject_id=SOMEBODY, details=details)
-
-
-def write_many(database: Database, count: int) -> None:
-    with database.transaction() as session:
-        session.execute(
-            text(
-                "INSERT INTO events (id, type) SELECT gen_random_uuid(), 'batch.accepted'"
-                " FROM generate_series(1, :count)"
-            ),
-            {"count": count},
-        )
-
-
-def told(valkey: FragileValkey) -> Told:
-    with valkey.client() as client:
-        return stream(client)
-
-
-def judge(database_url: str, found: Told) -> None:
-    """Every event that was ever written, each once, in the order of its number."""
-    judge_order(found)
-    written = query(database_url, "SELECT id::text FROM events")
-    assert sorted(own for (own,) in written) == sorted(event["id"] for _, event in found)
 
 
 def test_what_commits_last_is_told_last(database: Database, valkey: FragileValkey) -> None:
