@@ -71,7 +71,8 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "SELECT, INSERT, UPDATE, DELETE ON webhook_deliveries",
         "SELECT, INSERT, DELETE ON webhook_attempts",
         "SELECT, INSERT, UPDATE (number), DELETE ON events",
-        "USAGE ON SEQUENCE event_numbers",
+        # Beyond what a stream has heard already, after Postgres was restored from a backup.
+        "USAGE, SELECT, UPDATE ON SEQUENCE event_numbers",
         "SELECT (created_at, id, user_id), INSERT, DELETE ON predictions",
         "SELECT (id, created_at, actor_id), INSERT, UPDATE (actor_id), DELETE ON audit_events",
         "SELECT ON alembic_version",

@@ -227,11 +227,19 @@ def _create_events() -> None:
         sa.Column("user_id", sa.Uuid(), nullable=True),
         sa.Column("subject_id", sa.Uuid(), nullable=True),
         sa.Column("data", JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False),
-        _now("created_at"),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
         sa.PrimaryKeyConstraint("id", name="pk_events"),
         sa.UniqueConstraint("number", name="uq_events_number"),
     )
     op.create_index(
-        "ix_events_waiting", "events", ["id"], postgresql_where=sa.text("number IS NULL")
+        "ix_events_waiting",
+        "events",
+        ["created_at", "id"],
+        postgresql_where=sa.text("number IS NULL"),
     )
     op.create_index("ix_events_created_at", "events", ["created_at"])

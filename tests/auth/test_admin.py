@@ -56,8 +56,9 @@ def told(session: Session) -> set[uuid.UUID]:
 
 
 def acts(session: Session, user: User) -> list[tuple[uuid.UUID | None, str]]:
-    """Who did what to a user, oldest first."""
-    events = select(AuditEvent).where(AuditEvent.subject_id == user.id).order_by(AuditEvent.id)
+    """Who did what to a user since they registered, oldest first."""
+    since = (AuditEvent.subject_id == user.id, AuditEvent.action != "account.registered")
+    events = select(AuditEvent).where(*since).order_by(AuditEvent.id)
     return [(event.actor_id, event.action) for event in session.scalars(events)]
 
 
@@ -192,7 +193,8 @@ def test_limits(session: Session, admin: User, user: User) -> None:
     assert (5, 0, None) == (record.user.per_minute, record.user.burst, record.user.texts_per_day)
     assert user.id in told(session)
     administration.set_limits(session, admin.id, user.id, limits)
-    [event] = session.scalars(select(AuditEvent).where(AuditEvent.subject_id == user.id))
+    changed = AuditEvent.action == "user.limits_changed"
+    [event] = session.scalars(select(AuditEvent).where(AuditEvent.subject_id == user.id, changed))
     assert (admin.id, "user.limits_changed") == (event.actor_id, event.action)
     assert {"before": PLAIN._asdict(), "after": limits._asdict()} == event.details
 

@@ -38,6 +38,9 @@ FILL = {
     "audit": """
         INSERT INTO audit_events (id, created_at, action)
         SELECT {id}, at, 'x' FROM times""",
+    "events": """
+        INSERT INTO events (id, created_at, type, number)
+        SELECT {id}, at, 'x', nextval('event_numbers') FROM times""",
     "revocations": """
         INSERT INTO revocations (id, subject_id, revoked_at)
         SELECT {id}, {id}, at FROM times""",
@@ -75,7 +78,7 @@ def fill(session: Session, reason: str, *ages: str, copies: int = 1) -> None:
     )
     statement = times + FILL[reason].format(id=ID_OF.format(at="at"))
     values = {"ages": list(ages), "copies": copies}
-    if reason not in {"audit", "revocations"}:
+    if reason not in {"audit", "events", "revocations"}:
         values["user"] = make_user(session)
     session.execute(text(statement), values)
 
@@ -143,15 +146,25 @@ def test_by_default_nothing_that_a_user_sees_goes(
         left = {reason: count(session, reason) for reason in FILL}
     # Those that the keys were for have not ended.
     expected = {"history": 2, "batches": 2 + 2, "sessions": 0, "usage": 1, "audit": 1}
-    expected |= {"revocations": 0, "idempotency": 0}
+    expected |= {"events": 0, "revocations": 0, "idempotency": 0}
     assert expected == left
 
 
 def test_zero_days_are_for_ever(database: Database, own_database_url: str) -> None:
     """Of all that can be set."""
-    names = ("history", "batches", "sessions", "usage", "audit")
+    names = ("history", "batches", "sessions", "usage", "audit", "events")
     never = settings(own_database_url, **{f"retain_{name}_days": 0 for name in names})
     assert ["revocations", "idempotency"] == list(retention.pieces(never))
+
+
+def test_an_event_that_nobody_heard_stays(database: Database, own_database_url: str) -> None:
+    """While Redis is away for longer than events are kept, none is lost."""
+    with database.transaction() as session:
+        fill(session, "events", "30 days", copies=3)
+        session.execute(text("UPDATE events SET number = NULL"))
+    Retention(settings(own_database_url), database).work()
+    with database.transaction() as session:
+        assert 3 == count(session, "events")
 
 
 def test_only_batches_that_ended_go_with_all_of_theirs(database: Database) -> None:

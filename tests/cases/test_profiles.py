@@ -53,6 +53,7 @@ def test_a_profile_is_changed(stack: Stack, oracle: Oracle, account: Account) ->
         id=account.id,
     )
     assert [
+        ("account.registered", {}),
         ("profile.changed", {"fields": ["username"]}),
         ("profile.changed", {"fields": ["email"]}),
     ] == events

@@ -22,7 +22,10 @@ from support.servers import FragilePostgres
 from support.waiting import until
 from valence_auth import erasing, takeout
 from valence_batch_worker import chunks, erasure, pieces, retention
+from valence_batch_worker.relay import STREAM, Relay
 from valence_batch_worker.settings import Settings
+from valence_common import records
+from valence_common.cache import blocking_client
 from valence_common.db import Database
 from valence_common.models import User
 from valence_inference import batches, exports, steering, summary
@@ -158,6 +161,7 @@ def test_roles_suffice_to_take_out_erase_and_forget(place: Place) -> None:
         redis_url=SecretStr("redis://127.0.0.1:1/0"),
         retain_history_days=1,
         retain_batches_days=1,
+        retain_events_days=1,
     )
     for reason, piece in retention.pieces(settings).items():
         pieces.delete_piece(worker, reason, piece)
@@ -192,6 +196,33 @@ def test_roles_suffice_to_steer_batches(place: Place) -> None:
         assert [live] == [status.batch.id for status in shown]
     assert pieces.delete_piece(worker, "deleted", retention.DELETED["deleted"]) > 0
     assert 1 == belongings(place.url, user)["batches"]
+
+
+def test_roles_suffice_to_tell_events(place: Place, redis_url: str) -> None:
+    """Each service writes them and reads none back; the worker numbers, tells and deletes them."""
+    assert place.run("upgrade", "owner")[0] == 0
+    somebody = uuid.uuid4()
+    for role in ROLES[1:]:
+        database = Database(SecretStr(place.url_of(role)), pool_size=1, timeout=10, pooled=False)
+        with database.transaction() as session:
+            told = {"actor_id": None, "user_id": somebody, "subject_id": somebody}
+            records.record(session, "account.registered", **told)
+    for role in ("auth", "inference"):
+        assert not place.may(role, "SELECT", "events")
+        assert not place.may(role, "UPDATE", "events", "number")
+    assert not place.may("worker", "UPDATE", "events", "data")
+    client = blocking_client(SecretStr(redis_url), timeout=5)
+    client.delete(STREAM)
+    relay = Relay(database, client)
+    relay.work()
+    assert [str(somebody)] * 3 == [event["user_id"] for _, event in client.xrange(STREAM)]
+    execute(place.url, "SELECT setval('event_numbers', 1)")
+    client.xadd(STREAM, {"type": "of an installation before"}, id="77-0")
+    with database.transaction() as session:
+        records.record(session, "account.erased", **told)
+    relay.work()
+    assert "78-0" == client.xrevrange(STREAM, count=1)[0][0]
+    client.delete(STREAM)
 
 
 def test_a_right_too_many_is_taken_back(place: Place) -> None:

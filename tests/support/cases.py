@@ -141,8 +141,6 @@ LEFT: Final = {
 # Their tests come from other branches of this round; then this goes.
 ARRIVING: Final = {
     118: "chaos",
-    119: "restore drill",
-    120: "backup under load",
 }
 
 _HEAD = """# Which test proves which case

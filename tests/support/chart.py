@@ -43,6 +43,7 @@ EVERYTHING: Object = {
     "auth": {"nodeSelector": {"disk": "ssd"}, "priorityClassName": "high"},
     "batchWorker": {"autoscaling": {"enabled": False}, "keda": {"enabled": True}},
     "admin": {"existingSecret": "my-admin", "username": "root"},
+    "backup": {"enabled": True, "keep": 3},
     "oidc": {
         "enabled": True,
         "issuer": "https://id.example.com",
@@ -101,12 +102,17 @@ def objects(values: Object, helm: str = "helm") -> list[Object]:
 
 def pods(found: list[Object]) -> dict[str, Object]:
     """Every pod that the objects would make, by the name of its maker: its metadata and spec."""
-    makers = {"Deployment", "StatefulSet", "Job"}
+    makers = {"Deployment", "StatefulSet", "Job", "CronJob"}
     return {
-        each["metadata"]["name"]: each["spec"]["template"] if each["kind"] in makers else each
+        each["metadata"]["name"]: _template(each) if each["kind"] in makers else each
         for each in found
         if each["kind"] in makers | {"Pod"}
     }
+
+
+def _template(maker: Object) -> Object:
+    spec: Object = maker["spec"]
+    return dict(spec.get("jobTemplate", maker)["spec"]["template"])
 
 
 def containers(pod: Object) -> list[Object]:

@@ -10,8 +10,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from valence_common.models import AuditEvent, User
+from valence_common.models import User
 from valence_common.problems import Invalid, InvalidCredential
+from valence_common.records import record
 
 MAX_EMAIL = 254
 
@@ -58,8 +59,13 @@ def email_key(email: str) -> str:
     return unicodedata.normalize("NFKC", email).casefold()
 
 
-def register(session: Session, *, username: str, email: str, password_hash: str) -> User:
-    """Create an account; raises `AlreadyRegistered` when one of its names is taken."""
+def register(
+    session: Session, *, username: str, email: str, password_hash: str, by_owner: bool = True
+) -> User:
+    """Create an account; raises `AlreadyRegistered` when one of its names is taken.
+
+    Not `by_owner`: nobody who has an account made it.
+    """
     statement = (
         insert(User)
         .values(
@@ -75,7 +81,14 @@ def register(session: Session, *, username: str, email: str, password_hash: str)
     user = session.scalars(statement).one_or_none()
     if user is None:
         raise AlreadyRegistered
+    record_registration(session, user.id, by_owner=by_owner)
     return user
+
+
+def record_registration(session: Session, user_id: uuid.UUID, *, by_owner: bool = True) -> None:
+    """Write down that there is a new account, however it came to be."""
+    actor_id = user_id if by_owner else None
+    record(session, "account.registered", actor_id=actor_id, user_id=user_id, subject_id=user_id)
 
 
 def find(session: Session, username: str) -> User | None:
@@ -108,14 +121,18 @@ def change_profile(
         user.username, user.username_key = username, username.casefold()
     if email is not None:
         user.email, user.email_key = email, email_key(email)
-    names = {"username": username, "email": email}
-    details = {"fields": [field for field, value in names.items() if value is not None]}
-    session.add(
-        AuditEvent(actor_id=user_id, action="profile.changed", subject_id=user_id, details=details)
-    )
     try:
         session.flush()
     except IntegrityError:
         raise AlreadyRegistered from None
+    names = {"username": username, "email": email}
+    record(
+        session,
+        "profile.changed",
+        actor_id=user_id,
+        user_id=user_id,
+        subject_id=user_id,
+        details={"fields": [field for field, value in names.items() if value is not None]},
+    )
     session.refresh(user)
     return user

@@ -13,8 +13,9 @@ from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from valence_auth import accounts, erasing, keys, pages, sessions, usage
-from valence_common.models import AuditEvent, Usage, User
+from valence_common.models import Usage, User
 from valence_common.problems import Conflict, Forbidden, NotFound
+from valence_common.records import record
 from valence_common.revocations import revoke
 
 
@@ -162,7 +163,7 @@ def appoint(
         if email is None or password_hash is None:
             raise Conflict("A new account needs an e-mail address and a password")
         user = accounts.register(
-            session, username=username, email=email, password_hash=password_hash
+            session, username=username, email=email, password_hash=password_hash, by_owner=False
         )
     elif password_hash is not None:
         user.password_hash = password_hash
@@ -236,4 +237,4 @@ def _record(session: Session, user: User) -> Record:
 def _audit(
     session: Session, actor_id: uuid.UUID | None, action: str, user_id: uuid.UUID, **details: object
 ) -> None:
-    session.add(AuditEvent(actor_id=actor_id, action=action, subject_id=user_id, details=details))
+    record(session, action, actor_id=actor_id, user_id=user_id, subject_id=user_id, details=details)

@@ -10,8 +10,9 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from valence_auth import sessions
-from valence_common.models import ApiKey, AuditEvent, Identity, User
+from valence_common.models import ApiKey, Identity, User
 from valence_common.problems import Conflict
+from valence_common.records import record
 from valence_common.revocations import revoke
 from valence_common.settings import DEFAULT_PLAN
 
@@ -37,8 +38,12 @@ def erase(session: Session, user: User, *, actor_id: uuid.UUID | None = None) ->
     sessions.end_all(session, user.id)
     session.execute(delete(Identity).where(Identity.user_id == user.id))
     revoke(session, [*_end_keys(session, user.id), user.id])
-    session.add(
-        AuditEvent(actor_id=actor_id or user.id, action="account.erased", subject_id=user.id)
+    record(
+        session,
+        "account.erased",
+        actor_id=actor_id or user.id,
+        user_id=user.id,
+        subject_id=user.id,
     )
 
 

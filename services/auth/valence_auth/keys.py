@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 from valence_auth import accounts, pages
 from valence_common import api_keys, revocations
 from valence_common.db import new_id
-from valence_common.models import ApiKey, AuditEvent, User
+from valence_common.models import ApiKey, User
 from valence_common.problems import Conflict, InsufficientScope, NotFound
+from valence_common.records import record
 from valence_common.security import ADMIN, SCOPES, Principal
 
 MOST_LIVE: Final = 50
@@ -160,4 +161,11 @@ def _lock_owner(session: Session, user_id: uuid.UUID) -> None:
 
 
 def _audit(session: Session, action: str, row: ApiKey, **details: object) -> None:
-    session.add(AuditEvent(actor_id=row.user_id, action=action, subject_id=row.id, details=details))
+    record(
+        session,
+        action,
+        actor_id=row.user_id,
+        user_id=row.user_id,
+        subject_id=row.id,
+        details=details,
+    )

@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 from valence_auth import accounts, sessions
 from valence_auth.passwords import Passwords
 from valence_common.db import Database
-from valence_common.models import AuditEvent, User
+from valence_common.models import User
 from valence_common.problems import Invalid, InvalidCredential
+from valence_common.records import record
 
 TRIES = 2
 
@@ -71,9 +72,13 @@ def change_password(
     """
     if not _replace_hash(session, user, password_hash):
         raise IncorrectPassword
-    details = {"ended": sessions.end_all(session, user.id, keep=keep)}
-    session.add(
-        AuditEvent(actor_id=user.id, action="password.changed", subject_id=user.id, details=details)
+    record(
+        session,
+        "password.changed",
+        actor_id=user.id,
+        user_id=user.id,
+        subject_id=user.id,
+        details={"ended": sessions.end_all(session, user.id, keep=keep)},
     )
 
 

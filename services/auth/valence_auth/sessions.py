@@ -16,8 +16,9 @@ from sqlalchemy.orm import Session
 
 from valence_auth import accounts, pages
 from valence_common.db import new_id
-from valence_common.models import AuditEvent, LoginSession, RefreshToken, User
+from valence_common.models import LoginSession, RefreshToken, User
 from valence_common.problems import Invalid, InvalidCredential, NotFound
+from valence_common.records import record
 from valence_common.revocations import revoke
 from valence_common.security import ADMIN, SCOPES
 
@@ -159,7 +160,14 @@ def end_all(session: Session, user_id: uuid.UUID, *, keep: uuid.UUID | None = No
 def log_out_everywhere(session: Session, user_id: uuid.UUID) -> None:
     """End all of a user's sessions because they said so."""
     details = {"count": end_all(session, user_id)}
-    session.add(AuditEvent(actor_id=user_id, action="sessions.ended", details=details))
+    record(
+        session,
+        "sessions.ended",
+        actor_id=user_id,
+        user_id=user_id,
+        subject_id=user_id,
+        details=details,
+    )
 
 
 def page(
@@ -247,8 +255,14 @@ def _end(session: Session, login: LoginSession, action: str) -> None:
 def _audit(
     session: Session, login: LoginSession, action: str, details: dict[str, Any] | None = None
 ) -> None:
-    event = {"actor_id": login.user_id, "action": action, "subject_id": login.id}
-    session.add(AuditEvent(**event, details=details or {}))
+    record(
+        session,
+        action,
+        actor_id=login.user_id,
+        user_id=login.user_id,
+        subject_id=login.id,
+        details=details,
+    )
 
 
 def _hash(refresh_token: str) -> bytes:

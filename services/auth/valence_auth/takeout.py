@@ -29,6 +29,7 @@ from valence_common.models import (
     Usage,
 )
 from valence_common.models.base import Base
+from valence_common.records import record
 
 PAGE_ROWS = 500
 AT_ONCE = 2
@@ -171,7 +172,7 @@ async def begin(database: Database, user_id: uuid.UUID) -> AsyncIterator[bytes]:
 
 def _begin(session: Session, user_id: uuid.UUID) -> tuple[schemas.TakeoutProfile, datetime]:
     user = accounts.current(session, user_id)
-    session.add(AuditEvent(actor_id=user_id, action="account.exported", subject_id=user_id))
+    record(session, "account.exported", actor_id=user_id, user_id=user_id, subject_id=user_id)
     return schemas.TakeoutProfile.model_validate(user), session.scalars(select(func.now())).one()
 
 

@@ -7,7 +7,7 @@ the account's row goes last and takes with it whatever refers to it.
 
 import uuid
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from valence_batch_worker.pieces import (
@@ -17,7 +17,7 @@ from valence_batch_worker.pieces import (
     delete_while,
     rows_of,
 )
-from valence_common.db import Database, new_id
+from valence_common.db import Database
 from valence_common.models import (
     ApiKey,
     AuditEvent,
@@ -28,6 +28,7 @@ from valence_common.models import (
     Usage,
     User,
 )
+from valence_common.records import record
 
 
 def erase(database: Database) -> None:
@@ -87,6 +88,6 @@ def _finish(session: Session, user_id: uuid.UUID) -> int:
     busy = select(Batch.id).where(Batch.user_id == user_id).exists()
     gone = rows_of(session.connection().execute(delete(User).where(User.id == user_id, ~busy)))
     if gone:
-        event = {"id": new_id(), "action": "account.erasure_finished", "subject_id": user_id}
-        session.execute(insert(AuditEvent).values(event))
+        action = "account.erasure_finished"
+        record(session, action, actor_id=None, user_id=user_id, subject_id=user_id)
     return gone

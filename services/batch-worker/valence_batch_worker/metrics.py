@@ -50,6 +50,21 @@ OLDEST_SECONDS = Gauge(
     multiprocess_mode="mostrecent",
     registry=None,
 )
+EVENTS_TOLD = Counter(
+    "valence_events_told", "Events that went to the stream, repetitions included.", registry=None
+)
+EVENTS_WAITING = Gauge(
+    "valence_events_waiting",
+    "Events that the stream lacks, counted up to a bound.",
+    multiprocess_mode="mostrecent",
+    registry=None,
+)
+EVENTS_OLDEST = Gauge(
+    "valence_events_oldest_waiting_seconds",
+    "Age of the oldest event that the stream lacks; 0 if there is none.",
+    multiprocess_mode="mostrecent",
+    registry=None,
+)
 ROWS_ERASED = Counter(
     "valence_rows_erased",
     "Rows deleted, because an account was erased or the retention of their kind is over.",

@@ -7,17 +7,19 @@ from functools import partial
 from valence_batch_worker import erasure, metrics
 from valence_batch_worker.liveness import LOOK_SECONDS, Liveness
 from valence_batch_worker.loop import Loop
+from valence_batch_worker.relay import Relay
 from valence_batch_worker.retention import Retention
 from valence_batch_worker.settings import Settings
 from valence_batch_worker.sweeper import Sweeper
 from valence_common import server
-from valence_common.cache import Cache
+from valence_common.cache import Cache, blocking_client
 from valence_common.db import Database
 from valence_common.health import Health, internal_app
 from valence_common.problems import Unavailable
 from valence_common.queue import QUEUE, Doorbell
 
 SWEEP_TIMEOUT_SECONDS = 10
+RELAY_TIMEOUT_SECONDS = 2  # nobody waits for it; a command of its own has hundreds of events
 
 
 class Parent:
@@ -31,12 +33,14 @@ class Parent:
         database = Database(
             settings.database_url, pool_size=1, timeout=SWEEP_TIMEOUT_SECONDS, pooled=False
         )
+        client = blocking_client(settings.redis_url, timeout=RELAY_TIMEOUT_SECONDS)
         self._loops = [
-            Loop(name, settings.sweep_seconds, work)
-            for name, work in (
-                ("sweep", Sweeper(settings, database, doorbell).sweep),
-                ("erasure", partial(erasure.erase, database)),
-                ("retention", Retention(settings, database).work),
+            Loop(name, seconds, work)
+            for name, seconds, work in (
+                ("sweep", settings.sweep_seconds, Sweeper(settings, database, doorbell).sweep),
+                ("erasure", settings.sweep_seconds, partial(erasure.erase, database)),
+                ("retention", settings.sweep_seconds, Retention(settings, database).work),
+                ("relay", settings.relay_seconds, Relay(database, client).work),
             )
         ]
         liveness.loops.update({loop.name: (loop.pulse, loop.seconds) for loop in self._loops})

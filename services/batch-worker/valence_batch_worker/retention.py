@@ -23,6 +23,7 @@ from valence_common.db import Database
 from valence_common.models import (
     AuditEvent,
     Batch,
+    Event,
     IdempotencyKey,
     LoginSession,
     Prediction,
@@ -64,6 +65,7 @@ def pieces(settings: Settings) -> dict[str, Piece]:
         "sessions": (_sessions, settings.retain_sessions_days),
         "usage": (_usage, settings.retain_usage_days),
         "audit": (_audit, settings.retain_audit_days),
+        "events": (_events, settings.retain_events_days),
     }
     limited = {
         reason: _older(delete, timedelta(days=most))
@@ -122,6 +124,12 @@ def _usage(session: Session, before: datetime, most: int) -> int:
 def _audit(session: Session, before: datetime, most: int) -> int:
     old = (AuditEvent.id < _first_id(before), AuditEvent.created_at < before)
     return delete_rows(session, AuditEvent, *old, order=(AuditEvent.id,), most=most)
+
+
+def _events(session: Session, before: datetime, most: int) -> int:
+    """Those that were numbered to be told; the relay trims the stream to what is left."""
+    old = (Event.created_at < before, Event.number.is_not(None))
+    return delete_rows(session, Event, *old, order=(Event.created_at,), most=most)
 
 
 def _revocations(session: Session, before: datetime, most: int) -> int:

@@ -33,6 +33,9 @@ class Settings(CommonSettings):
     sweep_seconds: PositiveFloat = Field(
         default=2, description="Pause between two looks for expired leases and unheard work."
     )
+    relay_seconds: PositiveFloat = Field(
+        default=1, description="Pause between two looks for events to tell other systems."
+    )
     soft_shutdown_seconds: PositiveFloat = Field(
         default=5, description="Time that running chunks get after SIGTERM."
     )
@@ -55,4 +58,9 @@ class Settings(CommonSettings):
     )
     retain_audit_days: NonNegativeInt = Field(
         default=400, description="Days that the audit log is kept; 0 is for ever."
+    )
+    retain_events_days: NonNegativeInt = Field(
+        default=7,
+        description="Days that events are kept for other systems, in Postgres and the Redis Stream;"
+        " 0 is for ever, in Redis's memory, too.",
     )

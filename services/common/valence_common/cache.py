@@ -11,10 +11,12 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
 from pydantic import SecretStr
+from redis import Redis as BlockingRedis
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
+from redis.retry import Retry as BlockingRetry
 
 from valence_common.problems import Unavailable
 
@@ -90,6 +92,17 @@ class Cache:
     async def close(self) -> None:
         """Close the connections."""
         await self.client.aclose()
+
+
+def blocking_client(url: SecretStr, *, timeout: float) -> BlockingRedis:
+    """A client for one thread that may wait `timeout` seconds, once, for each answer."""
+    return BlockingRedis.from_url(
+        url.get_secret_value(),
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=BlockingRetry(NoBackoff(), 0),
+        decode_responses=True,
+    )
 
 
 class Script:

@@ -1,7 +1,7 @@
 """What happened, written in the transaction in which it did: the audit log, and news for others.
 
 The audit log is for the operators of this installation and stays long; events go to other systems
-through the outbox (`models.events`) and are told once, soon. Neither holds content.
+through the outbox (`models.events`) and are told soon (`docs/events.md`). Neither holds content.
 """
 
 import uuid
@@ -23,6 +23,17 @@ TOLD: Final = frozenset(
         "batch.cancelled",
         "batch.retried",
         "batch.deleted",
+        "account.registered",
+        "account.erased",
+        "account.erasure_finished",
+        "user.disabled",
+        "user.enabled",
+        "user.promoted",
+        "user.demoted",
+        "password.changed",
+        "key.created",
+        "key.rotated",
+        "key.revoked",
     }
 )
 """The actions that other systems hear of, as events of the same name."""

@@ -54,7 +54,9 @@ def test_first_login_makes_an_account(
         "SELECT action, details FROM audit_events WHERE actor_id = :id ORDER BY id",
         id=user["id"],
     )
-    assert ["identity.linked", "session.opened"] == [action for action, _ in rows]
+    assert ["account.registered", "identity.linked", "session.opened"] == [
+        action for action, _ in rows
+    ]
     [(stored,)] = query(
         database_url, "SELECT password_hash FROM users WHERE id = :id", id=user["id"]
     )

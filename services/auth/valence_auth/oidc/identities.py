@@ -9,12 +9,13 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from valence_auth.accounts import display_email, email_key
+from valence_auth.accounts import display_email, email_key, record_registration
 from valence_auth.logins import OpenSession
 from valence_auth.oidc.id_tokens import Claims
 from valence_auth.sessions import Grant
-from valence_common.models import AuditEvent, Identity, User
+from valence_common.models import Identity, User
 from valence_common.problems import Conflict, Forbidden
+from valence_common.records import record
 
 MIN_NAME, MAX_NAME = 3, 48
 
@@ -78,8 +79,14 @@ def _link(session: Session, user: User, claims: Claims) -> User:
     identity = Identity(user_id=user.id, issuer=claims.iss, subject=claims.sub)
     session.add(identity)
     session.flush()
-    event = AuditEvent(actor_id=user.id, action="identity.linked", subject_id=identity.id)
-    session.add(event)
+    record_registration(session, user.id)
+    record(
+        session,
+        "identity.linked",
+        actor_id=user.id,
+        user_id=user.id,
+        subject_id=identity.id,
+    )
     return user
 
 

@@ -23,7 +23,7 @@ class Event(Base):
 
     __tablename__ = "events"
     __table_args__ = (
-        Index("ix_events_waiting", "id", postgresql_where=text("number IS NULL")),
+        Index("ix_events_waiting", "created_at", "id", postgresql_where=text("number IS NULL")),
         Index("ix_events_created_at", "created_at"),
     )
 
@@ -33,4 +33,5 @@ class Event(Base):
     user_id: Mapped[uuid.UUID | None]
     subject_id: Mapped[uuid.UUID | None]
     data: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # When it was written, with all locks held: a transaction may have waited for another's end.
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

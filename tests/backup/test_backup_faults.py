@@ -1,0 +1,92 @@
+"""Backups that are struck while they are made (case 120)."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.backups import Backups, fill, kill, refused
+
+BIG_ROWS = 20_000
+
+
+@pytest.fixture
+def backups(tmp_path: Path, own_database_url: str) -> Iterator[Backups]:
+    with Backups(tmp_path / "backups", own_database_url) as backups:
+        yield backups
+
+
+def test_case_120_killed_dump(backups: Backups, own_database_url: str) -> None:
+    """kill -9 in the middle leaves nothing that is called a dump; the next run tidies up."""
+    fill(own_database_url, BIG_ROWS)
+    process = backups.start("backup")
+    backups.wait_dumping()
+    kill(process)
+    assert backups.partial().exists()
+    assert [] == backups.names()
+    name = backups.make()
+    assert sorted(path.name for path in backups.folder.iterdir()) == [
+        ".lock",
+        f"{name}.dump",
+        f"{name}.sha256",
+        f"{name}.tables",
+    ]
+
+
+def test_case_120_full_disk(backups: Backups, own_database_url: str) -> None:
+    """It fails and says so, and the last good backup is still there and whole."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", backups.folder],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be made here: {mounted.stderr.strip()}")
+    try:
+        name = backups.make()
+        fill(own_database_url, BIG_ROWS // 4)
+        refused(backups.run("backup", BACKUP_KEEP="1"), "No space left on device")
+        assert [name] == backups.names()
+        assert 0 == backups.run("verify", name).returncode
+        assert backups.idle()
+    finally:
+        subprocess.run(["umount", backups.folder], check=True)
+
+
+def test_case_120_two_runs_at_once(backups: Backups, own_database_url: str) -> None:
+    """The second says that there is a first, and does not touch what that one writes."""
+    fill(own_database_url, BIG_ROWS)
+    first = backups.start("backup")
+    backups.wait_dumping()
+    refused(backups.run("backup"), "another run is under way", code=75)
+    out, err = first.communicate(timeout=120)
+    assert (0, "") == (first.returncode, err), out
+    assert 1 == len(backups.names())
+
+
+def test_case_120_retention_keeps_the_last_good(backups: Backups) -> None:
+    """As many as were asked for, the newest; a run that fails deletes none."""
+    made = [backups.make(BACKUP_KEEP="2") for _ in range(3)]
+    assert made[1:] == backups.names()
+    backups.point_at("postgresql://valence:wrong@127.0.0.1:1/valence")
+    for _ in range(2):
+        refused(backups.run("backup", BACKUP_KEEP="1"), "the database does not answer")
+    assert made[1:] == backups.names()
+    refused(backups.run("backup", BACKUP_KEEP="0"), "BACKUP_KEEP must be at least 1")
+    assert 0 == backups.run("verify", "latest").returncode
+    assert backups.idle()
+
+
+def test_case_120_a_url_of_any_form(backups: Backups, own_database_url: str) -> None:
+    """Escapes in the password and options are understood; none of it is in a message."""
+    login, rest = own_database_url.removeprefix("postgresql+psycopg2://").split("@")
+    name, password = login.split(":")
+    escaped = "".join(f"%{ord(letter):02x}" for letter in password)
+    backups.point_at(f"postgres://{name}:{escaped}@{rest}?connect_timeout=9&application_name=x%20y")
+    backups.make()
+    backups.point_at(f"postgresql://{name}:secret%2Fword@{rest}")
+    failed = backups.run("backup")
+    refused(failed, "password authentication failed")
+    assert "secret" not in failed.stderr

@@ -1,0 +1,162 @@
+"""The restore drill (case 119), and that a backup is of one moment (case 120)."""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.backups import Backups, refused
+from support.rows import query
+from support.servers import FragilePostgres, Ground
+from support.stack import Account, Stack
+from support.waiting import until
+from valence.local import migrations
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """All three services, with small chunks, so that a batch takes a while."""
+    folder = tmp_path_factory.mktemp("ground")
+    services = {"auth": {}, "inference": {"chunk_texts": 5}, "batch_worker": {"concurrency": 1}}
+    with Ground.laid(folder, **services) as ground:
+        yield ground
+
+
+@pytest.fixture
+def backups(tmp_path: Path, ground: Ground) -> Iterator[Backups]:
+    with Backups(tmp_path / "backups", ground.postgres.url()) as backups:
+        yield backups
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[FragilePostgres]:
+    """A server of another place, without a table."""
+    with FragilePostgres(tmp_path / "fresh") as fresh:
+        yield fresh
+
+
+def known_job(stack: Stack) -> tuple[Account, str]:
+    """A user whose batch has ended."""
+    account = stack.account()
+    task_id = stack.submit(account, ["I love this product!", "This is terrible."])
+    stack.finish(account, task_id)
+    return account, task_id
+
+
+def test_case_119_restore_drill(
+    ground: Ground, backups: Backups, fresh: FragilePostgres, tmp_path: Path
+) -> None:
+    """On a restored server a stack lets a known user in and shows a known job, and works on."""
+    account, task_id = known_job(ground.stack)
+    before = ground.stack.task(account, task_id)
+    done = backups.run("backup")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "was restored and compared" in done.stdout
+    backups.point_at(fresh.url())
+    restored = backups.run("restore", "latest")
+    assert (0, "") == (restored.returncode, restored.stderr)
+    refused(backups.run("restore", "latest"), "the database is not empty")
+    migrations.upgrade(fresh.url())
+    stack = Stack(tmp_path / "stack", fresh.url(), ground.valkey.url())
+    shutil.copy(ground.stack.keyring, stack.keyring)
+    try:
+        for name in ("auth", "inference", "batch_worker"):
+            stack.start(name, ready=False)
+        for service in stack.services:
+            service.wait_ready()
+        assert 200 == stack.login(account.username).status_code
+        assert before == stack.task(account, task_id)
+        stack.canary()
+    finally:
+        stack.close()
+
+
+def test_case_119_corrupted_byte(ground: Ground, backups: Backups) -> None:
+    """One byte of the dump, in the file alone or before its checksum was made: both fail loudly."""
+    known_job(ground.stack)
+    name = backups.make()
+    dump, sums = backups.folder / f"{name}.dump", backups.folder / f"{name}.sha256"
+    content = bytearray(dump.read_bytes())
+    content[len(content) * 3 // 5] ^= 0x55
+    dump.write_bytes(content)
+    for mode in ("verify", "restore"):
+        refused(backups.run(mode, "latest"), "is corrupted: its SHA-256 is another")
+    _, others = sums.read_text().splitlines()
+    sums.write_text(f"{hashlib.sha256(content).hexdigest()}  {dump.name}\n{others}\n")
+    failed = backups.run("verify", "latest")
+    refused(failed, "backup: the ")
+    assert backups.idle()
+
+
+def test_case_119_another_content(ground: Ground, backups: Backups) -> None:
+    """A dump that restores well, but not to the rows that were dumped, is found out."""
+    known_job(ground.stack)
+    name = backups.make()
+    tables = backups.folder / f"{name}.tables"
+    tables.write_text(tables.read_text().replace("users|", "users|1", 1))
+    sums = backups.folder / f"{name}.sha256"
+    first, _ = sums.read_text().splitlines()
+    digest = hashlib.sha256(tables.read_bytes()).hexdigest()
+    sums.write_text(f"{first}\n{digest}  {tables.name}\n")
+    refused(backups.run("verify", name), "the restored tables are not those of the dump")
+
+
+def test_case_119_empty_dump(backups: Backups, fresh: FragilePostgres) -> None:
+    """Of an empty database no backup is made; an empty file is none."""
+    backups.point_at(fresh.url())
+    refused(backups.run("backup"), "the restored database has no alembic_version")
+    assert [] == backups.names()
+    name = "20260101T000000Z"
+    for kind in ("dump", "tables"):
+        (backups.folder / f"{name}.{kind}").touch()
+    empty = hashlib.sha256(b"").hexdigest()
+    sums = backups.folder / f"{name}.sha256"
+    sums.write_text(f"{empty}  {name}.dump\n{empty}  {name}.tables\n")
+    refused(backups.run("verify", name), "the dump is empty")
+    sums.unlink()
+    refused(backups.run("restore", name), "has no")
+
+
+def test_case_119_the_alert_is_documented() -> None:
+    """No success for 26 hours, and a restore in one command."""
+    page = (ROOT / "docs/backup.md").read_text("utf-8")
+    assert "kube_cronjob_status_last_successful_time" in page
+    assert "26 * 3600" in page
+    assert '["restore", "latest"]' in page
+
+
+def test_case_120_a_dump_under_load_is_of_one_moment(
+    ground: Ground, backups: Backups, fresh: FragilePostgres
+) -> None:
+    """While batches are taken in and worked on: each chunk has all of its results, or none."""
+    account = ground.stack.account()
+    tasks = [ground.stack.submit(account, [f"text {n}" for n in range(4000)]) for _ in range(3)]
+    url = ground.postgres.url()
+    counted = "SELECT count(*) FROM batch_results"
+    [(before,)] = query(url, counted)
+    until(lambda: query(url, counted)[0][0] > before, within=60, every=0.01)
+    backups.make()
+    backups.point_at(fresh.url())
+    assert 0 == backups.run("restore", "latest").returncode
+    chunks = query(
+        fresh.url(),
+        "SELECT chunk.state = 'done', count(result.position) = chunk.size,"
+        " count(result.position) = 0 FROM batch_chunks AS chunk LEFT JOIN batch_results AS result"
+        " ON result.batch_id = chunk.batch_id"
+        " AND result.position BETWEEN chunk.start AND chunk.start + chunk.size - 1"
+        " GROUP BY chunk.id",
+    )
+    assert {(True, True, False), (False, False, True)} == set(chunks)  # of either kind
+    ended = query(
+        fresh.url(),
+        "SELECT finished_at IS NOT NULL, (SELECT count(*) FROM batch_results AS result"
+        " WHERE result.batch_id = batches.id) = total, EXISTS (SELECT FROM audit_events"
+        " WHERE subject_id = batches.id AND action = 'batch.completed') FROM batches",
+    )
+    assert all(finished == whole == audited for finished, whole, audited in ended)
+    for task_id in tasks:
+        assert "completed" == ground.stack.finish(account, task_id)["status"]

@@ -1,0 +1,123 @@
+"""Events end to end: what real services do is told as docs/events.md says."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import credentials
+from support.events import PAGE, Reader, about, judge_order, stream
+from support.jobs import Jobs
+from support.rows import query
+from support.servers import Ground
+from support.stack import PASSWORD, Account
+from support.waiting import until
+from valence_common.records import TOLD
+
+API = "/api/v1"
+
+
+@pytest.fixture
+def jobs(ground: Ground, model: Path) -> Iterator[Jobs]:
+    """No worker before the test, and none after."""
+    yield Jobs(ground, model)
+    for worker in ground.stack.running("batch_worker"):
+        worker.kill()
+    ground.valkey.flush()
+
+
+def heard(reader: Reader, account: Account, last: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """All that was told of an account, once the last of it was; an order that holds throughout."""
+    until(lambda: last in {type_ for type_, _, _ in about(reader.handled, account.id)}, within=60)
+    judge_order(reader.handled)
+    return about(reader.handled, account.id)
+
+
+def test_the_page_lists_what_is_told() -> None:
+    """Every type, and no other."""
+    listed = re.findall(r"^\| `(\w+\.\w+)` \|", PAGE.read_text("utf-8"), re.MULTILINE)
+    assert sorted(TOLD) == sorted(listed)
+
+
+def test_an_accounts_life_is_told(jobs: Jobs) -> None:
+    """From its registration to its erasure, with what an administrator does to it."""
+    stack = jobs.ground.stack
+    jobs.start_worker(relay_seconds=0.1)
+    admin = credentials.admin(stack)
+
+    def ask(who: Account, method: str, path: str, body: Any = None) -> Any:
+        answer = stack.request(method, f"{API}{path}", headers=who.headers, json=body)
+        assert answer.is_success, answer.text
+        return answer.json() if answer.content else None
+
+    with Reader(jobs.ground.valkey.url()) as reader:
+        account = stack.account()
+        first = ask(account, "POST", "/api-keys", {"name": "a secret name"})["id"]
+        second = ask(account, "POST", f"/api-keys/{first}/rotate")["id"]
+        ask(account, "DELETE", f"/api-keys/{second}")
+        words = {"current_password": PASSWORD, "new_password": f"{PASSWORD} too"}
+        ask(account, "PUT", "/users/me/password", words)
+        for state in ({"is_active": False}, {"is_active": True}, {"is_superuser": True}):
+            ask(admin, "PATCH", f"/admin/users/{account.id}", state)
+        ask(admin, "PATCH", f"/admin/users/{account.id}", {"is_superuser": False})
+        ask(admin, "DELETE", f"/admin/users/{account.id}")
+        told = heard(reader, account, "account.erasure_finished")
+        content = str(reader.handled)
+    me = account.id
+    assert told == [
+        ("account.registered", me, {}),
+        ("key.created", first, {"scopes": ["analyze", "batch", "history"]}),
+        ("key.rotated", first, {"to": second}),
+        ("key.revoked", second, {}),
+        ("password.changed", me, {"ended": 0}),
+        ("user.disabled", me, {"sessions": 1}),
+        ("user.enabled", me, {"sessions": 0}),
+        ("user.promoted", me, {"sessions": 0}),
+        ("user.demoted", me, {"sessions": 0}),
+        ("account.erased", me, {}),
+        ("account.erasure_finished", me, {}),
+    ]
+    for secret in (account.username, account.email, "a secret name", PASSWORD):
+        assert secret not in content
+
+
+def test_a_batchs_life_is_told_through_blows(jobs: Jobs) -> None:
+    """Redis is emptied, then killed, and a worker, too: accepted and ended, once, in this order."""
+    jobs.start_workers(2, relay_seconds=0.1)
+    with Reader(jobs.ground.valkey.url()) as reader:
+        account, task_id, texts = jobs.submit(400)
+        jobs.wait_midway(task_id, len(texts))
+        jobs.ground.valkey.flush()
+        jobs.ground.stack.running("batch_worker")[0].kill()
+        with jobs.ground.valkey.down():
+            other = jobs.submit(20)
+        jobs.judge(account, task_id, texts)
+        jobs.judge(*other)
+        ended = {"total": 400, "failed": 0}
+        assert heard(reader, account, "batch.completed") == [
+            ("account.registered", account.id, {}),
+            ("batch.accepted", task_id, {"total": 400}),
+            ("batch.completed", task_id, ended),
+        ]
+        told = heard(reader, other[0], "batch.completed")
+        assert ["account.registered", "batch.accepted", "batch.completed"] == [
+            t for t, _, _ in told
+        ]
+        written = query(jobs.ground.postgres.url(), "SELECT count(*) FROM events")
+        until(lambda: [(len(reader.handled),)] == written, within=30, what="nothing twice")
+    with jobs.ground.valkey.client() as client:
+        assert written == [(len(stream(client)),)]
+
+
+def test_a_lonely_worker_is_killed_while_events_wait(jobs: Jobs) -> None:
+    """With no relay nothing is told and nothing lost: the next worker tells all of it."""
+    worker = jobs.start_worker(relay_seconds=0.1)
+    worker.kill()
+    accounts = [jobs.ground.stack.account() for _ in range(3)]
+    with Reader(jobs.ground.valkey.url()) as reader:
+        jobs.start_worker(relay_seconds=0.1)
+        for account in accounts:
+            [(type_, _, _)] = heard(reader, account, "account.registered")
+            assert "account.registered" == type_
