@@ -13,6 +13,7 @@ from valence_common.db import new_id, renew_deadline
 from valence_common.models import ENDED, Batch, BatchChunk, BatchResult
 from valence_common.problems import InvalidCredential, NotFound
 from valence_common.records import record
+from valence_inference.webhooks import require_secret
 
 
 class TaskNotFound(NotFound):
@@ -32,10 +33,18 @@ class Status:
 
 
 def accept(
-    session: Session, user_id: uuid.UUID, texts: Sequence[str], *, chunk_texts: int
+    session: Session,
+    user_id: uuid.UUID,
+    texts: Sequence[str],
+    *,
+    chunk_texts: int,
+    webhook_url: str | None = None,
 ) -> Batch:
     """Store a batch and its texts in chunks; durable once the transaction is."""
     batch = Batch(id=new_id(), user_id=user_id, total=len(texts), status="pending")
+    if webhook_url is not None:
+        require_secret(session, user_id)
+        batch.webhook_url = webhook_url
     session.add(batch)
     try:
         session.flush()

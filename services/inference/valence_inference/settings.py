@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, PositiveInt
 
-from valence_common.settings import WebSettings
+from valence_common.settings import Networks, WebSettings
 from valence_ml import DEFAULT_MODEL
 
 
@@ -39,5 +39,19 @@ class Settings(WebSettings):
         default=True,
         description="Keep the texts of batches and history; off: the history has their SHA-256,"
         " and a batch's texts go once they are scored. The same for inference and worker.",
+    )
+    webhooks_enabled: bool = Field(
+        default=False,
+        description="Tell the `webhook_url` of a batch how it ended (`docs/webhooks.md`). The same"
+        " for inference and worker.",
+    )
+    webhooks_allow_http: bool = Field(
+        default=False,
+        description="Also take a `webhook_url` without TLS. The same for inference and worker.",
+    )
+    webhooks_allowed_networks: Networks = Field(
+        default=(),
+        description="Networks (CIDR, with commas between) that webhooks may reach although they are"
+        " not public; by default none. The same for inference and worker.",
     )
     docs_enabled: bool = Field(default=True, description="Serve /docs and /openapi.json.")

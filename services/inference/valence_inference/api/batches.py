@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from valence_common.bodies import strict
 from valence_common.web import API, DatabaseDep
-from valence_inference import batches, scoring
+from valence_inference import batches, scoring, webhooks
 from valence_inference.api.parts import BatchOwner, MeterDep, RingerDep, SettingsDep, UsageDep
 from valence_inference.meter import BATCH
 from valence_inference.schemas import batches as schemas
@@ -30,9 +30,20 @@ async def analyze_batch(
     scoring.check_texts(
         body.texts, longest=settings.max_text_characters, most=settings.max_batch_texts
     )
+    if body.webhook_url is not None:
+        webhooks.check_url(
+            body.webhook_url,
+            enabled=settings.webhooks_enabled,
+            allow_http=settings.webhooks_allow_http,
+            allowed_networks=settings.webhooks_allowed_networks,
+        )
     async with meter.batch(request, principal, len(body.texts)):
         batch = await database.run(
-            batches.accept, principal.user_id, body.texts, chunk_texts=settings.chunk_texts
+            batches.accept,
+            principal.user_id,
+            body.texts,
+            chunk_texts=settings.chunk_texts,
+            webhook_url=body.webhook_url,
         )
     usage.count(principal, BATCH, batch.total)
     await ringer.ring(batch.total // settings.chunk_texts + 1)

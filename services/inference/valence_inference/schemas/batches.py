@@ -20,6 +20,11 @@ class BatchRequest(BaseModel):
         examples=[["I love this product!", "This is terrible, very disappointed."]],
         min_length=1,
     )
+    webhook_url: str | None = Field(
+        default=None,
+        description="Where to tell how the batch ended (see `/webhooks/secret`).",
+        examples=["https://example.com/hooks/valence"],
+    )
 
 
 class Accepted(BaseModel):
