@@ -13,6 +13,11 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+# Special by the registries, and not so to every release of Python that we run on.
+_SPECIAL: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "3fff::/20")
+)
 # Inside Azure this one public address is the host's own agent, which hands out credentials.
 _AZURE_HOST: Final = ipaddress.IPv4Address("168.63.129.16")
 
@@ -21,10 +26,11 @@ def is_public(address: Address) -> bool:
     """Whether anybody may be there; an address inside an address counts as well."""
     if embedded := list(_embedded(address)):
         return all(is_public(inner) for inner in embedded)
-    if address.version == 6 and address not in _UNICAST:
+    if isinstance(address, ipaddress.IPv6Address) and address not in _UNICAST:
         return False
-    special = address.is_multicast or address.is_reserved or address.is_unspecified
-    return address.is_global and not special and address != _AZURE_HOST
+    if address == _AZURE_HOST or any(address in network for network in _SPECIAL):
+        return False
+    return address.is_global and not (address.is_multicast or address.is_reserved)
 
 
 def may_reach(address: Address, allowed: Iterable[Network]) -> bool:

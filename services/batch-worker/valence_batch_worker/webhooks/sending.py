@@ -64,7 +64,7 @@ class Sender:
         status, error = await self._try(delivery)
         if status is not None and 300 <= status < 400:
             error = "redirect"
-        return Outcome(time.monotonic() - started, status, error)
+        return Outcome(round(time.monotonic() - started, 3), status, error)
 
     async def _try(self, delivery: Delivery) -> tuple[int | None, Reason | None]:
         if not delivery.secrets:
@@ -124,7 +124,9 @@ def _reason(error: Exception) -> Reason:
         case guard.Unresolved():
             reason = "dns"
         case httpcore.ConnectError():
-            reason = "tls" if isinstance(error.__cause__, ssl.SSLError) else "connect"
+            # httpcore keeps what it was in the arguments, and nowhere else.
+            of_tls = any(isinstance(cause, ssl.SSLError) for cause in error.args)
+            reason = "tls" if of_tls else "connect"
         case httpcore.NetworkError():
             reason = "disconnected"
         case httpcore.ProtocolError():
