@@ -101,6 +101,27 @@ class TakeoutBatch(_Row):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    webhook_url: str | None
+
+
+class TakeoutDelivery(_Row):
+    """A webhook of a batch: which event was told, how often it was tried, whether it arrived."""
+
+    id: uuid.UUID
+    batch_id: uuid.UUID
+    event: str
+    status: str
+    attempts: int
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class TakeoutWebhookSecret(_Row):
+    """What webhooks are signed with; only its owner's receiver has its value."""
+
+    id: uuid.UUID
+    created_at: datetime
+    expires_at: datetime | None
 
 
 class TakeoutResult(_Row):
@@ -150,5 +171,7 @@ class Takeout(BaseModel):
     usage: list[TakeoutUsage]
     history: list[TakeoutPrediction]
     audit_events: list[TakeoutEvent]
+    webhook_secrets: list[TakeoutWebhookSecret]
+    webhook_deliveries: list[TakeoutDelivery]
     batches: list[TakeoutBatch]
     batch_results: list[TakeoutResult]
