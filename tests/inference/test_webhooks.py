@@ -160,6 +160,7 @@ def test_secret_is_shown_once(stack: Stack, account: Account, database_url: str)
     secret = made.json()["secret"]
     stack.secrets.add(secret)
     assert made.json()["expires_at"] is None
+    assert "webhooks" in made.headers["ratelimit-policy"]
     again = stack.post(SECRETS, account).json()
     listed = stack.get(SECRETS, account)
     assert "secret" not in listed.json()["items"][0]

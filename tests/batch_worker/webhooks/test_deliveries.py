@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import func, select, text
+from sqlalchemy import event, func, select, text
 from sqlalchemy.orm import Session
 
 from support.batches import make_user
@@ -258,6 +258,37 @@ def test_due_ones_are_counted(session: Session) -> None:
     age(session, first.id, timedelta(minutes=1))
     age(session, third.id, timedelta(days=-1))
     assert (2, 60.0) == deliveries.due(session)
+
+
+def test_queue_is_walked_along_its_index(session: Session) -> None:
+    """However many others wait, and whatever Postgres knows of the table."""
+    pending = make_ended(session, URL)
+    session.execute(
+        text(
+            "INSERT INTO webhook_deliveries (id, batch_id, user_id, event, next_at)"
+            " SELECT gen_random_uuid(), :batch, :user, 'batch.completed', now()"
+            " FROM generate_series(1, 5000)"
+        ),
+        {"batch": pending.batch_id, "user": pending.user_id},
+    )
+    plans: list[str] = []
+
+    def explain(_, cursor, statement, parameters, *__) -> None:
+        if "webhook_deliveries" in statement:
+            cursor.execute(f"EXPLAIN {statement}", parameters)
+            plans.append("\n".join(line for (line,) in cursor))
+
+    engine = session.connection().engine
+    event.listen(engine, "before_cursor_execute", explain)
+    claim(session)
+    deliveries.due(session)
+    event.remove(engine, "before_cursor_execute", explain)
+    walked, due = plans
+    assert "ix_webhook_deliveries_queue" in walked
+    assert "ix_webhook_deliveries_due" in due
+    for plan in plans:
+        assert "Seq Scan on webhook_deliveries" not in plan
+        assert "Sort" not in plan
 
 
 def test_claims_at_once_take_different_deliveries(database: Database) -> None:
