@@ -67,7 +67,7 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "SELECT, INSERT, UPDATE, DELETE ON batch_chunks",
         "SELECT, INSERT, DELETE ON batch_results",
         "SELECT, DELETE ON idempotency_keys",
-        "SELECT ON webhook_secrets",
+        "SELECT, DELETE ON webhook_secrets",
         "SELECT, INSERT, UPDATE, DELETE ON webhook_deliveries",
         "SELECT, INSERT, DELETE ON webhook_attempts",
         "SELECT, INSERT, UPDATE (number), DELETE ON events",

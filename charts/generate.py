@@ -36,6 +36,7 @@ DECIDED = frozenset(
         "oidc_client_secret",
     }  # values as well
     | {"oidc_redirect_url", "cors_origins", "allowed_hosts", "store_texts"}
+    | {"webhooks_enabled", "webhooks_allow_http", "webhooks_allowed_networks"}
 )
 """Settings that the chart sets itself; all others may be set under `config`."""
 

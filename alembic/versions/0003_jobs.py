@@ -179,6 +179,7 @@ def _create_webhook_deliveries() -> None:
         "webhook_deliveries",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("batch_id", sa.Uuid(), nullable=False),
+        sa.Column("user_id", sa.Uuid(), nullable=False),
         sa.Column("event", sa.String(length=64), nullable=False),
         sa.Column("status", sa.String(length=16), server_default="pending", nullable=False),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
@@ -197,6 +198,12 @@ def _create_webhook_deliveries() -> None:
         "ix_webhook_deliveries_due",
         "webhook_deliveries",
         ["next_at"],
+        postgresql_where=sa.text("status = 'pending'"),
+    )
+    op.create_index(
+        "ix_webhook_deliveries_queue",
+        "webhook_deliveries",
+        ["user_id", "next_at"],
         postgresql_where=sa.text("status = 'pending'"),
     )
 

@@ -18,22 +18,24 @@ from valence_common.models import (
     Base,
     Batch,
     BatchChunk,
+    IdempotencyKey,
     Identity,
     LoginSession,
     Prediction,
     RefreshToken,
     Usage,
     User,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookSecret,
 )
 
 ERASE = text("UPDATE users SET erased_at = now(), is_active = false WHERE id = :id")
 
 
 def test_tables_without_a_user_are_known() -> None:
-    """What `belongings` cannot count: news of ids, which is told and then goes by its age."""
-    assert ["events", "revocations"] == sorted(
-        name for name in Base.metadata.tables if not owned(name)
-    )
+    """What `belongings` cannot count: news of ids, which other processes and systems are told."""
+    assert ["events", "revocations"] == sorted(n for n in Base.metadata.tables if not owned(n))
 
 
 LATE = {
@@ -58,8 +60,16 @@ def fill(session: Session) -> uuid.UUID:
             ApiKey(user_id=user, name="key", secret_hash=b"", scopes=[]),
             Identity(user_id=user, issuer="https://example.com", subject=str(user)),
             Usage(user_id=user, day=text("current_date"), route="analyze", requests=1, texts=1),
+            IdempotencyKey(user_id=user, key="key", fingerprint=b"", batch_id=batch.id),
+            WebhookSecret(user_id=user, secret="whsec_"),
         ]
     )
+    delivery = WebhookDelivery(id=new_id(), batch_id=batch.id, user_id=user, event="batch.failed")
+    session.add(delivery)
+    session.flush()
+    attempt = WebhookAttempt(number=1, started_at=text("now()"), seconds=1, status_code=500)
+    attempt.delivery_id = delivery.id
+    session.add(attempt)
     mine = claim(session)
     assert batch.id == mine.batch_id
     chunks.complete(session, mine, score(mine.texts), "m")

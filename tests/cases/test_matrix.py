@@ -131,8 +131,7 @@ def _object(operation: Operation) -> Object:
         " OBJECTS in tests/support/operations.py (how one's own is made, and in which table it is),"
         " or to SHARED if it belongs to nobody"
     )
-    [kind] = [OBJECTS[name] for name in operation.parameters if name in OBJECTS]
-    return kind
+    return [OBJECTS[name] for name in operation.parameters if name in OBJECTS][-1]
 
 
 @pytest.mark.parametrize("operation", WITH_IDS, ids=str)

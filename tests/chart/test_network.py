@@ -1,7 +1,9 @@
 """The network policies, evaluated pod by pod and port by port (case 100)."""
 
 import itertools
+from ipaddress import ip_address, ip_network
 
+from support.addresses import OURS
 from support.chart import EVERYTHING, EXTERNAL, NOTHING, TRIAL, Object, containers, objects, pods
 
 INTERNET = "internet"
@@ -159,7 +161,7 @@ def test_external_servers_are_reached_where_they_are() -> None:
 
 def test_auth_alone_reaches_the_openid_provider() -> None:
     """Only where it is offered, and only at its port."""
-    net = Net(objects(EVERYTHING))
+    net = Net(objects({**EVERYTHING, "webhooks": {"enabled": False}}))
     everywhere = "0.0.0.0/0"
     assert {"valence-auth"} == {name for name in net.pods if net.allows(name, everywhere, 443)}
     assert not net.allows("valence-auth", everywhere, 80)
@@ -170,6 +172,46 @@ def test_keda_reaches_a_trials_postgres() -> None:
     net = Net(objects(EVERYTHING))
     reached = {(n, port) for n in net.pods for port in (5432, 6379) if net.allows("keda", n, port)}
     assert {("valence-postgres", 5432)} == reached
+
+
+def test_the_worker_alone_reaches_receivers_of_webhooks() -> None:
+    """Only where they are offered, at their ports, and nowhere that is not the public's."""
+    everywhere = "0.0.0.0/0"
+    net = Net(objects({**TRIAL, "webhooks": {"enabled": True}}))
+    assert {"valence-batch-worker"} == {n for n in net.pods if net.allows(n, everywhere, 443)}
+    assert not net.allows("valence-batch-worker", everywhere, 80)
+    [block] = [
+        peer["ipBlock"]
+        for policy in net.selecting("valence-batch-worker", "Egress")
+        for rule in policy.get("egress", [])
+        for peer in rule.get("to", [])
+        if "ipBlock" in peer
+    ]
+    closed = [ip_network(network) for network in block["except"]]
+    for written in OURS:
+        address = ip_address(written)
+        if address.version == 4:
+            assert any(address in network for network in closed), written
+
+
+def test_webhooks_are_set_where_they_are_taken_and_sent() -> None:
+    """Both services, the same; nothing of it where they are off."""
+    for values, expected in (
+        (TRIAL, {}),
+        (
+            EVERYTHING,
+            {
+                "VALENCE_WEBHOOKS_ENABLED": "true",
+                "VALENCE_WEBHOOKS_ALLOW_HTTP": "true",
+                "VALENCE_WEBHOOKS_ALLOWED_NETWORKS": "10.1.0.0/16",
+            },
+        ),
+    ):
+        made = pods(objects(values))
+        for name in ("valence-inference", "valence-batch-worker"):
+            [container] = made[name]["spec"]["containers"]
+            variables = {each["name"]: each["value"] for each in container["env"]}
+            assert expected == {n: v for n, v in variables.items() if "WEBHOOK" in n}
 
 
 def test_policies_and_pods_cover_each_other() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,11 +25,12 @@ from valence_auth import erasing, takeout
 from valence_batch_worker import chunks, erasure, pieces, retention
 from valence_batch_worker.relay import STREAM, Relay
 from valence_batch_worker.settings import Settings
+from valence_batch_worker.webhooks import deliveries as queue
 from valence_common import records
 from valence_common.cache import blocking_client
 from valence_common.db import Database
 from valence_common.models import User
-from valence_inference import batches, exports, steering, summary
+from valence_inference import batches, deliveries, exports, steering, summary, webhooks
 
 ROOT = Path(__file__).parents[2]
 ROLES = ("owner", "auth", "inference", "worker")
@@ -223,6 +225,40 @@ def test_roles_suffice_to_tell_events(place: Place, redis_url: str) -> None:
     relay.work()
     assert "78-0" == client.xrevrange(STREAM, count=1)[0][0]
     client.delete(STREAM)
+
+
+def test_roles_suffice_for_webhooks(place: Place) -> None:
+    """Inference makes secrets that it cannot read; the worker reads, sends and logs."""
+    assert place.run("upgrade", "owner")[0] == 0
+    auth, inference, worker = (
+        Database(SecretStr(place.url_of(role)), pool_size=1, timeout=10, pooled=False)
+        for role in ROLES[1:]
+    )
+    assert not place.may("inference", "SELECT", "webhook_secrets", "secret")
+    assert not place.may("auth", "SELECT", "webhook_secrets", "secret")
+    with auth.transaction() as session:
+        user_id = make_user(session)
+    with inference.transaction() as session:
+        webhooks.make_secret(session, user_id)
+        _, secret = webhooks.make_secret(session, user_id)
+        assert 2 == len(webhooks.secrets_of(session, user_id))
+        url = "https://example.com/"
+        batch = accept(session, user_id, ["a"], chunk_texts=1, webhook_url=url)
+    with worker.transaction() as session:
+        mine = claim(session)
+        chunks.complete(session, mine, score(mine.texts), "m")
+    with worker.transaction() as session:
+        sent = queue.claim(session, lease=timedelta(seconds=1))
+        assert sent is not None
+        assert (url, secret, 2) == (sent.url, sent.secrets[0], len(sent.secrets))
+        queue.settle(session, sent, queue.Outcome(0.1, 500))
+        assert (0, 0.0) == queue.due(session)
+        queue.forget_secrets(session)
+    with inference.transaction() as session:
+        [log], _ = deliveries.page(session, user_id, batch.id, limit=1, cursor=None)
+        assert [500] == [attempt.status_code for attempt in log.attempts]
+        deliveries.redeliver(session, user_id, batch.id, log.delivery.id, enabled=True)
+        webhooks.end_secrets(session, user_id)
 
 
 def test_a_right_too_many_is_taken_back(place: Place) -> None:

@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -36,17 +37,22 @@ def make_batch(session: Session, texts: Sequence[str], *, chunk_texts: int = 2) 
 
 
 def accept(
-    session: Session, user_id: uuid.UUID, texts: Sequence[str], *, chunk_texts: int = 2
+    session: Session,
+    user_id: uuid.UUID,
+    texts: Sequence[str],
+    *,
+    chunk_texts: int = 2,
+    **options: Any,
 ) -> Batch:
     """A batch of this user, handed in as JSON."""
-    return submissions.accept(session, user_id, packed(texts, chunk_texts=chunk_texts))
+    return submissions.accept(session, user_id, packed(texts, chunk_texts=chunk_texts, **options))
 
 
-def packed(texts: Sequence[str], *, chunk_texts: int = 2) -> Submission:
+def packed(texts: Sequence[str], *, chunk_texts: int = 2, **options: Any) -> Submission:
     """What a JSON body with these texts becomes."""
     limits = Limits(10_000, 100_000, chunk_texts, 32 * 1024 * 1024)
     upload = JsonUpload(limits)
-    upload.feed(json.dumps({"texts": texts}).encode())
+    upload.feed(json.dumps({"texts": texts, **options}).encode())
     return upload.end()
 
 

@@ -4,6 +4,7 @@ A new route is in the matrices by existing. One with a path parameter, or with a
 right before anything is looked up, needs a line in `OBJECTS` or `BODIES`.
 """
 
+import itertools
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +15,14 @@ import httpx
 from support.rows import query
 from support.stack import Account, Stack
 from valence.local import surface
+from valence_common.db import new_id
 from valence_common.security import SCOPES
 
 API = "/api/v1"
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
+WITHIN = "|"
+"""Between the ids of things that are parts of each other, from the whole to the part."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +46,10 @@ class Operation:
         return self.method != "GET"
 
     def filled(self, value: str) -> str:
-        """The path with `value` for each parameter."""
+        """The path with `value` for each parameter, or with its parts for one each."""
         path = self.path
-        for name in self.parameters:
-            path = path.replace(f"{{{name}}}", value)
+        for name, part in zip(self.parameters, itertools.cycle(value.split(WITHIN))):
+            path = path.replace(f"{{{name}}}", part)
         return path
 
     def call(
@@ -113,7 +117,8 @@ class Object:
     table: str
 
     def delete(self, stack: Stack, identifier: str) -> None:
-        query(stack.database_url, f"DELETE FROM {self.table} WHERE id = :id", id=identifier)
+        part = identifier.rpartition(WITHIN)[2]
+        query(stack.database_url, f"DELETE FROM {self.table} WHERE id = :id", id=part)
 
 
 def _batch(stack: Stack, account: Account) -> str:
@@ -135,6 +140,20 @@ def _sessions(stack: Stack, account: Account) -> list[tuple[Any, ...]]:
     return query(stack.database_url, mine, user=account.id)
 
 
+def _delivery(stack: Stack, account: Account) -> str:
+    """A delivery that is over, within its batch."""
+    task_id, delivery_id = _batch(stack, account), str(new_id())
+    query(
+        stack.database_url,
+        "INSERT INTO webhook_deliveries (id, batch_id, user_id, event, status, finished_at)"
+        " VALUES (:id, :batch, :user, 'batch.completed', 'delivered', now())",
+        id=delivery_id,
+        batch=task_id,
+        user=account.id,
+    )
+    return f"{task_id}{WITHIN}{delivery_id}"
+
+
 def _key(stack: Stack, account: Account) -> str:
     body = {"name": "made for a test", "scopes": ["analyze"]}
     answer = stack.post(f"{API}/api-keys", account, json=body)
@@ -142,11 +161,12 @@ def _key(stack: Stack, account: Account) -> str:
     return str(answer.json()["id"])
 
 
-# By the name of the path parameter.
+# By the name of the path parameter; of several it is the last that is asked for.
 OBJECTS: Final = {
     "task_id": Object(_batch, "batches"),
     "session_id": Object(_session, "sessions"),
     "key_id": Object(_key, "api_keys"),
+    "delivery_id": Object(_delivery, "webhook_deliveries"),
     "user_id": Object(lambda _, account: account.id, "users"),
 }
 

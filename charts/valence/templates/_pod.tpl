@@ -119,6 +119,19 @@ internalHost: 0.0.0.0
 internalPort: 9090
 {{- end }}
 
+{{/* Of who takes webhooks and who sends them. */}}
+{{- define "valence.webhooks" -}}
+{{- with .Values.webhooks }}
+{{- if .enabled }}
+webhooksEnabled: true
+webhooksAllowHttp: {{ .allowHttp }}
+{{- with .allowedNetworks }}
+webhooksAllowedNetworks: {{ toJson . }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* And those of every service that faces the public. */}}
 {{- define "valence.publicPlacement" -}}
 {{ include "valence.placement" . }}

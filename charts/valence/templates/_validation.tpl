@@ -77,6 +77,8 @@
 {{- $worker = add $worker (ceil (divf $worker 4)) -}}
 {{- /* A worker: one for each scoring process, the sweeper's, erasure's, retention's, the relay's, the probe's. */ -}}
 {{- $perWorker := add (int .Values.batchWorker.concurrency) 5 -}}
+{{- /* And the one that delivers webhooks. */ -}}
+{{- $perWorker = add $perWorker (ternary 1 0 .Values.webhooks.enabled) -}}
 {{- /* A web pod: its pool, and one to hear of revocations. */ -}}
 {{- $perAuth := add1 (int .Values.auth.databasePoolSize) -}}
 {{- $perInference := add1 (int .Values.inference.databasePoolSize) -}}

@@ -27,6 +27,8 @@ from valence_common.models import (
     LoginSession,
     Prediction,
     Usage,
+    WebhookDelivery,
+    WebhookSecret,
 )
 from valence_common.models.base import Base
 from valence_common.records import record
@@ -94,6 +96,18 @@ _PARTS = (
         AuditEvent,
         or_(AuditEvent.actor_id == _USER, AuditEvent.subject_id == _USER),
         by_you=func.coalesce(AuditEvent.actor_id == _USER, False),
+    ),
+    _Part.of(
+        "webhook_secrets",
+        schemas.TakeoutWebhookSecret,
+        WebhookSecret,
+        WebhookSecret.user_id == _USER,
+    ),
+    _Part.of(
+        "webhook_deliveries",
+        schemas.TakeoutDelivery,
+        WebhookDelivery,
+        WebhookDelivery.batch_id.in_(select(Batch.id).where(Batch.user_id == _USER)),
     ),
     _BATCHES,
 )

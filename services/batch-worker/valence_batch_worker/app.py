@@ -82,6 +82,9 @@ def create_app(settings: Settings, scorer: Scorer) -> Celery:
     def close_parent(**_: Any) -> None:
         parent.stop()
 
+    def leave_parent(**_: Any) -> None:
+        parent.join()
+
     def keep_logging(**_: Any) -> None:
         """Celery leaves logging as it is, with our level, when somebody listens to this."""
         for chatty in ("celery.app.trace", "celery.worker.strategy"):  # two lines a message
@@ -93,4 +96,5 @@ def create_app(settings: Settings, scorer: Scorer) -> Celery:
     signals.worker_process_init.connect(open_child, weak=False)
     signals.worker_process_shutdown.connect(close_child, weak=False)
     signals.worker_shutting_down.connect(close_parent, weak=False)
+    signals.worker_shutdown.connect(leave_parent, weak=False)
     return app

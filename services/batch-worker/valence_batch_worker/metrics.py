@@ -65,6 +65,24 @@ EVENTS_OLDEST = Gauge(
     multiprocess_mode="mostrecent",
     registry=None,
 )
+WEBHOOK_ATTEMPTS = Counter(
+    "valence_webhook_attempts",
+    "Attempts at webhooks, by how they ended.",
+    ["outcome"],
+    registry=None,
+)
+WEBHOOKS_DUE = Gauge(
+    "valence_webhook_deliveries_due",
+    "Webhooks that should be on their way, counted up to a bound.",
+    multiprocess_mode="mostrecent",
+    registry=None,
+)
+WEBHOOKS_LATE = Gauge(
+    "valence_webhook_deliveries_late_seconds",
+    "How long the one that is due longest has waited.",
+    multiprocess_mode="mostrecent",
+    registry=None,
+)
 ROWS_ERASED = Counter(
     "valence_rows_erased",
     "Rows deleted, because an account was erased or the retention of their kind is over.",

@@ -11,6 +11,7 @@ from valence_batch_worker.relay import Relay
 from valence_batch_worker.retention import Retention
 from valence_batch_worker.settings import Settings
 from valence_batch_worker.sweeper import Sweeper
+from valence_batch_worker.webhooks.courier import Courier
 from valence_common import server
 from valence_common.cache import Cache, blocking_client
 from valence_common.db import Database
@@ -44,18 +45,28 @@ class Parent:
             )
         ]
         liveness.loops.update({loop.name: (loop.pulse, loop.seconds) for loop in self._loops})
+        self._courier = Courier(settings, database) if settings.webhooks_enabled else None
         self._internal = threading.Thread(target=self._serve, name="internal", daemon=True)
 
     def start(self) -> None:
         """Start all of it."""
         for thread in (self._internal, *self._loops):
             thread.start()
+        if self._courier is not None:
+            self._courier.start()
 
     def stop(self) -> None:
         """Stop what loops; probes are answered to the end."""
         self._liveness.stop()
         for loop in self._loops:
             loop.stop()
+        if self._courier is not None:
+            self._courier.stop()
+
+    def join(self) -> None:
+        """Let webhooks that are under way arrive: cut off, they would be sent again."""
+        if self._courier is not None and self._courier.is_alive():
+            self._courier.join(self._settings.webhook_timeout_seconds)
 
     def _serve(self) -> None:
         asyncio.run(self._answer_probes())

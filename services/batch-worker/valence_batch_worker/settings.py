@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from valence_common.settings import Networks
 from valence_common.settings import Settings as CommonSettings
 from valence_ml import DEFAULT_MODEL
 
@@ -43,6 +44,23 @@ class Settings(CommonSettings):
         default=True,
         description="Keep the texts of batches and history; off: the history has their SHA-256,"
         " and a batch's texts go once they are scored. The same for inference and worker.",
+    )
+    webhooks_enabled: bool = Field(
+        default=False,
+        description="Tell the `webhook_url` of a batch how it ended (`docs/webhooks.md`). The same"
+        " for inference and worker.",
+    )
+    webhooks_allow_http: bool = Field(
+        default=False,
+        description="Also take a `webhook_url` without TLS. The same for inference and worker.",
+    )
+    webhooks_allowed_networks: Networks = Field(
+        default=(),
+        description="Networks (CIDR, with commas between) that webhooks may reach although they are"
+        " not public; by default none. The same for inference and worker.",
+    )
+    webhook_timeout_seconds: PositiveFloat = Field(
+        default=10, description="Longest time that one attempt at a webhook may take, name and all."
     )
     retain_history_days: NonNegativeInt = Field(
         default=0, description="Days after which a prediction leaves the history; 0 is never."

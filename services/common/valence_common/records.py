@@ -46,8 +46,8 @@ WHERE id = :id
 """)
 
 _DELIVER = text("""
-INSERT INTO webhook_deliveries (id, batch_id, event)
-SELECT :delivery_id, id, :event FROM batches WHERE id = :id AND webhook_url IS NOT NULL
+INSERT INTO webhook_deliveries (id, batch_id, user_id, event)
+SELECT :delivery_id, id, user_id, :event FROM batches WHERE id = :id AND webhook_url IS NOT NULL
 """)
 
 

@@ -20,10 +20,13 @@ from valence_inference.usage import Usage, WrittenTexts
 
 ANALYZE: Final = "analyze"
 BATCH: Final = "batch"
+WEBHOOKS: Final = "webhooks"
 LIMITED: Final = {
     f"{API}/sentiment/analyze": ANALYZE,
     f"{API}/sentiment/analyze/batch": BATCH,
     f"{API}/sentiment/task/{{task_id}}/retry": BATCH,
+    f"{API}/webhooks/secret": WEBHOOKS,
+    f"{API}/sentiment/task/{{task_id}}/deliveries/{{delivery_id}}/redeliver": WEBHOOKS,
 }
 """The routes that ask for work, by their templates, and what their limits are called."""
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from valence_common.settings import WebSettings
+from valence_common.settings import Networks, WebSettings
 from valence_ml import DEFAULT_MODEL
 
 
@@ -48,5 +48,19 @@ class Settings(WebSettings):
     )
     socket_idle_seconds: PositiveFloat = Field(
         default=120.0, description="A WebSocket that sends no message for so long is closed."
+    )
+    webhooks_enabled: bool = Field(
+        default=False,
+        description="Tell the `webhook_url` of a batch how it ended (`docs/webhooks.md`). The same"
+        " for inference and worker.",
+    )
+    webhooks_allow_http: bool = Field(
+        default=False,
+        description="Also take a `webhook_url` without TLS. The same for inference and worker.",
+    )
+    webhooks_allowed_networks: Networks = Field(
+        default=(),
+        description="Networks (CIDR, with commas between) that webhooks may reach although they are"
+        " not public; by default none. The same for inference and worker.",
     )
     docs_enabled: bool = Field(default=True, description="Serve /docs and /openapi.json.")

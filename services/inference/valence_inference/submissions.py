@@ -4,14 +4,12 @@ A client that names its request (`Idempotency-Key`, draft-ietf-httpapi-idempoten
 send it again when the answer was lost: the same name and the same request give the same batch.
 """
 
-import re
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
-from urllib.parse import urlsplit
 
 from sqlalchemy import delete, func, insert, select, text
 from sqlalchemy.exc import IntegrityError
@@ -21,15 +19,11 @@ from valence_common.db import Database, new_id, renew_deadline
 from valence_common.models import Batch, IdempotencyKey
 from valence_common.problems import Conflict, FieldError, InvalidCredential, Unprocessable
 from valence_common.records import record
-from valence_inference.settings import Settings
+from valence_inference import webhooks
 from valence_inference.uploads.upload import Submission
 
 KEY_AGE: Final = timedelta(hours=24)
 """For so long a name means the request that it was first given to."""
-
-MOST_URL_CHARACTERS: Final = 2048
-
-_URL = re.compile(r"https?://[\x21-\x7e]+", re.IGNORECASE)
 
 _TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
 
@@ -112,11 +106,13 @@ def accept(
 ) -> Batch:
     """Store a batch with its chunks, and its key; durable once the transaction is.
 
-    Raises `InvalidCredential` when the user is gone, and with a key what `find` raises, and
-    `InFlight`.
+    Raises `InvalidCredential` when the user is gone, `Unprocessable` when nothing could sign the
+    webhook that it asks for, and with a key what `find` raises, and `InFlight`.
     """
     if key is not None:
         _claim(session, user_id, key, submission.fingerprint)
+    if submission.webhook_url is not None:
+        webhooks.require_secret(session, user_id)
     batch = Batch(
         id=new_id(),
         user_id=user_id,
@@ -170,20 +166,3 @@ def _claim(session: Session, user_id: uuid.UUID, key: str, fingerprint: bytes) -
     # What `find` does not see is too old to mean anything.
     mine = (IdempotencyKey.user_id == user_id, IdempotencyKey.key == key)
     session.execute(delete(IdempotencyKey).where(*mine))
-
-
-def check_webhook_url(url: str, _settings: Settings) -> None:
-    """Refuse what cannot be called when the batch has ended: not absolute, not http(s), or with
-    parts that mean nothing there.
-    """
-    message = "An absolute http or https URL with a host, without user or fragment"
-    error = Unprocessable([FieldError("webhook_url", "url", message)])
-    if len(url) > MOST_URL_CHARACTERS or not _URL.fullmatch(url):
-        raise error
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise error from None
-    if not parts.hostname or port == 0 or "@" in parts.netloc or "#" in url:
-        raise error

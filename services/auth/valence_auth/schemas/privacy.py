@@ -108,6 +108,26 @@ class TakeoutBatch(_Row):
     finished_at: datetime | None
 
 
+class TakeoutDelivery(_Row):
+    """A webhook of a batch: which event was told, how often it was tried, whether it arrived."""
+
+    id: uuid.UUID
+    batch_id: uuid.UUID
+    event: str
+    status: str
+    attempts: int
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class TakeoutWebhookSecret(_Row):
+    """What webhooks are signed with; only its owner's receiver has its value."""
+
+    id: uuid.UUID
+    created_at: datetime
+    expires_at: datetime | None
+
+
 class TakeoutResult(_Row):
     """One text of a batch and its answer, if there is one yet."""
 
@@ -161,5 +181,7 @@ class Takeout(BaseModel):
     usage: list[TakeoutUsage]
     history: list[TakeoutPrediction]
     audit_events: list[TakeoutEvent]
+    webhook_secrets: list[TakeoutWebhookSecret]
+    webhook_deliveries: list[TakeoutDelivery]
     batches: list[TakeoutBatch]
     batch_results: list[TakeoutResult]

@@ -30,19 +30,27 @@ class WebhookSecret(Base):
 class WebhookDelivery(Base):
     """One message to its batch's `webhook_url`; pending until it arrived or a day has passed.
 
-    `attempts` is counted before the attempt, under a lease.
+    `attempts` is counted before the attempt, under a lease. `user_id` is its batch's, here because
+    the users take turns.
     """
 
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
         CheckConstraint(in_("status", "pending", "delivered", "failed"), name="status"),
         Index("ix_webhook_deliveries_due", "next_at", postgresql_where=text("status = 'pending'")),
+        Index(
+            "ix_webhook_deliveries_queue",
+            "user_id",
+            "next_at",
+            postgresql_where=text("status = 'pending'"),
+        ),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
     batch_id: Mapped[uuid.UUID] = mapped_column(
         ForeignKey("batches.id", ondelete="CASCADE"), index=True
     )
+    user_id: Mapped[uuid.UUID]
     event: Mapped[str] = mapped_column(String(64))
     status: Mapped[str] = mapped_column(String(16), server_default="pending", default="pending")
     attempts: Mapped[int] = mapped_column(Integer, server_default="0", default=0)

@@ -9,6 +9,7 @@ from valence_inference.api import (
     results,
     stream,
     submissions,
+    webhooks,
 )
 
 routers = [
@@ -20,4 +21,5 @@ routers = [
     stream.router,
     history.router,
     models.router,
+    webhooks.router,
 ]

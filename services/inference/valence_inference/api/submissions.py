@@ -9,10 +9,11 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from valence_common.bodies import JSON_TYPE, StrictRequest, strict
 from valence_common.problems import FieldError, Unprocessable
 from valence_common.web import API, DatabaseDep
-from valence_inference import submissions
+from valence_inference import submissions, webhooks
 from valence_inference.api.parts import BatchOwner, MeterDep, RingerDep, SettingsDep, UsageDep
 from valence_inference.meter import BATCH
 from valence_inference.schemas import submissions as schemas
+from valence_inference.settings import Settings
 from valence_inference.uploads.receiving import FORM, receive
 from valence_inference.uploads.upload import CSV, NDJSON
 
@@ -110,11 +111,9 @@ async def analyze_batch(
     response: Response,
 ) -> schemas.Accepted:
     """Take many texts; they are stored before the answer and scored soon after."""
-    if options.webhook_url is not None:
-        submissions.check_webhook_url(options.webhook_url, settings)
+    _check(options.webhook_url, settings)
     submission = await receive(request, options, settings)
-    if submission.webhook_url is not None:
-        submissions.check_webhook_url(submission.webhook_url, settings)
+    _check(submission.webhook_url, settings)
     charge = functools.partial(meter.batch, request, principal)
     receipt = await submissions.hand_in(
         database, principal.user_id, submission, key=key, charge=charge
@@ -126,3 +125,13 @@ async def analyze_batch(
         await ringer.ring(len(submission.chunks))
     response.headers["Location"] = f"{API}/sentiment/task/{receipt.batch_id}"
     return schemas.Accepted(task_id=receipt.batch_id, total=receipt.total)
+
+
+def _check(webhook_url: str | None, settings: Settings) -> None:
+    if webhook_url is not None:
+        webhooks.check_url(
+            webhook_url,
+            enabled=settings.webhooks_enabled,
+            allow_http=settings.webhooks_allow_http,
+            allowed_networks=settings.webhooks_allowed_networks,
+        )

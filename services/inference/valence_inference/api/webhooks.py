@@ -1,0 +1,74 @@
+"""Webhooks: the secrets that sign them, how each went, and sending one again."""
+
+import uuid
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from valence_common.bodies import strict
+from valence_common.web import API, DatabaseDep
+from valence_inference import deliveries, webhooks
+from valence_inference.api.parts import BatchOwner, SettingsDep
+from valence_inference.schemas import webhooks as schemas
+
+router = APIRouter(prefix=API, route_class=strict("analyze_body_bytes"), tags=["webhooks"])
+
+
+@router.post("/webhooks/secret", status_code=201)
+async def make_secret(principal: BatchOwner, database: DatabaseDep) -> schemas.NewSecret:
+    """Make the secret that signs your webhooks; the answer is the only place that ever shows it.
+
+    If there is one, it signs beside the new one for 24 hours more.
+    """
+    webhooks.check_login(principal)
+    made, value = await database.run(webhooks.make_secret, principal.user_id)
+    return schemas.NewSecret(**made._asdict(), secret=value)
+
+
+@router.get("/webhooks/secret")
+async def list_secrets(principal: BatchOwner, database: DatabaseDep) -> schemas.SecretPage:
+    """The secrets that sign your webhooks, newest first, without their values."""
+    webhooks.check_login(principal)
+    found = await database.run(webhooks.secrets_of, principal.user_id)
+    return schemas.SecretPage(items=[schemas.Secret(**each._asdict()) for each in found])
+
+
+@router.delete("/webhooks/secret", status_code=204)
+async def end_secrets(principal: BatchOwner, database: DatabaseDep) -> None:
+    """End your secrets; nothing is sent until there is a new one."""
+    webhooks.check_login(principal)
+    await database.run(webhooks.end_secrets, principal.user_id)
+
+
+@router.get("/sentiment/task/{task_id}/deliveries")
+async def list_deliveries(
+    task_id: uuid.UUID,
+    principal: BatchOwner,
+    database: DatabaseDep,
+    query: Annotated[schemas.DeliveryQuery, Query()],
+) -> schemas.DeliveryPage:
+    """What a batch's webhook was told, newest first, with every attempt."""
+    found, next_cursor = await database.run(
+        deliveries.page, principal.user_id, task_id, limit=query.limit, cursor=query.cursor
+    )
+    items = [schemas.Delivery.of(log) for log in found]
+    return schemas.DeliveryPage(items=items, next_cursor=next_cursor)
+
+
+@router.post("/sentiment/task/{task_id}/deliveries/{delivery_id}/redeliver", status_code=202)
+async def redeliver(
+    task_id: uuid.UUID,
+    delivery_id: uuid.UUID,
+    principal: BatchOwner,
+    database: DatabaseDep,
+    settings: SettingsDep,
+) -> schemas.Delivery:
+    """Send the event of a delivery again, as a delivery of its own; at most ten in an hour."""
+    made = await database.run(
+        deliveries.redeliver,
+        principal.user_id,
+        task_id,
+        delivery_id,
+        enabled=settings.webhooks_enabled,
+    )
+    return schemas.Delivery.of(made)

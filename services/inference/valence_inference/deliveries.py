@@ -1,0 +1,103 @@
+"""Deliveries of a batch's webhooks as its owner sees them: the log, and sending once more."""
+
+import uuid
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from valence_common.db import new_id
+from valence_common.models import Batch, WebhookAttempt, WebhookDelivery
+from valence_common.problems import Conflict, NotFound, TooManyRequests
+from valence_inference.batches import TaskNotFound
+
+MOST_AN_HOUR: Final = 10
+HOUR: Final = timedelta(hours=1)
+
+
+class DeliveryNotFound(NotFound):
+    """The batch has no delivery of that id."""
+
+    detail = "Delivery not found"
+
+
+class NotEnabled(Conflict):
+    """Nobody would send it."""
+
+    detail = "Webhooks are not enabled here"
+
+
+@dataclass(frozen=True)
+class Log:
+    """A delivery with its attempts, first to last."""
+
+    delivery: WebhookDelivery
+    attempts: Sequence[WebhookAttempt]
+
+
+def page(
+    session: Session,
+    user_id: uuid.UUID,
+    task_id: uuid.UUID,
+    *,
+    limit: int,
+    cursor: uuid.UUID | None,
+) -> tuple[list[Log], uuid.UUID | None]:
+    """Up to `limit` deliveries of a batch, newest first, and where the next page begins."""
+    _own(session, user_id, task_id)
+    query = select(WebhookDelivery).where(WebhookDelivery.batch_id == task_id)
+    if cursor is not None:
+        query = query.where(WebhookDelivery.id < cursor)
+    found = session.scalars(query.order_by(WebhookDelivery.id.desc()).limit(limit + 1)).all()
+    shown = found[:limit]
+    attempts = defaultdict(list)
+    tried = WebhookAttempt.delivery_id.in_([delivery.id for delivery in shown])
+    for attempt in session.scalars(select(WebhookAttempt).where(tried).order_by(WebhookAttempt.id)):
+        attempts[attempt.delivery_id].append(attempt)
+    log = [Log(delivery, attempts[delivery.id]) for delivery in shown]
+    return log, shown[-1].id if len(found) > limit else None
+
+
+def redeliver(
+    session: Session,
+    user_id: uuid.UUID,
+    task_id: uuid.UUID,
+    delivery_id: uuid.UUID,
+    *,
+    enabled: bool,
+) -> Log:
+    """Queue the event of a delivery once more, as a delivery of its own; the old one stays.
+
+    Raises `TooManyRequests` after `MOST_AN_HOUR` deliveries of the batch.
+    """
+    _own(session, user_id, task_id, locked=True)
+    old = session.get(WebhookDelivery, delivery_id)
+    if old is None or old.batch_id != task_id:
+        raise DeliveryNotFound
+    if not enabled:
+        raise NotEnabled
+    # From the one that must grow an hour old before there is room again.
+    since = (
+        select(func.extract("epoch", WebhookDelivery.created_at + HOUR - func.now()))
+        .where(WebhookDelivery.batch_id == task_id)
+        .order_by(WebhookDelivery.created_at.desc())
+        .offset(MOST_AN_HOUR - 1)
+        .limit(1)
+    )
+    wait = session.scalar(since)
+    if wait is not None and wait > 0:
+        raise TooManyRequests(int(wait) + 1)
+    new = WebhookDelivery(id=new_id(), batch_id=task_id, user_id=user_id, event=old.event)
+    session.add(new)
+    session.flush()
+    return Log(new, [])
+
+
+def _own(session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, locked: bool = False) -> None:
+    batch = session.get(Batch, task_id, with_for_update={"key_share": True} if locked else None)
+    if batch is None or batch.user_id != user_id or batch.deleted_at is not None:
+        raise TaskNotFound
