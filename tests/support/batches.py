@@ -36,10 +36,16 @@ def make_batch(session: Session, texts: Sequence[str], *, chunk_texts: int = 2) 
 
 
 def accept(
-    session: Session, user_id: uuid.UUID, texts: Sequence[str], *, chunk_texts: int = 2
+    session: Session,
+    user_id: uuid.UUID,
+    texts: Sequence[str],
+    *,
+    chunk_texts: int = 2,
+    key: str | None = None,
 ) -> Batch:
     """A batch of this user, handed in as JSON."""
-    return submissions.accept(session, user_id, packed(texts, chunk_texts=chunk_texts))
+    submission = packed(texts, chunk_texts=chunk_texts)
+    return submissions.accept(session, user_id, submission, key=key)
 
 
 def packed(texts: Sequence[str], *, chunk_texts: int = 2) -> Submission:
