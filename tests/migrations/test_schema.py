@@ -145,7 +145,7 @@ def test_roles_suffice_to_take_out_erase_and_forget(place: Place) -> None:
     with auth.transaction() as session:
         user = session.get_one(User, make_user(session))
     with inference.transaction() as session:
-        accept(session, user.id, ["a", "b"], chunk_texts=1)
+        accept(session, user.id, ["a", "b"], chunk_texts=1, key="k")
     with worker.transaction() as session:
         mine = claim(session)
         chunks.complete(session, mine, score(mine.texts), "m", store_texts=False)

@@ -42,10 +42,12 @@ def accept(
     texts: Sequence[str],
     *,
     chunk_texts: int = 2,
+    key: str | None = None,
     **options: Any,
 ) -> Batch:
     """A batch of this user, handed in as JSON."""
-    return submissions.accept(session, user_id, packed(texts, chunk_texts=chunk_texts, **options))
+    submission = packed(texts, chunk_texts=chunk_texts, **options)
+    return submissions.accept(session, user_id, submission, key=key)
 
 
 def packed(texts: Sequence[str], *, chunk_texts: int = 2, **options: Any) -> Submission:
