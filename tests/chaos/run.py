@@ -17,9 +17,6 @@ from support import odd_model
 from support.rows import query
 from support.servers import Ground
 
-IDEMPOTENT: Final = False
-"""Whether the web service honours `Idempotency-Key`: then a batch that was sent again is one."""
-
 KINDS = 7
 GRACE_SECONDS = 60
 
@@ -73,7 +70,7 @@ def run(size: Size, seed: int, folder: Path) -> Verdict:
             time.monotonic() - started,
             complaints=list(dict.fromkeys(clients.complaints)),
         )
-        return judge(ground.postgres.url(), sent, verdict, idempotent=IDEMPOTENT)
+        return judge(ground.postgres.url(), sent, verdict)
 
 
 def _texts(count: int) -> list[str]:

@@ -61,12 +61,8 @@ class Verdict:
         return "; ".join(parts) + "".join(f"\n  {complaint}" for complaint in self.complaints)
 
 
-def judge(url: str, sent: Sequence[Sent], verdict: Verdict, *, idempotent: bool) -> Verdict:
-    """Add to the verdict what the database says of all that was sent.
-
-    Where keys are not honoured, a batch whose 202 was lost may be there beside the one that its
-    client asked for again; it must be whole as well.
-    """
+def judge(url: str, sent: Sequence[Sent], verdict: Verdict) -> Verdict:
+    """Add to the verdict what the database says of all that was sent, each under one key."""
     for each in sent:
         batches = query(
             url,
@@ -76,8 +72,7 @@ def judge(url: str, sent: Sequence[Sent], verdict: Verdict, *, idempotent: bool)
         found = {task_id for task_id, *_ in batches}
         verdict.batches += len(found)
         verdict.lost += len(each.texts) * len(each.task_ids - found)
-        if idempotent:
-            verdict.doubled += len(each.texts) * max(0, len(found) - 1)
+        verdict.doubled += len(each.texts) * max(0, len(found) - 1)
         for task_id, status, total in batches:
             _judge_batch(url, task_id, each, verdict)
             if (status, total) != ("completed", len(each.texts)):
@@ -87,7 +82,7 @@ def judge(url: str, sent: Sequence[Sent], verdict: Verdict, *, idempotent: bool)
             "SELECT text, count(*) FROM predictions WHERE user_id = :id GROUP BY 1",
             id=each.user_id,
         )
-        expected = Counter({text: len(found) for text in each.texts})
+        expected = Counter(each.texts)
         stored = Counter(dict(history))
         verdict.lost += (expected - stored).total()
         verdict.doubled += (stored - expected).total()

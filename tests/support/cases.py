@@ -138,11 +138,6 @@ LEFT: Final = {
     ' where none can be read: `make check` then says "not proven"',
 }
 
-# Their tests come from other branches of this round; then this goes.
-ARRIVING: Final = {
-    118: "chaos",
-}
-
 _HEAD = """# Which test proves which case
 
 The numbers are the catalogue's of reliability and security cases. Parts A (bad input, 1 to 22),
