@@ -36,8 +36,8 @@ IN_THREAD_BYTES = 64 * 1024  # more than that is parsed in a thread, between oth
 JSON_TYPE = "application/json"
 FORM_TYPE = "application/x-www-form-urlencoded"
 
-_TOKEN = r"[\w!#$%&'*+.^`|~-]+"  # noqa: S105 - RFC 9110, section 5.6.2
-_PARAMETER = re.compile(rf'\s*;\s*(?:({_TOKEN})=({_TOKEN}|"[^"\\]*"))?', re.ASCII)
+_WORD = r"[\w!#$%&'*+.^`|~-]+"  # a token of RFC 9110, section 5.6.2
+_PARAMETER = re.compile(rf'\s*;\s*(?:({_WORD})=({_WORD}|"[^"\\]*"))?', re.ASCII)
 
 
 class Late(Invalid):
