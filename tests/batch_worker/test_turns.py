@@ -4,23 +4,19 @@ import uuid
 from collections import Counter
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from support.batches import make_user
+from support.batches import accept, make_user
 from valence_batch_worker import chunks
-from valence_common.models import Batch, BatchChunk
-from valence_inference import batches
+from valence_common.models import Batch
 
 
 def queue(
     session: Session, user_id: uuid.UUID, *texts: str, priority: int = 5, chunk_texts: int = 1
 ) -> Batch:
     """A batch of that user, urgent as said."""
-    batch = batches.accept(session, user_id, texts, chunk_texts=chunk_texts)
-    chunks_of_it = update(BatchChunk).where(BatchChunk.batch_id == batch.id)
-    session.execute(chunks_of_it.values(priority=priority))
-    return batch
+    return accept(session, user_id, texts, chunk_texts=chunk_texts, priority=priority)
 
 
 def users(session: Session, count: int) -> list[uuid.UUID]:
