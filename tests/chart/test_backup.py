@@ -45,9 +45,11 @@ def test_it_runs_the_script_as_it_stands() -> None:
 
 
 def test_its_volume_outlives_the_release() -> None:
-    """The chart's own, or the user's."""
-    claim = only(objects(ON), "PersistentVolumeClaim", NAME)
-    assert "keep" == claim["metadata"]["annotations"]["helm.sh/resource-policy"]
+    """The chart's own, or the user's; no upgrade waits for it, and none makes it anew."""
+    annotations = only(objects(ON), "PersistentVolumeClaim", NAME)["metadata"]["annotations"]
+    assert "keep" == annotations["helm.sh/resource-policy"]
+    assert "pre-install,pre-upgrade" == annotations["helm.sh/hook"]
+    assert "hook-failed" == annotations["helm.sh/hook-delete-policy"]
     mine = {**EXTERNAL, "backup": {"enabled": True, "existingClaim": "my-backups"}}
     assert not [o for o in objects(mine) if o["kind"] == "PersistentVolumeClaim"]
     volumes = pods(objects(mine))[NAME]["spec"]["volumes"]
