@@ -10,6 +10,7 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, select, text
 from sqlalchemy.orm import Session
 
+from valence_common import pages
 from valence_common.models import ENDED, Batch
 from valence_common.problems import NotFound
 from valence_inference import results
@@ -126,14 +127,12 @@ def page(
     """Up to `limit` of a user's batches made before `cursor`, newest first, and the next cursor."""
     one_snapshot(session)
     follow_index(session)
-    query = select(Batch).where(*only.conditions(user_id))
-    if cursor is not None:
-        query = query.where(Batch.id < cursor)
-    found = session.scalars(query.order_by(Batch.id.desc()).limit(limit + 1)).all()
-    shown = found[:limit]
+    shown, following = pages.newest(
+        session, Batch, only.conditions(user_id), limit=limit, cursor=cursor
+    )
     progress = _progress(session, [batch.id for batch in shown])
     items = [Status(b, p.done, p.failed, None, p.rate) for b in shown for p in [progress[b.id]]]
-    return items, shown[-1].id if len(found) > limit else None
+    return items, following
 
 
 def _progress(session: Session, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Progress]:

@@ -7,9 +7,16 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from valence_common.models import ApiKey, AuditEvent, LoginSession, User
+from valence_common.models import (
+    ApiKey,
+    AuditEvent,
+    Batch,
+    LoginSession,
+    User,
+    WebhookDelivery,
+)
 
-R = TypeVar("R", ApiKey, AuditEvent, LoginSession, User)
+R = TypeVar("R", ApiKey, AuditEvent, Batch, LoginSession, User, WebhookDelivery)
 
 
 def newest(
