@@ -4,23 +4,19 @@ import uuid
 from collections import Counter
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from support.batches import make_user
-from valence_batch_worker import chunks
-from valence_common.models import Batch, BatchChunk
-from valence_inference import batches
+from support.batches import accept, make_user
+from valence_batch_worker import chunks, queues
+from valence_common.models import Batch
 
 
 def queue(
     session: Session, user_id: uuid.UUID, *texts: str, priority: int = 5, chunk_texts: int = 1
 ) -> Batch:
     """A batch of that user, urgent as said."""
-    batch = batches.accept(session, user_id, texts, chunk_texts=chunk_texts)
-    chunks_of_it = update(BatchChunk).where(BatchChunk.batch_id == batch.id)
-    session.execute(chunks_of_it.values(priority=priority))
-    return batch
+    return accept(session, user_id, texts, chunk_texts=chunk_texts, priority=priority)
 
 
 def users(session: Session, count: int) -> list[uuid.UUID]:
@@ -28,7 +24,7 @@ def users(session: Session, count: int) -> list[uuid.UUID]:
     return sorted(make_user(session) for _ in range(count))
 
 
-def take(session: Session, most: int = 1000, *, after: uuid.UUID = chunks.FIRST, **limits: int):
+def take(session: Session, most: int = 1000, *, after: uuid.UUID = queues.FIRST, **limits: int):
     """What one worker claims until it finds nothing, or `most` times: users and texts."""
     taken = []
     while len(taken) < most:
@@ -84,7 +80,7 @@ def test_single_user_is_served_without_pause(session: Session) -> None:
     assert [(only, letter) for letter in "abcde"] == take(session, after=only)
 
 
-@pytest.mark.parametrize("after", [chunks.FIRST, uuid.UUID(int=2**128 - 1), uuid.uuid4()])
+@pytest.mark.parametrize("after", [queues.FIRST, uuid.UUID(int=2**128 - 1), uuid.uuid4()])
 def test_empty_queue_is_an_answer(session: Session, after: uuid.UUID) -> None:
     """Wherever the turn stands."""
     assert [] == take(session, after=after)
