@@ -1,12 +1,9 @@
 """The pages about the product and its code say the same."""
 
 import re
-from collections.abc import Iterator
-from itertools import combinations
 from pathlib import Path
 
 import pytest
-from pydantic.fields import FieldInfo
 
 from valence_auth.settings import Settings as AuthSettings
 from valence_batch_worker.settings import Settings as WorkerSettings
@@ -23,11 +20,6 @@ NO_FIELDS = {"VALENCE_SECRETS_DIR", "VALENCE_HOME", "VALENCE_PORT"}
 
 def _name(page: Path) -> str:
     return str(page.relative_to(ROOT))
-
-
-def _fields() -> Iterator[tuple[str, FieldInfo]]:
-    for settings in PROCESSES:
-        yield from settings.model_fields.items()
 
 
 def test_every_page_is_found_from_the_readme() -> None:
@@ -50,16 +42,9 @@ def test_page_leads_nowhere_that_is_not(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_settings_that_a_page_names_exist(page: Path) -> None:
     """A setting that was renamed is renamed everywhere."""
-    known = {PREFIX + name.upper() for name, _ in _fields()} | NO_FIELDS
+    known = {PREFIX + name.upper() for each in PROCESSES for name in each.model_fields} | NO_FIELDS
     named = set(re.findall(r"\bVALENCE_[A-Z_]+[A-Z]\b", page.read_text("utf-8")))
     assert set() == named - known
-
-
-def test_what_two_processes_are_told_is_one_setting() -> None:
-    """The same name means the same, by default and in words, wherever it is read."""
-    for one, other in combinations(PROCESSES, 2):
-        for name in one.model_fields.keys() & other.model_fields.keys() - {"model_dir"}:
-            assert str(one.model_fields[name]) == str(other.model_fields[name])
 
 
 def test_series_that_operators_look_at_exist() -> None:
