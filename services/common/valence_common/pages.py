@@ -1,9 +1,13 @@
-"""Pages, newest first: ids are in the order of time (UUIDv7), and the last one begins the next."""
+"""Pages of what is found by its id, as clients ask for them and as they are read: newest first.
+
+Ids are in the order of time (UUIDv7), and the last one of a page begins the next.
+"""
 
 import uuid
 from collections.abc import Sequence
 from typing import TypeVar
 
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
@@ -17,6 +21,17 @@ from valence_common.models import (
 )
 
 R = TypeVar("R", ApiKey, AuditEvent, Batch, LoginSession, User, WebhookDelivery)
+
+
+class PageQuery(BaseModel):
+    """Which page."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    limit: int = Field(default=20, ge=1, le=100, description="Most items of the page.")
+    cursor: uuid.UUID | None = Field(
+        default=None, description="The `next_cursor` of the page before."
+    )
 
 
 def newest(
