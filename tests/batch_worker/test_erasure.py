@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from support.batches import claim, make_batch, make_user, score
 from support.belongings import belongings, owned
-from valence_batch_worker import chunks, erasure, pieces, sweeping
+from valence_batch_worker import backlog, chunks, erasure, pieces
 from valence_common.db import Database, new_id
 from valence_common.models import (
     ApiKey,
@@ -146,7 +146,7 @@ def test_chunks_of_an_erased_account_are_not_claimed(session: Session) -> None:
     batch = make_batch(session, ["a", "b"])
     session.execute(ERASE, {"id": batch.user_id})
     assert chunks.claim(session, lease_seconds=1, max_attempts=3) is None
-    assert 0 == sweeping.waiting(session, max_attempts=3, most=16)
+    assert 0 == backlog.waiting(session, max_attempts=3)
 
 
 def test_a_chunk_being_scored_when_its_owner_is_erased_is_not_stored(session: Session) -> None:
