@@ -14,7 +14,7 @@ from valence_common import pages
 from valence_common.models import ENDED, Batch
 from valence_common.problems import NotFound
 from valence_inference import results
-from valence_inference.plans import follow_index, one_snapshot
+from valence_inference.reading import follow_index, one_snapshot
 from valence_inference.results import Row
 
 RATE_SECONDS = 60

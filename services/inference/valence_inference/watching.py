@@ -22,7 +22,7 @@ from valence_common.models import ENDED, Batch
 from valence_common.problems import Unavailable
 from valence_inference import batches
 from valence_inference.batches import TaskNotFound
-from valence_inference.plans import one_snapshot
+from valence_inference.reading import one_snapshot
 from valence_inference.schemas.batches import Task
 from valence_inference.schemas.live import Progress
 from valence_inference.streams import Stream
