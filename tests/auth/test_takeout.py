@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import event, text
 
 from support.batches import make_user
 from support.files import stored
+from support.memory import forget_peak, peak_bytes
 from support.rows import query
 from support.stack import Account, Stack
 from support.waiting import until
@@ -164,18 +164,16 @@ def test_take_out_of_a_long_history_needs_little_memory(
     """Every row is there, in order, and the process has hardly grown."""
     query(database_url, HISTORY, user=account.id, count=MANY, pad=0)
     export(stack, stack.account())
-    process = psutil.Process(stack.running("auth")[0].pid)
-    before = most = process.memory_info().rss
-    pieces = []
+    pid = stack.running("auth")[0].pid
+    before, pieces = forget_peak(pid), []
     with begun(stack, account) as answer:
-        for piece in answer.iter_bytes():
-            pieces.append(piece)
-            most = max(most, process.memory_info().rss)
+        pieces.extend(answer.iter_bytes())
+    grown = peak_bytes(pid) - before
     document = json.loads(b"".join(pieces))
     assert [f"text number {n}" for n in range(MANY, 0, -1)] == [
         item["text"] for item in document["history"]
     ]
-    assert most - before <= MOST_GROWTH, f"grew by {(most - before) / 2**20:.1f} MiB"
+    assert grown <= MOST_GROWTH, f"grew by {grown / 2**20:.1f} MiB"
 
 
 def test_a_long_history_is_read_along_its_index(database_url: str) -> None:

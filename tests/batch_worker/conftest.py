@@ -39,3 +39,12 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The odd model, a little slow."""
     return odd_model.write(tmp_path_factory.mktemp("odd") / "odd-1", seconds=SECONDS_A_CHUNK)
+
+
+@pytest.fixture
+def jobs(ground: Ground, model: Path) -> Iterator[Jobs]:
+    """No worker before the test, and none after."""
+    yield Jobs(ground, model)
+    for worker in ground.stack.running("batch_worker"):
+        worker.kill()
+    ground.valkey.flush()

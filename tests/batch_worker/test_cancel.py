@@ -4,30 +4,18 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from support import odd_model
 from support.jobs import Jobs
 from support.rows import query
-from support.servers import Ground
 from support.stack import Account
 
 TERMINAL = {"batch.cancelled", "batch.completed", "batch.completed_with_errors", "batch.failed"}
-
-
-@pytest.fixture
-def jobs(ground: Ground, model: Path) -> Iterator[Jobs]:
-    """No worker before the test, and none after."""
-    yield Jobs(ground, model)
-    for worker in ground.stack.running("batch_worker"):
-        worker.kill()
-    ground.valkey.flush()
 
 
 def steer(jobs: Jobs, account: Account, task_id: str, verb: str = "cancel") -> httpx.Response:

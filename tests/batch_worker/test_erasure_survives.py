@@ -1,25 +1,10 @@
 """Real workers, an account erased in the middle of its batch, and a worker killed while erasing."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from support.belongings import belongings
 from support.jobs import Jobs
 from support.rows import query
-from support.servers import Ground
 from support.stack import PASSWORD, Account
 from support.waiting import until
-
-
-@pytest.fixture
-def jobs(ground: Ground, model: Path) -> Iterator[Jobs]:
-    """No worker before the test, and none after."""
-    yield Jobs(ground, model)
-    for worker in ground.stack.running("batch_worker"):
-        worker.kill()
-    ground.valkey.flush()
 
 
 def erase(jobs: Jobs, account: Account) -> None:

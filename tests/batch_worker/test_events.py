@@ -1,31 +1,17 @@
 """Events end to end: what real services do is told as docs/events.md says."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from support import credentials
 from support.events import PAGE, Reader, about, judge_order, stream
 from support.jobs import Jobs
 from support.rows import query
-from support.servers import Ground
 from support.stack import PASSWORD, Account
 from support.waiting import until
 from valence_common.records import TOLD
 
 API = "/api/v1"
-
-
-@pytest.fixture
-def jobs(ground: Ground, model: Path) -> Iterator[Jobs]:
-    """No worker before the test, and none after."""
-    yield Jobs(ground, model)
-    for worker in ground.stack.running("batch_worker"):
-        worker.kill()
-    ground.valkey.flush()
 
 
 def heard(reader: Reader, account: Account, last: str) -> list[tuple[str, str, dict[str, Any]]]:

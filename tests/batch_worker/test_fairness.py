@@ -1,7 +1,6 @@
 """Who asks for little is not made to wait for who asks for much: real workers, real queues."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,6 @@ _SCORED_MEANWHILE = """
     WHERE little.id = :little AND predictions.user_id <> little.user_id
         AND predictions.created_at BETWEEN little.created_at AND little.finished_at
 """
-
-
-@pytest.fixture
-def jobs(ground: Ground, model: Path) -> Iterator[Jobs]:
-    yield Jobs(ground, model)
-    for worker in ground.stack.running("batch_worker"):
-        worker.kill()
-    ground.valkey.flush()
 
 
 def test_small_batch_waits_for_two_chunks_of_a_large_queue(jobs: Jobs) -> None:

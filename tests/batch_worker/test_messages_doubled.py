@@ -21,14 +21,6 @@ A_BATCH = 500
 """Chunks."""
 
 
-@pytest.fixture
-def jobs(ground: Ground, model: Path) -> Iterator[Jobs]:
-    yield Jobs(ground, model)
-    for worker in ground.stack.running("batch_worker"):
-        worker.kill()
-    ground.valkey.flush()
-
-
 def test_case_108_message_that_comes_again_mid_chunk_changes_nothing(
     jobs: Jobs, tmp_path: Path
 ) -> None:

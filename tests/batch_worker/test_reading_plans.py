@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from support.batches import make_user
 from valence_common.db import Database
 from valence_common.models import Batch
-from valence_inference import batches, plans, results, steering, summary
+from valence_inference import batches, reading, results, steering, summary
 
 BATCHES, CHUNKS, SIZE = 60, 100, 10
 
@@ -93,7 +93,7 @@ def retry(session: Session, user: uuid.UUID, task: uuid.UUID) -> None:
 
 
 def cancel(session: Session, user: uuid.UUID, task: uuid.UUID) -> None:
-    plans.follow_index(session)
+    reading.follow_index(session)
     reopen = "UPDATE batches SET status = 'processing', finished_at = NULL WHERE id = :id"
     session.execute(text(reopen), {"id": task})
     pending = "UPDATE batch_chunks SET state = 'pending' WHERE batch_id = :id AND failed > 0"

@@ -15,7 +15,6 @@ from valence_batch_worker.settings import Settings
 from valence_common import revocations
 from valence_common.db import Database
 from valence_common.models import Batch, BatchChunk, BatchResult, LoginSession, Prediction
-from valence_inference import submissions
 
 # An id of a moment, as `new_id` would have made it then.
 ID_OF = """CAST(lpad(to_hex(CAST(extract(epoch FROM {at}) * 1000 AS bigint)), 12, '0')
@@ -209,11 +208,6 @@ def test_a_session_that_may_go_on_stays(database: Database, own_database_url: st
     with database.transaction() as session:
         assert [alive] == list(session.scalars(select(LoginSession.id)))
         assert 7 == session.execute(text("SELECT count(*) FROM refresh_tokens")).scalar_one()
-
-
-def test_idempotency_keys_are_kept_for_as_long_as_they_are_good() -> None:
-    """One that is gone too soon makes a second batch."""
-    assert submissions.KEY_AGE <= retention.KEYS_AGE
 
 
 def test_revocations_are_kept_for_as_long_as_they_are_read() -> None:

@@ -7,7 +7,8 @@ import pytest
 from sqlalchemy import delete, func, select, text
 from sqlalchemy.orm import Session
 
-from support.batches import claim, make_batch, make_user, score
+from support.batches import claim, make_batch, make_user
+from support.steering import actions, cancel, complete, retry
 from valence_batch_worker import chunks, pieces, retention
 from valence_common.db import Database
 from valence_common.models import (
@@ -15,36 +16,12 @@ from valence_common.models import (
     Batch,
     BatchChunk,
     BatchResult,
-    Event,
     Prediction,
     WebhookDelivery,
 )
 from valence_inference import batches, steering
 from valence_inference.batches import TaskNotFound
 from valence_inference.steering import AlreadyEnded, NothingToRetry, TextsGone
-
-MODEL = "test@1"
-
-
-def complete(session: Session, mine: chunks.Claim) -> str | None:
-    return chunks.complete(session, mine, score(mine.texts), MODEL)
-
-
-def cancel(session: Session, batch: Batch) -> batches.Status:
-    return steering.cancel(session, batch.user_id, batch.id, inline=0)
-
-
-def retry(session: Session, batch: Batch, texts: int) -> batches.Status:
-    return steering.retry(session, batch.user_id, batch.id, texts=texts, inline=0)
-
-
-def actions(session: Session, batch: Batch) -> list[str]:
-    """What the audit log says of a batch; other systems are told the same."""
-    query = select(AuditEvent.action).where(AuditEvent.subject_id == batch.id)
-    said = list(session.scalars(query.order_by(AuditEvent.id)))
-    told = select(Event.type).where(Event.subject_id == batch.id).order_by(Event.id)
-    assert said == list(session.scalars(told))
-    return said
 
 
 def half_failed(session: Session, count: int = 4) -> Batch:

@@ -6,43 +6,23 @@ from functools import partial
 
 from pydantic import SecretStr
 from sqlalchemy import func, select, text
-from sqlalchemy.orm import Session
 
-from support.batches import claim, make_batch, score
+from support.batches import claim, make_batch
 from support.rows import query
+from support.steering import actions, cancel, complete
 from support.waiting import until
 from valence_batch_worker import chunks, sweeping
 from valence_common.db import Database
 from valence_common.models import (
-    AuditEvent,
     Batch,
     BatchChunk,
     BatchResult,
-    Event,
 )
 from valence_common.problems import Conflict
-from valence_inference import batches, steering
+from valence_inference import steering
 from valence_inference.steering import AlreadyEnded
 
-MODEL = "test@1"
 WAITS = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-
-
-def complete(session: Session, mine: chunks.Claim) -> str | None:
-    return chunks.complete(session, mine, score(mine.texts), MODEL)
-
-
-def cancel(session: Session, batch: Batch) -> batches.Status:
-    return steering.cancel(session, batch.user_id, batch.id, inline=0)
-
-
-def actions(session: Session, batch: Batch) -> list[str]:
-    """What the audit log says of a batch; other systems are told the same."""
-    query = select(AuditEvent.action).where(AuditEvent.subject_id == batch.id)
-    said = list(session.scalars(query.order_by(AuditEvent.id)))
-    told = select(Event.type).where(Event.subject_id == batch.id).order_by(Event.id)
-    assert said == list(session.scalars(told))
-    return said
 
 
 def test_cancelled_while_a_sweeper_cuts_a_chunk(database: Database, own_database_url: str) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from support.batches import accept, make_user
-from valence_batch_worker import chunks
+from valence_batch_worker import chunks, queues
 from valence_common.models import Batch
 
 
@@ -24,7 +24,7 @@ def users(session: Session, count: int) -> list[uuid.UUID]:
     return sorted(make_user(session) for _ in range(count))
 
 
-def take(session: Session, most: int = 1000, *, after: uuid.UUID = chunks.FIRST, **limits: int):
+def take(session: Session, most: int = 1000, *, after: uuid.UUID = queues.FIRST, **limits: int):
     """What one worker claims until it finds nothing, or `most` times: users and texts."""
     taken = []
     while len(taken) < most:
@@ -80,7 +80,7 @@ def test_single_user_is_served_without_pause(session: Session) -> None:
     assert [(only, letter) for letter in "abcde"] == take(session, after=only)
 
 
-@pytest.mark.parametrize("after", [chunks.FIRST, uuid.UUID(int=2**128 - 1), uuid.uuid4()])
+@pytest.mark.parametrize("after", [queues.FIRST, uuid.UUID(int=2**128 - 1), uuid.uuid4()])
 def test_empty_queue_is_an_answer(session: Session, after: uuid.UUID) -> None:
     """Wherever the turn stands."""
     assert [] == take(session, after=after)

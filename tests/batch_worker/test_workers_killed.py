@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -14,21 +13,11 @@ from pydantic import SecretStr
 from support import odd_model
 from support.jobs import Jobs
 from support.rows import query
-from support.servers import Ground
 from support.waiting import until
 from valence_common.queue import Doorbell
 
 GRACE_SECONDS = 20
 """What Kubernetes would give at least, and case 42; an unloaded machine needs a tenth of it."""
-
-
-@pytest.fixture
-def jobs(ground: Ground, model: Path) -> Iterator[Jobs]:
-    """No worker before the test, and none after."""
-    yield Jobs(ground, model)
-    for worker in ground.stack.running("batch_worker"):
-        worker.kill()
-    ground.valkey.flush()
 
 
 def test_case_103_batch_of_a_killed_web_process_waits_for_a_worker(jobs: Jobs) -> None:

@@ -1,8 +1,7 @@
-"""Downloads: whole or visibly not, few at a time, compressed when asked."""
+"""Downloads: whole or visibly not, compressed when asked."""
 
 import asyncio
 import contextlib
-import uuid
 import zlib
 from collections.abc import AsyncIterator
 
@@ -11,31 +10,8 @@ from starlette.requests import Request
 from starlette.types import Message, Scope
 
 from valence_common import downloads
-from valence_common.downloads import Download, Turns, takes_gzip
-from valence_common.problems import TooManyRequests, Unavailable
-
-
-def test_turns_are_given_back() -> None:
-    """Also by whoever fails."""
-    turns, users = Turns(at_once=2), [uuid.uuid4() for _ in range(3)]
-    for user in users:
-        with contextlib.suppress(ValueError), turns.take(user):
-            raise ValueError
-    with turns.take(users[0]), turns.take(users[1]):
-        with pytest.raises(TooManyRequests), turns.take(users[2]):
-            pass
-        with pytest.raises(TooManyRequests), turns.take(users[0]):
-            pass
-
-
-def test_a_user_has_as_many_turns_as_each_may() -> None:
-    """And others have theirs."""
-    turns, users = Turns(at_once=3, each=2), [uuid.uuid4() for _ in range(2)]
-    with turns.take(users[0]), turns.take(users[0]):
-        with pytest.raises(TooManyRequests), turns.take(users[0]):
-            pass
-        with turns.take(users[1]):
-            pass
+from valence_common.downloads import Download, takes_gzip
+from valence_common.problems import Unavailable
 
 
 class Sent(list[Message]):

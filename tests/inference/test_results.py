@@ -8,10 +8,10 @@ import uuid
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from support.files import MODEL, confidence, sentiment, stored
+from support.memory import forget_peak, peak_bytes
 from support.rows import query
 from support.stack import Account, Stack
 
@@ -262,14 +262,14 @@ def test_a_large_stream_takes_little_memory(
     """40 MB of texts go through a page at a time, compressed or not."""
     texts = [f"{n} {uuid.uuid4()} ".ljust(2_000, "x") for n in range(20_000)]
     task = stored(database_url, owner.id, texts)
-    process = psutil.Process(stack.running("inference")[0].pid)
-    before = most = process.memory_info().rss
+    pid = stack.running("inference")[0].pid
+    before = forget_peak(pid)
     for encoding in ("identity", "gzip"):
         url, headers = stack.url(path(task, format="ndjson")), {"accept-encoding": encoding}
         size = 0
         with stack.client.stream("GET", url, headers=owner.headers | headers) as answer:
             for piece in answer.iter_bytes():
                 size += len(piece)
-                most = max(most, process.memory_info().rss)
         assert size > 40_000_000
-    assert most - before <= MOST_GROWTH, f"grew by {(most - before) / 2**20:.1f} MiB"
+    grown = peak_bytes(pid) - before
+    assert grown <= MOST_GROWTH, f"grew by {grown / 2**20:.1f} MiB"

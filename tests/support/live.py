@@ -66,10 +66,11 @@ def read(lines: Iterable[str]) -> Iterator[Event]:
 
 
 def advance(url: str, task_id: str, chunks: int = 1, *, status: str = "processing") -> None:
-    """Let so many more chunks of a batch be done, as a worker does it."""
+    """Let so many more chunks of a batch be done, as a worker does it, after it has begun."""
     query(
         url,
-        "UPDATE batch_chunks SET state = 'done' WHERE id IN (SELECT id FROM batch_chunks"
+        "UPDATE batch_chunks SET state = 'done', done_at = now() + interval '1 s'"
+        " WHERE id IN (SELECT id FROM batch_chunks"
         " WHERE batch_id = :id AND state = 'pending' ORDER BY start LIMIT :chunks)",
         id=task_id,
         chunks=chunks,

@@ -14,7 +14,7 @@ from valence_auth.app import create_app as create_auth
 from valence_auth.settings import Settings as AuthSettings
 from valence_batch_worker.settings import Settings as WorkerSettings
 from valence_common import keyring, openapi
-from valence_common.settings import PREFIX, DatabaseSettings, Settings, WebSettings
+from valence_common.settings import PREFIX, BatchSettings, DatabaseSettings, Settings, WebSettings
 from valence_inference.app import create_app as create_inference
 from valence_inference.settings import Settings as InferenceSettings
 
@@ -54,17 +54,20 @@ def document() -> dict[str, Any]:
 def configuration() -> str:
     """The page that lists every setting of every process."""
     sections = (
-        ("Every process", Settings, None),
-        ("Services with a public port (auth, inference)", WebSettings, Settings),
-        ("auth", AuthSettings, WebSettings),
-        ("inference", InferenceSettings, WebSettings),
-        ("batch-worker", WorkerSettings, Settings),
+        ("Every process", Settings, ()),
+        ("Services with a public port (auth, inference)", WebSettings, (Settings,)),
+        ("The same for inference and batch-worker", BatchSettings, (Settings,)),
+        ("auth", AuthSettings, (WebSettings,)),
+        ("inference", InferenceSettings, (WebSettings, BatchSettings)),
+        ("batch-worker", WorkerSettings, (BatchSettings,)),
     )
-    return _HEAD + "".join(_section(title, own, base) for title, own, base in sections)
+    return _HEAD + "".join(_section(*section) for section in sections)
 
 
-def _section(title: str, own: type[DatabaseSettings], base: type[DatabaseSettings] | None) -> str:
-    inherited = base.model_fields if base else {}
+def _section(
+    title: str, own: type[DatabaseSettings], bases: tuple[type[DatabaseSettings], ...]
+) -> str:
+    inherited = {name for base in bases for name in base.model_fields}
     rows = [
         f"| `{PREFIX}{name.upper()}` | {_default(field)} | {field.description} |\n"
         for name, field in own.model_fields.items()

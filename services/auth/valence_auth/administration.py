@@ -12,7 +12,8 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
-from valence_auth import accounts, erasing, keys, pages, sessions, usage
+from valence_auth import accounts, erasing, keys, sessions, usage
+from valence_common import pages
 from valence_common.models import Usage, User
 from valence_common.problems import Conflict, Forbidden, NotFound
 from valence_common.records import record

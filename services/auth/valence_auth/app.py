@@ -8,8 +8,8 @@ from valence_auth.passwords import Passwords
 from valence_auth.settings import Settings
 from valence_auth.takeout import AT_ONCE
 from valence_common import web
-from valence_common.downloads import Turns
 from valence_common.limits import Limiter
+from valence_common.turns import Turns
 
 PREFIXES = tuple(f"{web.API}/{name}" for name in ("auth", "users", "api-keys", "admin"))
 """The paths that the ingress, and the local launcher, send to this service."""

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
-from valence_auth import pages
 from valence_auth.administration import check
+from valence_common import pages
 from valence_common.models import AuditEvent
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
-from valence_auth import accounts, pages
-from valence_common import api_keys, revocations
+from valence_auth import accounts
+from valence_common import api_keys, pages, revocations
 from valence_common.db import new_id
 from valence_common.models import ApiKey, User
 from valence_common.problems import Conflict, InsufficientScope, NotFound

@@ -4,17 +4,15 @@ Every check costs one hash, whether the account exists or not, so that time tell
 of another kind, or a weaker one, cost what they cost until their owner's next login replaces them.
 """
 
-import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from passlib.hash import argon2, pbkdf2_sha256
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
-from valence_common.problems import Unavailable
 from valence_common.threads import Threads
+from valence_common.turns import Line
 
 MIN_BYTES, MAX_BYTES = 8, 256
 WAIT_SECONDS = 5.0
@@ -55,29 +53,17 @@ class Passwords:
         size = hashers or os.cpu_count() or 1
         self._threads = Threads("hasher", size, wait=WAIT_SECONDS)
         # Whoever only registers leaves room for those who log in.
-        self._newcomers = asyncio.Semaphore(max(1, size // 2))
+        self._newcomers = Line("hasher", patience=WAIT_SECONDS, at_once=max(1, size // 2))
         self._nobody: str = _argon2id.hash(os.urandom(16).hex())
 
     async def hash(self, password: str) -> str:
         """A new password's argon2id hash; raises `Unavailable` when too many are waiting."""
-        async with self._turn():
+        async with self._newcomers.turn():
             return await self._threads.run(_argon2id.hash, password)
 
     async def check(self, password: str, hashed: str | None) -> Check:
         """Whether the password matches; with `hashed` None the same work is done for nothing."""
         return await self._threads.run(self._check, password, hashed)
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(WAIT_SECONDS):
-                await self._newcomers.acquire()
-        except TimeoutError:
-            raise Unavailable("hasher") from None
-        try:
-            yield
-        finally:
-            self._newcomers.release()
 
     def _check(self, password: str, hashed: str | None) -> Check:
         kept = _read(hashed)

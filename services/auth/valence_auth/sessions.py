@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
-from valence_auth import accounts, pages
+from valence_auth import accounts
+from valence_common import pages
 from valence_common.db import new_id
 from valence_common.models import LoginSession, RefreshToken, User
 from valence_common.problems import Invalid, InvalidCredential, NotFound

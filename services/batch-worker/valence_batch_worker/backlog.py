@@ -9,7 +9,8 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from valence_batch_worker.chunks import CLAIMABLE, follow_index
+from valence_batch_worker.chunks import CLAIMABLE
+from valence_batch_worker.queues import follow_index
 
 MOST_CHUNKS = 1000
 MOST_QUEUES = 300

@@ -15,23 +15,16 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from valence_batch_worker.queues import FIRST, around, follow_index
 from valence_common.db import new_id
 from valence_common.records import end_batch
 from valence_ml import Score
 
-# Queues are searched along an index that has their order, up to the LIMIT. Statistics of a table
-# that fills in a minute make the planner sort all of it for every claim, or read all of it, so it
-# may do neither; and the batch is asked for a value, since of EXISTS Postgres makes a join, in any
-# order.
-_FOLLOW_INDEX = text("""
-SELECT set_config(name, 'off', true)
-FROM unnest(ARRAY['enable_sort', 'enable_seqscan', 'enable_bitmapscan']) AS name
-""")
-
 # What stands in front of a user's queue and cannot be claimed is looked at by every claim (1.4 µs a
 # chunk): the sweeper settles exhausted chunks; whoever ends a batch before its last chunk deletes
 # its chunks in the same transaction.
-# Batches of an erased account are never open again; erasing deletes them.
+# Batches of an erased account are never open again; erasing deletes them. The batch is asked for a
+# value, since of EXISTS Postgres makes a join, in any order.
 OPEN = """(
     SELECT batch.status IN ('pending', 'processing') AND owner.erased_at IS NULL
     FROM batches AS batch JOIN users AS owner ON owner.id = batch.user_id
@@ -44,27 +37,13 @@ CLAIMABLE = f"""
         AND {OPEN}
 """
 
-# The users with work, each once, from the one after `:after` around to that one itself: one step
-# along the index for each that is looked at, however many chunks they have. `busy` are those who
-# have as many chunks in work as anybody may; two who claim at once may go one over.
+# `busy` are those who have as many chunks in work as anybody may; two who claim at once may go one
+# over.
 _CLAIM = text(f"""
 WITH RECURSIVE busy AS MATERIALIZED (
     SELECT user_id FROM batch_chunks WHERE state = 'running'
     GROUP BY user_id HAVING count(*) >= :user_chunks
-), turn (user_id, around, begun) AS (
-    SELECT CAST(:after AS uuid), false, false
-    UNION ALL
-    SELECT later.user_id, later.around, true
-    FROM turn, LATERAL (
-        (SELECT user_id, turn.around AS around FROM batch_chunks
-        WHERE state = 'pending' AND user_id > turn.user_id ORDER BY user_id LIMIT 1)
-        UNION ALL
-        (SELECT user_id, true FROM batch_chunks
-        WHERE state = 'pending' AND NOT turn.around ORDER BY user_id LIMIT 1)
-        LIMIT 1
-    ) AS later
-    WHERE NOT (later.around AND later.user_id > :after)
-), next AS (
+), {around("batch_chunks WHERE state = 'pending'")}, next AS (
     SELECT found.id
     FROM turn, LATERAL (
         SELECT chunk.id {CLAIMABLE} AND chunk.user_id = turn.user_id
@@ -135,9 +114,6 @@ WHERE id = :id AND attempt = :attempt AND state = 'running'
 """)
 
 
-FIRST = uuid.UUID(int=0)
-"""Before every user."""
-
 MANY = 1_000_000
 """As good as no limit to the chunks of one user that are in work."""
 
@@ -156,11 +132,6 @@ class Claim:
 
 class Lost(Exception):
     """The chunk is no longer ours, or its batch has ended: what was computed must not be stored."""
-
-
-def follow_index(session: Session) -> None:
-    """For the rest of the transaction, let queues be searched along their indexes only."""
-    session.execute(_FOLLOW_INDEX)
 
 
 def claim(

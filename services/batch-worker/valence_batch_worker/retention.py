@@ -21,6 +21,7 @@ from valence_batch_worker.pieces import (
 from valence_batch_worker.settings import Settings
 from valence_common.db import Database
 from valence_common.models import (
+    KEY_AGE,
     AuditEvent,
     Batch,
     Event,
@@ -35,9 +36,6 @@ LOOK_SECONDS = 300
 
 # Of no use an hour after, when the last access token that it is about has expired.
 REVOCATIONS_AGE = timedelta(hours=2)
-
-# Inference gives a key for so long the batch that it first got.
-KEYS_AGE = timedelta(hours=24)
 
 
 class Retention:
@@ -74,7 +72,7 @@ def pieces(settings: Settings) -> dict[str, Piece]:
     }
     spent = {
         "revocations": _older(_revocations, REVOCATIONS_AGE),
-        "idempotency": _older(_idempotency_keys, KEYS_AGE),
+        "idempotency": _older(_idempotency_keys, KEY_AGE),
     }
     return spent | limited
 

@@ -4,13 +4,12 @@ from pathlib import Path
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from valence_common.settings import Networks
-from valence_common.settings import Settings as CommonSettings
+from valence_common.settings import BatchSettings
 from valence_ml import DEFAULT_MODEL
 
 
-class Settings(CommonSettings):
-    """What the worker needs beyond any process."""
+class Settings(BatchSettings):
+    """What the worker needs beyond any process and inference."""
 
     model_dir: Path = Field(
         default=DEFAULT_MODEL, description="Folder of the model release to score with."
@@ -39,25 +38,6 @@ class Settings(CommonSettings):
     )
     soft_shutdown_seconds: PositiveFloat = Field(
         default=5, description="Time that running chunks get after SIGTERM."
-    )
-    store_texts: bool = Field(
-        default=True,
-        description="Keep the texts of batches and history; off: the history has their SHA-256,"
-        " and a batch's texts go once they are scored. The same for inference and worker.",
-    )
-    webhooks_enabled: bool = Field(
-        default=False,
-        description="Tell the `webhook_url` of a batch how it ended (`docs/webhooks.md`). The same"
-        " for inference and worker.",
-    )
-    webhooks_allow_http: bool = Field(
-        default=False,
-        description="Also take a `webhook_url` without TLS. The same for inference and worker.",
-    )
-    webhooks_allowed_networks: Networks = Field(
-        default=(),
-        description="Networks (CIDR, with commas between) that webhooks may reach although they are"
-        " not public; by default none. The same for inference and worker.",
     )
     webhook_timeout_seconds: PositiveFloat = Field(
         default=10, description="Longest time that one attempt at a webhook may take, name and all."

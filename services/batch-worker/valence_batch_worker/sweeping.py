@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from valence_batch_worker.chunks import OPEN, Claim, Lost, follow_index, give_up, to_json
+from valence_batch_worker.chunks import OPEN, Claim, Lost, give_up, to_json
+from valence_batch_worker.queues import follow_index
 from valence_common.db import Database, new_id
 
 POISON = "could not be scored"

@@ -1,48 +1,25 @@
-"""Downloads: long answers, sent piece by piece to clients that go on reading, a few at a time."""
+"""Downloads: long answers, sent piece by piece to clients that go on reading, or broken off."""
 
 import asyncio
 import re
-import uuid
 import zlib
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack
 
 import structlog
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from valence_common.problems import DomainError, TooManyRequests
+from valence_common.problems import DomainError
 
 PATIENCE_SECONDS = 30.0
 LONGEST_SECONDS = 900.0
-RETRY_SECONDS = 30
 SENT_BYTES = 64 * 1024
 GZIP_LEVEL = 4
 _GZIP_WINDOW = 31  # zlib's way to ask for gzip's header and checksum
 
 _REFUSED = re.compile(r"q=0(\.0*)?")
-
-
-class Turns:
-    """Who downloads now: at most `at_once` in one process, and `each` of one user."""
-
-    def __init__(self, *, at_once: int, each: int = 1) -> None:
-        self._at_once, self._each = at_once, each
-        self._taken: Counter[uuid.UUID] = Counter()
-
-    @contextmanager
-    def take(self, user_id: uuid.UUID) -> Iterator[None]:
-        """A turn; raises `TooManyRequests` when there is none."""
-        if self._taken[user_id] >= self._each or self._taken.total() >= self._at_once:
-            raise TooManyRequests(RETRY_SECONDS)
-        self._taken[user_id] += 1
-        try:
-            yield
-        finally:
-            self._taken[user_id] -= 1
-            self._taken += Counter()  # keeps those above zero
 
 
 class Download(StreamingResponse):

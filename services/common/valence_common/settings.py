@@ -5,116 +5,35 @@ named as the variable in lower case. Values never appear in errors.
 """
 
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    IPvAnyNetwork,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    SecretStr,
     ValidationError,
 )
 from pydantic_settings import (
     BaseSettings,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 from pydantic_settings import SettingsError as UnreadableError
 from pydantic_settings.sources import SecretsSettingsSource
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
+
+from valence_common.spellings import Hosts, Networks, Origins, PostgresUrl, RedisUrl
 
 PREFIX = "VALENCE_"
 SECRETS_DIR = "VALENCE_SECRETS_DIR"
 
-_PLACEHOLDERS = frozenset(
-    {"", "changeme", "change-me", "change_me", "password", "placeholder", "secret", "todo", "xxx"}
-)
-
 
 class SettingsError(Exception):
     """Start-up must stop: the message names every setting that is wrong, and no value."""
-
-
-def _postgres_url(value: SecretStr) -> SecretStr:
-    """Accept the usual spellings of a Postgres URL and name the driver that we ship."""
-    scheme, separator, rest = value.get_secret_value().partition("://")
-    if not separator or scheme not in {"postgres", "postgresql", "postgresql+psycopg2"}:
-        raise ValueError("must be a postgresql:// URL")
-    url = f"postgresql+psycopg2://{_with_real_password(rest)}"
-    try:
-        make_url(url)
-    except (ArgumentError, ValueError):
-        raise ValueError("cannot be read as a URL; is its password percent-encoded?") from None
-    return SecretStr(url)
-
-
-def _redis_url(value: SecretStr) -> SecretStr:
-    scheme, separator, rest = value.get_secret_value().partition("://")
-    if not separator or scheme not in {"redis", "rediss"}:
-        raise ValueError("must be a redis:// or rediss:// URL")
-    _with_real_password(rest)
-    try:
-        urlsplit(value.get_secret_value()).port  # noqa: B018 - what it raises is the question
-    except ValueError:
-        raise ValueError("cannot be read as a URL; is its password percent-encoded?") from None
-    return value
-
-
-def _with_real_password(rest: str) -> str:
-    credentials, at, _ = rest.rpartition("@")
-    if at and credentials.partition(":")[2].strip().lower() in _PLACEHOLDERS:
-        raise ValueError("holds an empty or placeholder password")
-    return rest
-
-
-def _split(value: object) -> object:
-    """A list as people write it in an environment: commas between."""
-    if not isinstance(value, str):
-        return value
-    return tuple(part.strip() for part in value.split(",") if part.strip())
-
-
-_ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:\d{1,5})?")
-_HOST = re.compile(r"\[[0-9a-f:.]+\]|(\*\.)?[a-z0-9_-][a-z0-9._-]*")
-_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-
-
-def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        match = _ORIGIN.fullmatch(value)
-        if match is None or match[2] == _DEFAULT_PORTS[value.partition(":")[0]]:
-            raise ValueError(
-                "must name each origin as a browser sends it (https://app.example.com: lower case,"
-                " no path, no default port) and none by `*`"
-            )
-    return values
-
-
-def _hosts(values: tuple[str, ...]) -> tuple[str, ...]:
-    if not all(_HOST.fullmatch(value) for value in values):
-        raise ValueError(
-            "must hold host names in lower case without a port, or `*.example.com` for all below"
-            " one (empty serves any host)"
-        )
-    return values
-
-
-Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_hosts)]
-Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)]
-Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_origins)]
-PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
-RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 
 
 class DatabaseSettings(BaseSettings):
@@ -189,6 +108,28 @@ class Settings(DatabaseSettings):
     )
     log_format: Literal["json", "console"] = Field(
         default="json", description="One JSON object a line, or coloured text for people."
+    )
+
+
+class BatchSettings(Settings):
+    """What those who take batches and those who work on them must be told alike."""
+
+    store_texts: bool = Field(
+        default=True,
+        description="Keep the texts of batches and history; off: the history has their SHA-256,"
+        " and a batch's texts go once they are scored.",
+    )
+    webhooks_enabled: bool = Field(
+        default=False,
+        description="Tell the `webhook_url` of a batch how it ended (`docs/webhooks.md`).",
+    )
+    webhooks_allow_http: bool = Field(
+        default=False, description="Also take a `webhook_url` without TLS."
+    )
+    webhooks_allowed_networks: Networks = Field(
+        default=(),
+        description="Networks (CIDR, with commas between) that webhooks may reach although they are"
+        " not public; by default none.",
     )
 
 

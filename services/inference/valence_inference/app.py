@@ -8,9 +8,9 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from valence_common import web
-from valence_common.downloads import Turns
 from valence_common.limits import Limiter
 from valence_common.queue import Doorbell
+from valence_common.turns import Turns
 from valence_inference import api, public
 from valence_inference.allowances import Allowances
 from valence_inference.credentials import ApiKeys

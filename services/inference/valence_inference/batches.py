@@ -10,10 +10,11 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, select, text
 from sqlalchemy.orm import Session
 
+from valence_common import pages
 from valence_common.models import ENDED, Batch
 from valence_common.problems import NotFound
 from valence_inference import results
-from valence_inference.plans import follow_index, one_snapshot
+from valence_inference.reading import follow_index, one_snapshot
 from valence_inference.results import Row
 
 RATE_SECONDS = 60
@@ -66,9 +67,14 @@ class Status:
     @property
     def eta_seconds(self) -> int | None:
         """The time that is left at that rate; None where nobody can tell, or there is none."""
-        if self.batch.status in ENDED or not self.rate:
+        if self.batch.status in ENDED:
             return None
-        return math.ceil((self.batch.total - self.done) / self.rate)
+        return eta_seconds(self.batch.total - self.done, self.rate)
+
+
+def eta_seconds(left: int, rate: float | None) -> int | None:
+    """The time that so many texts take at that rate; None where nobody can tell."""
+    return math.ceil(left / rate) if rate else None
 
 
 class Filter(NamedTuple):
@@ -114,10 +120,10 @@ def status(session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, inline: 
 
 def describe(session: Session, batch: Batch, *, inline: int) -> Status:
     """The state of a batch, of which nobody may write anything before the transaction ends."""
-    progress = _progress(session, [batch.id])[batch.id]
+    how_far = progress(session, [batch.id])[batch.id]
     small = batch.status in ENDED and batch.total <= inline
     rows = results.read(session, batch.id, most=batch.total).rows if small else None
-    return Status(batch, progress.done, progress.failed, rows, progress.rate)
+    return Status(batch, how_far.done, how_far.failed, rows, how_far.rate)
 
 
 def page(
@@ -126,17 +132,16 @@ def page(
     """Up to `limit` of a user's batches made before `cursor`, newest first, and the next cursor."""
     one_snapshot(session)
     follow_index(session)
-    query = select(Batch).where(*only.conditions(user_id))
-    if cursor is not None:
-        query = query.where(Batch.id < cursor)
-    found = session.scalars(query.order_by(Batch.id.desc()).limit(limit + 1)).all()
-    shown = found[:limit]
-    progress = _progress(session, [batch.id for batch in shown])
-    items = [Status(b, p.done, p.failed, None, p.rate) for b in shown for p in [progress[b.id]]]
-    return items, shown[-1].id if len(found) > limit else None
+    shown, following = pages.newest(
+        session, Batch, only.conditions(user_id), limit=limit, cursor=cursor
+    )
+    how_far = progress(session, [batch.id for batch in shown])
+    items = [Status(b, p.done, p.failed, None, p.rate) for b in shown for p in [how_far[b.id]]]
+    return items, following
 
 
-def _progress(session: Session, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Progress]:
+def progress(session: Session, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Progress]:
+    """How far these batches are, in the snapshot in which they were found."""
     rows = session.execute(_PROGRESS, {"ids": list(ids), "window": RATE_SECONDS})
     return {
         row.id: Progress(

@@ -10,6 +10,7 @@ from typing import Final
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from valence_common import pages
 from valence_common.db import new_id
 from valence_common.models import Batch, WebhookAttempt, WebhookDelivery
 from valence_common.problems import Conflict, NotFound, TooManyRequests
@@ -49,17 +50,13 @@ def page(
 ) -> tuple[list[Log], uuid.UUID | None]:
     """Up to `limit` deliveries of a batch, newest first, and where the next page begins."""
     _own(session, user_id, task_id)
-    query = select(WebhookDelivery).where(WebhookDelivery.batch_id == task_id)
-    if cursor is not None:
-        query = query.where(WebhookDelivery.id < cursor)
-    found = session.scalars(query.order_by(WebhookDelivery.id.desc()).limit(limit + 1)).all()
-    shown = found[:limit]
+    of_batch = [WebhookDelivery.batch_id == task_id]
+    shown, following = pages.newest(session, WebhookDelivery, of_batch, limit=limit, cursor=cursor)
     attempts = defaultdict(list)
     tried = WebhookAttempt.delivery_id.in_([delivery.id for delivery in shown])
     for attempt in session.scalars(select(WebhookAttempt).where(tried).order_by(WebhookAttempt.id)):
         attempts[attempt.delivery_id].append(attempt)
-    log = [Log(delivery, attempts[delivery.id]) for delivery in shown]
-    return log, shown[-1].id if len(found) > limit else None
+    return [Log(delivery, attempts[delivery.id]) for delivery in shown], following
 
 
 def redeliver(

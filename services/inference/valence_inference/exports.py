@@ -14,7 +14,7 @@ from valence_common.db import Database
 from valence_common.models import ENDED, Batch
 from valence_common.problems import Conflict
 from valence_inference import batches, results
-from valence_inference.plans import one_snapshot
+from valence_inference.reading import one_snapshot
 from valence_inference.results import Row
 
 Format = Literal["json", "ndjson", "csv"]

@@ -1,12 +1,11 @@
 """History: what a user had scored, recorded before they see the answer, read newest first."""
 
-import asyncio
 import base64
 import binascii
 import contextlib
 import hashlib
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from sqlalchemy.orm import Session
 from valence_common.db import Database, new_id
 from valence_common.models import Prediction
 from valence_common.problems import FieldError, InvalidCredential, Unavailable, Unprocessable
+from valence_common.turns import Line
 from valence_ml import Score
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -83,7 +83,7 @@ class History:
         self._database = database
         self._required = required
         # A search reads every text of its user: more at once would take all connections.
-        self._search = asyncio.Semaphore(1)
+        self._search = Line("search", patience=database.timeout)
         self._store_texts = store_texts
 
     async def record(self, prediction: Prediction) -> bool:
@@ -101,28 +101,12 @@ class History:
     ) -> tuple[Sequence[Prediction], str | None]:
         """Up to `limit` predictions before `cursor`, newest first, and the next page's cursor."""
         after = None if cursor is None else Cursor.decode(cursor)
-        async with self._turn(only):
+        async with self._search.turn() if only.q is not None else contextlib.nullcontext():
             rows = await self._database.run(_page, user_id, only, limit + 1, after)
         if len(rows) <= limit:
             return rows, None
         last = rows[limit - 1]
         return rows[:limit], Cursor(last.created_at, last.id).encode()
-
-    @contextlib.asynccontextmanager
-    async def _turn(self, only: Filter) -> AsyncIterator[None]:
-        """Wait for a turn to search; raises `Unavailable` when none comes."""
-        if only.q is None:
-            yield
-            return
-        try:
-            async with asyncio.timeout(self._database.timeout):
-                await self._search.acquire()
-        except TimeoutError:
-            raise Unavailable("search") from None
-        try:
-            yield
-        finally:
-            self._search.release()
 
     async def erase(self, user_id: uuid.UUID, only: Filter) -> None:
         """Delete what the filter leaves as of now, a bounded number of rows a transaction."""

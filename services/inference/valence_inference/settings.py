@@ -4,12 +4,12 @@ from pathlib import Path
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from valence_common.settings import Networks, WebSettings
+from valence_common.settings import BatchSettings, WebSettings
 from valence_ml import DEFAULT_MODEL
 
 
-class Settings(WebSettings):
-    """What inference needs beyond any web service."""
+class Settings(WebSettings, BatchSettings):
+    """What inference needs beyond any web service and the worker."""
 
     model_dir: Path = Field(
         default=DEFAULT_MODEL, description="Folder of the model release to serve."
@@ -35,11 +35,6 @@ class Settings(WebSettings):
         description="Refuse to answer (503) when a prediction cannot be recorded;"
         " off: answer with `recorded: false`.",
     )
-    store_texts: bool = Field(
-        default=True,
-        description="Keep the texts of batches and history; off: the history has their SHA-256,"
-        " and a batch's texts go once they are scored. The same for inference and worker.",
-    )
     max_streams: PositiveInt = Field(
         default=1_000, description="Event streams and WebSockets that one process keeps open."
     )
@@ -48,19 +43,5 @@ class Settings(WebSettings):
     )
     socket_idle_seconds: PositiveFloat = Field(
         default=120.0, description="A WebSocket that sends no message for so long is closed."
-    )
-    webhooks_enabled: bool = Field(
-        default=False,
-        description="Tell the `webhook_url` of a batch how it ended (`docs/webhooks.md`). The same"
-        " for inference and worker.",
-    )
-    webhooks_allow_http: bool = Field(
-        default=False,
-        description="Also take a `webhook_url` without TLS. The same for inference and worker.",
-    )
-    webhooks_allowed_networks: Networks = Field(
-        default=(),
-        description="Networks (CIDR, with commas between) that webhooks may reach although they are"
-        " not public; by default none. The same for inference and worker.",
     )
     docs_enabled: bool = Field(default=True, description="Serve /docs and /openapi.json.")

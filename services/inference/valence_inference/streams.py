@@ -6,8 +6,6 @@ One ends when its credential does, and with the process; who holds it learns why
 import asyncio
 import contextlib
 import enum
-import uuid
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
@@ -16,8 +14,9 @@ from starlette.requests import HTTPConnection
 
 from valence_common.access import authenticate
 from valence_common.log import describe
-from valence_common.problems import DomainError, TooManyRequests, Unavailable
+from valence_common.problems import DomainError, Unavailable
 from valence_common.security import Principal
+from valence_common.turns import Turns
 from valence_inference.metrics import StreamMetrics
 
 LOOK_SECONDS: Final = 2.0  # after the second in which revocations are heard of
@@ -82,33 +81,26 @@ class Streams:
     """All open streams of this process: at most so many, and so many of one user."""
 
     def __init__(self, *, most: int, most_of_user: int, metrics: StreamMetrics):
-        self._most, self._most_of_user = most, most_of_user
+        self._turns = Turns(at_once=most, each=most_of_user, retry_seconds=RETRY_SECONDS)
         self._metrics = metrics
         self._open: set[Stream] = set()
-        self._of_user: Counter[uuid.UUID] = Counter()
         self._stopping = False
 
     @contextlib.contextmanager
     def open(self, connection: HTTPConnection, principal: Principal) -> Iterator[Stream]:
         """Hold one for as long as the block lasts; raises `TooManyRequests`."""
-        user_id = principal.user_id
-        if len(self._open) >= self._most or self._of_user[user_id] >= self._most_of_user:
-            raise TooManyRequests(RETRY_SECONDS)
-        stream = Stream(connection, principal)
-        if self._stopping:
-            stream.end(Ending.STOPPING)
-        self._open.add(stream)
-        self._of_user[user_id] += 1
-        gauge = self._metrics.open.labels(connection.scope["type"])
-        gauge.inc()
-        try:
-            yield stream
-        finally:
-            gauge.dec()
-            self._open.discard(stream)
-            self._of_user[user_id] -= 1
-            if not self._of_user[user_id]:
-                del self._of_user[user_id]
+        with self._turns.take(principal.user_id):
+            stream = Stream(connection, principal)
+            if self._stopping:
+                stream.end(Ending.STOPPING)
+            self._open.add(stream)
+            gauge = self._metrics.open.labels(connection.scope["type"])
+            gauge.inc()
+            try:
+                yield stream
+            finally:
+                gauge.dec()
+                self._open.discard(stream)
 
     @contextlib.asynccontextmanager
     async def kept(self, stopping: asyncio.Event) -> AsyncIterator[None]:

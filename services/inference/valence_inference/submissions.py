@@ -8,22 +8,17 @@ import uuid
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Final
 
 from sqlalchemy import delete, func, insert, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from valence_common.db import Database, new_id, renew_deadline
-from valence_common.models import Batch, IdempotencyKey
+from valence_common.models import KEY_AGE, Batch, IdempotencyKey
 from valence_common.problems import Conflict, FieldError, InvalidCredential, Unprocessable
 from valence_common.records import record
 from valence_inference import webhooks
 from valence_inference.uploads.upload import Submission
-
-KEY_AGE: Final = timedelta(hours=24)
-"""For so long a name means the request that it was first given to."""
 
 _TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
 

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from valence_common.db import Database
-from valence_common.problems import Unavailable
+from valence_common.turns import Line
 from valence_inference import batches
 from valence_ml import Scorer, model_name
 
@@ -87,20 +87,13 @@ class Summaries:
 
     def __init__(self, database: Database):
         self._database = database
-        self._turn = asyncio.Semaphore(1)
+        self._line = Line("summary", patience=database.timeout)
 
     async def of(self, scorer: Scorer, user_id: uuid.UUID, task_id: uuid.UUID) -> Summary:
         """Sum a user's batch up; raises `TaskNotFound`, or `Unavailable` when no turn comes."""
-        try:
-            async with asyncio.timeout(self._database.timeout):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise Unavailable("summary") from None
-        try:
+        async with self._line.turn():
             found, texts = await self._database.run(_read, user_id, task_id, model_name(scorer))
             terms = await asyncio.to_thread(_explain, scorer, texts, found["models"])
-        finally:
-            self._turn.release()
         return Summary(**found, terms=terms)
 
 

@@ -1,6 +1,6 @@
 """Watching batches: how far each is, told as it changes, until it has ended.
 
-One query each half second asks for all batches that anybody watches here. What is told depends on
+One look each half second asks for all batches that anybody watches here. What is told depends on
 the database alone, so any replica goes on where another stopped.
 """
 
@@ -13,15 +13,16 @@ from typing import Final, NamedTuple
 
 import structlog
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from valence_common.db import Database
 from valence_common.log import describe
-from valence_common.models import ENDED, Batch, BatchChunk
+from valence_common.models import ENDED, Batch
 from valence_common.problems import Unavailable
 from valence_inference import batches
 from valence_inference.batches import TaskNotFound
+from valence_inference.reading import one_snapshot
 from valence_inference.schemas.batches import Task
 from valence_inference.schemas.live import Progress
 from valence_inference.streams import Stream
@@ -33,13 +34,13 @@ RETRY_MS: Final = 1_000
 
 
 class Point(NamedTuple):
-    """How far a batch is; `seconds` since it was begun."""
+    """How far a batch is; `rate` is in texts per second, as its status says it."""
 
     status: str
     total: int
     done: int
     failed: int
-    seconds: float | None
+    rate: float | None
 
     @property
     def id(self) -> str:
@@ -60,9 +61,9 @@ class Point(NamedTuple):
             failed=self.failed,
             progress=self.done / self.total,
         )
-        if self.done and self.seconds:
-            rate = self.done / self.seconds
-            told.rate, told.eta_seconds = round(rate, 1), round((self.total - self.done) / rate, 1)
+        if self.rate is not None:
+            told.rate = round(self.rate, 1)
+            told.eta_seconds = batches.eta_seconds(self.total - self.done, self.rate)
         return told
 
 
@@ -195,23 +196,12 @@ def _read(
     session: Session, task_ids: Collection[uuid.UUID], *, user_id: uuid.UUID | None = None
 ) -> dict[uuid.UUID, Point]:
     """How far these batches are, without those that are deleted or not the user's."""
-    is_done = BatchChunk.state == "done"
-    query = (
-        select(
-            Batch.id,
-            Batch.status,
-            Batch.total,
-            func.coalesce(func.sum(BatchChunk.size).filter(is_done), 0),
-            func.coalesce(func.sum(BatchChunk.failed).filter(is_done), 0),
-            func.extract("epoch", func.now() - Batch.started_at),
-        )
-        .outerjoin(BatchChunk, BatchChunk.batch_id == Batch.id)
-        .where(Batch.id.in_(task_ids), Batch.deleted_at.is_(None))
-        .group_by(Batch.id)
+    one_snapshot(session)
+    query = select(Batch.id, Batch.status, Batch.total).where(
+        Batch.id.in_(task_ids), Batch.deleted_at.is_(None)
     )
     if user_id is not None:
         query = query.where(Batch.user_id == user_id)
-    return {
-        task_id: Point(status, total, done, failed, float(seconds) if seconds else None)
-        for task_id, status, total, done, failed, seconds in session.execute(query)
-    }
+    found = session.execute(query).all()
+    progress = batches.progress(session, [row.id for row in found])
+    return {task_id: Point(status, total, *progress[task_id]) for task_id, status, total in found}

@@ -20,10 +20,10 @@ from valence_auth.api.parts import (
     tokens,
 )
 from valence_auth.schemas import accounts as schemas
-from valence_auth.schemas.pages import PageQuery
 from valence_common import limits
 from valence_common.access import Authenticated, Public
 from valence_common.bodies import strict
+from valence_common.pages import PageQuery
 from valence_common.problems import InvalidCredential, NotFound
 from valence_common.web import API, DatabaseDep, KeyringDep
 

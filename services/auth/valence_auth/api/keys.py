@@ -9,10 +9,10 @@ from fastapi import APIRouter, Query, Response
 from valence_auth import keys, throttles
 from valence_auth.api.parts import LimiterDep
 from valence_auth.schemas import keys as schemas
-from valence_auth.schemas.pages import PageQuery
 from valence_common import limits
 from valence_common.access import Authenticated
 from valence_common.bodies import strict
+from valence_common.pages import PageQuery
 from valence_common.web import API, DatabaseDep
 
 MOST_GRACE_SECONDS = 86_400

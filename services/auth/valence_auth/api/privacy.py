@@ -10,7 +10,8 @@ from valence_auth.api.parts import AddressDep, LimiterDep, PasswordsDep, Setting
 from valence_auth.schemas import privacy as schemas
 from valence_common.access import Authenticated
 from valence_common.bodies import strict
-from valence_common.downloads import Download, Turns
+from valence_common.downloads import Download
+from valence_common.turns import Turns
 from valence_common.web import API, DatabaseDep, state
 
 router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["users"])

@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from valence_auth.administration import Record
 from valence_auth.schemas.accounts import User
-from valence_auth.schemas.pages import PageQuery
 from valence_auth.schemas.usage import UsageQuery, UsageRow
 from valence_common.models import Usage
+from valence_common.pages import PageQuery
 from valence_common.wire import Moment, PlainText
 
 _CLOSED = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from valence_batch_worker.chunks import follow_index
+from valence_batch_worker.queues import FIRST, around, follow_index
 from valence_common.db import new_id
 
 FIRST_PAUSE: Final = timedelta(seconds=5)
@@ -23,24 +23,9 @@ GIVEN_UP_AFTER: Final = timedelta(days=1)
 GONE: Final = 410
 MOST_COUNTED: Final = 1_000
 
-# The same walk as that of the chunks' claim: once around the users with pending deliveries, from
-# the one after `:after`, one step along the index for each, up to the first that has one due.
 # Of batches that are deleted, or whose account is erased, nothing is sent any more.
-_CLAIM = text("""
-WITH RECURSIVE turn (user_id, around, begun) AS (
-    SELECT CAST(:after AS uuid), false, false
-    UNION ALL
-    SELECT later.user_id, later.around, true
-    FROM turn, LATERAL (
-        (SELECT user_id, turn.around AS around FROM webhook_deliveries
-        WHERE status = 'pending' AND user_id > turn.user_id ORDER BY user_id LIMIT 1)
-        UNION ALL
-        (SELECT user_id, true FROM webhook_deliveries
-        WHERE status = 'pending' AND NOT turn.around ORDER BY user_id LIMIT 1)
-        LIMIT 1
-    ) AS later
-    WHERE NOT (later.around AND later.user_id > :after)
-), next AS (
+_CLAIM = text(f"""
+WITH RECURSIVE {around("webhook_deliveries WHERE status = 'pending'")}, next AS (
     SELECT found.id
     FROM turn, LATERAL (
         SELECT delivery.id FROM webhook_deliveries AS delivery
@@ -64,7 +49,7 @@ WHERE batch.id = mine.batch_id AND mine.id = (SELECT id FROM next)
 RETURNING mine.id, mine.attempts, mine.event, mine.created_at, mine.user_id, mine.batch_id,
     batch.webhook_url, batch.total, batch.created_at AS accepted_at, batch.started_at,
     batch.finished_at, now() AS attempted_at
-""")
+""")  # noqa: S608 - a constant of that file
 
 _COUNTS = text("""
 SELECT coalesce(sum(size), 0) AS done, coalesce(sum(failed), 0) AS failed
@@ -107,9 +92,6 @@ FROM (
 """)
 
 _FORGET = text("DELETE FROM webhook_secrets WHERE expires_at < now()")
-
-FIRST = uuid.UUID(int=0)
-"""Before every user."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from valence_common.models.history import NO_KEY, Prediction, Usage
 from valence_common.models.jobs import (
     DEFAULT_PRIORITY,
     ENDED,
+    KEY_AGE,
     Batch,
     BatchChunk,
     BatchResult,
@@ -30,6 +31,7 @@ __all__ = [
     "DEFAULT_PRIORITY",
     "ENDED",
     "EVENT_NUMBERS",
+    "KEY_AGE",
     "NO_KEY",
     "ApiKey",
     "AuditEvent",

@@ -1,7 +1,7 @@
 """Batches, their chunks and results."""
 
 import uuid
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -23,6 +23,8 @@ from valence_common.models.base import Base, in_
 ENDED = ("completed", "completed_with_errors", "failed", "cancelled")
 """The states of a batch that no worker touches any more."""
 
+KEY_AGE = timedelta(hours=24)
+"""For so long an idempotency key means the request that it was first given to."""
 
 DEFAULT_PRIORITY = 5
 """Of a user's own batches: 1 is worked on first, 9 last."""
@@ -134,7 +136,7 @@ class BatchResult(Base):
 class IdempotencyKey(Base):
     """What a client called its request, so that sending it again makes no second batch.
 
-    `fingerprint` is the SHA-256 of the request; the key is good for a day.
+    `fingerprint` is the SHA-256 of the request; the key is good for `KEY_AGE`.
     """
 
     __tablename__ = "idempotency_keys"

@@ -7,8 +7,8 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from valence_common.access import requires
-from valence_common.downloads import Turns
 from valence_common.security import Principal
+from valence_common.turns import Turns
 from valence_common.web import state
 from valence_inference.doorbell import Ringer
 from valence_inference.history import History

@@ -15,7 +15,7 @@ from valence_inference.api.parts import (
     TalkerStream,
     UsageDep,
 )
-from valence_inference.streaming import Conversation
+from valence_inference.conversations import Conversation
 
 router = APIRouter(prefix=API, route_class=strict("analyze_body_bytes"), tags=["sentiment"])
 

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from valence_common.bodies import strict
+from valence_common.pages import PageQuery
 from valence_common.web import API, DatabaseDep
 from valence_inference import deliveries, webhooks
 from valence_inference.api.parts import BatchOwner, SettingsDep
@@ -45,7 +46,7 @@ async def list_deliveries(
     task_id: uuid.UUID,
     principal: BatchOwner,
     database: DatabaseDep,
-    query: Annotated[schemas.DeliveryQuery, Query()],
+    query: Annotated[PageQuery, Query()],
 ) -> schemas.DeliveryPage:
     """What a batch's webhook was told, newest first, with every attempt."""
     found, next_cursor = await database.run(

@@ -4,8 +4,9 @@ import uuid
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from valence_common.pages import PageQuery
 from valence_common.wire import Moment
 from valence_inference.batches import Status
 from valence_inference.schemas.results import Result
@@ -60,20 +61,14 @@ class Task(BaseModel):
         )
 
 
-class TasksQuery(BaseModel):
+class TasksQuery(PageQuery):
     """Which of one's batches; all that is given must match."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     status: list[TaskStatus] = Field(
         default=[], max_length=20, description="One, or several by repeating it."
     )
     since: Moment | None = Field(default=None, alias="from", description="Accepted then or later.")
     until: Moment | None = Field(default=None, alias="to", description="Accepted before.")
-    limit: int = Field(default=20, ge=1, le=100, description="Most items of the page.")
-    cursor: uuid.UUID | None = Field(
-        default=None, description="The `next_cursor` of the page before."
-    )
 
 
 class TaskItem(Task):

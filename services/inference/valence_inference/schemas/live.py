@@ -24,7 +24,7 @@ MessageId = Annotated[str | int, PlainValidator(_id)]
 
 
 class Progress(BaseModel):
-    """How far a batch is: `rate` in texts a second since it was begun, `progress` from 0 to 1."""
+    """How far a batch is: as its status says it."""
 
     status: str
     total: int
@@ -32,7 +32,7 @@ class Progress(BaseModel):
     failed: int
     progress: float
     rate: float | None = None
-    eta_seconds: float | None = None
+    eta_seconds: int | None = None
 
 
 class Message(BaseModel):

@@ -30,17 +30,6 @@ class SecretPage(BaseModel):
     next_cursor: None = None
 
 
-class DeliveryQuery(BaseModel):
-    """Which page."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    limit: int = Field(default=20, ge=1, le=100, description="Most items of the page.")
-    cursor: uuid.UUID | None = Field(
-        default=None, description="The `next_cursor` of the page before."
-    )
-
-
 class Attempt(BaseModel):
     """One attempt: the receiver's status, or the word for why there was none."""
 

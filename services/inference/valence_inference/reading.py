@@ -1,4 +1,4 @@
-"""How batches are read: in one snapshot, and along indexes whatever statistics say."""
+"""Reading batches: in one snapshot, and along indexes whatever statistics say."""
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session

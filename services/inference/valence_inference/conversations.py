@@ -1,4 +1,4 @@
-"""A WebSocket's conversation: texts come in, and their scores go out in the same order.
+"""Conversations over WebSockets: texts come in, and their scores go out in the same order.
 
 One message is worked on at a time; meanwhile the connection is not read. What is wrong with one
 message, a limit included, is told in its answer and ends nothing.

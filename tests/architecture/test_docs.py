@@ -1,0 +1,57 @@
+"""The pages about the product and its code say the same."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from valence_auth.settings import Settings as AuthSettings
+from valence_batch_worker.settings import Settings as WorkerSettings
+from valence_common.settings import PREFIX
+from valence_inference.settings import Settings as InferenceSettings
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("services/*/README.md")]
+PROCESSES = (AuthSettings, InferenceSettings, WorkerSettings)
+
+NO_FIELDS = {"VALENCE_SECRETS_DIR", "VALENCE_HOME", "VALENCE_PORT"}
+"""Read before the settings are, or by the launcher."""
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def test_every_page_is_found_from_the_readme() -> None:
+    """Decisions are a folder, of which ARCHITECTURE.md says where it is."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    linked = set(re.findall(r"\]\((docs/[\w-]+\.md)\)", readme))
+    assert {_name(page) for page in ROOT.glob("docs/*.md")} == linked
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_page_leads_nowhere_that_is_not(page: Path) -> None:
+    """Links to files, and pages that are named as `docs/x.md`."""
+    text = page.read_text("utf-8")
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    assert [] == [link for link in links if not (page.parent / link).exists()]
+    named = set(re.findall(r"`(docs/[\w./-]+)`", text))
+    assert [] == [path for path in named if not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_settings_that_a_page_names_exist(page: Path) -> None:
+    """A setting that was renamed is renamed everywhere."""
+    known = {PREFIX + name.upper() for each in PROCESSES for name in each.model_fields} | NO_FIELDS
+    named = set(re.findall(r"\bVALENCE_[A-Z_]+[A-Z]\b", page.read_text("utf-8")))
+    assert set() == named - known
+
+
+def test_series_that_operators_look_at_exist() -> None:
+    """ARCHITECTURE.md lists all of them, which another test holds against the code."""
+    listed = set(re.findall(r"`(valence_\w+)`", (ROOT / "ARCHITECTURE.md").read_text("utf-8")))
+    for page in ("docs/operations.md", "docs/events.md", "docs/privacy.md"):
+        named = re.findall(r"\bvalence_[a-z_]+", (ROOT / page).read_text("utf-8"))
+        series = {name.removesuffix("_total") for name in named}
+        packages = {"valence_auth", "valence_common"}
+        assert set() == series - listed - packages

@@ -1,0 +1,200 @@
+"""Roles: each service's may do what its work needs, and no more."""
+
+import asyncio
+import uuid
+from datetime import timedelta
+from functools import partial
+
+from pydantic import SecretStr
+from sqlalchemy import select
+
+from support.batches import accept, claim, make_user, score
+from support.belongings import belongings
+from support.files import store
+from support.places import ROLES, Place, execute
+from support.rows import query
+from valence_auth import erasing, takeout
+from valence_batch_worker import chunks, erasure, pieces, retention
+from valence_batch_worker.relay import STREAM, Relay
+from valence_batch_worker.settings import Settings
+from valence_batch_worker.webhooks import deliveries as queue
+from valence_common import records
+from valence_common.cache import blocking_client
+from valence_common.db import Database
+from valence_common.models import Batch, User
+from valence_inference import batches, deliveries, exports, steering, summary, webhooks
+
+
+def test_roles_get_their_rows_and_no_more(place: Place) -> None:
+    assert place.run("upgrade", "owner")[0] == 0
+    assert place.may("auth", "SELECT", "users", "password_hash")
+    assert place.may("auth", "SELECT", "predictions")  # a take-out
+    assert not place.may("auth", "INSERT", "predictions")
+    for service in ("inference", "worker"):
+        assert place.may(service, "SELECT", "users", "id")
+    for privilege in ("SELECT", "INSERT"):
+        assert place.may("inference", privilege, "predictions")
+    for column in ("username", "email", "password_hash"):
+        assert not place.may("inference", "SELECT", "users", column)
+        assert not place.may("worker", "SELECT", "users", column)
+    assert not place.may("inference", "SELECT", "refresh_tokens", "token_hash")
+    assert not place.may("inference", "INSERT", "revocations")
+    assert not place.may("worker", "SELECT", "predictions", "text")
+    assert not place.may("worker", "SELECT", "audit_events", "details")
+    assert not place.may("worker", "UPDATE", "audit_events", "action")
+    assert place.may("worker", "UPDATE", "audit_events", "actor_id")  # of one who is erased
+    assert place.may("worker", "INSERT", "predictions", "text")
+
+
+def test_roles_suffice_to_take_out_erase_and_forget(place: Place) -> None:
+    """Auth reads all that is a user's and takes the names; the worker deletes it, and old rows."""
+    assert place.run("upgrade", "owner")[0] == 0
+    auth = Database(SecretStr(place.url_of("auth")), pool_size=1, timeout=10, pooled=False)
+    worker = Database(SecretStr(place.url_of("worker")), pool_size=1, timeout=10, pooled=False)
+    inference = Database(
+        SecretStr(place.url_of("inference")), pool_size=1, timeout=10, pooled=False
+    )
+    with auth.transaction() as session:
+        user = session.get_one(User, make_user(session))
+    with inference.transaction() as session:
+        accept(session, user.id, ["a", "b"], chunk_texts=1, key="k")
+    with worker.transaction() as session:
+        mine = claim(session)
+        chunks.complete(session, mine, score(mine.texts), "m", store_texts=False)
+
+    async def take_out() -> bytes:
+        return b"".join([piece async for piece in await takeout.begin(auth, user.id)])
+
+    assert b'"sentiment":"positive"' in asyncio.run(take_out())
+    with auth.transaction() as session:
+        erasing.erase(session, user)
+    assert pieces.delete_piece(worker, "erasure", erasure.erase_piece) > 0
+    assert {0} == set(belongings(place.url, user.id).values())
+    settings = Settings(
+        database_url=SecretStr(place.url_of("worker")),
+        redis_url=SecretStr("redis://127.0.0.1:1/0"),
+        retain_history_days=1,
+        retain_batches_days=1,
+        retain_events_days=1,
+    )
+    for reason, piece in retention.pieces(settings).items():
+        pieces.delete_piece(worker, reason, piece)
+
+
+def test_roles_suffice_to_steer_batches(place: Place) -> None:
+    """Inference reads, cancels, retries and deletes; the worker deletes the rows."""
+    assert place.run("upgrade", "owner")[0] == 0
+    owner, worker, inference = (
+        Database(SecretStr(place.url_of(role)), pool_size=1, timeout=10, pooled=False)
+        for role in ("owner", "worker", "inference")
+    )
+    with owner.transaction() as session:
+        user = make_user(session)
+        failed = store(session, user, ["a"], sizes=[1], failed={0}, status="failed")
+        live = store(session, user, ["a"], status="processing", finished_at=None)
+    for work in (
+        partial(steering.retry, texts=1, inline=1),
+        partial(steering.cancel, inline=1),
+        steering.delete,
+    ):
+        with inference.transaction() as session:
+            work(session, user, failed)
+    with inference.transaction() as session:
+        steering.cancel(session, user, live, inline=1)
+    with inference.transaction() as session:
+        assert 1 == len(exports.page(session, user, live, start=0, limit=9)[0])
+    with inference.transaction() as session:
+        summary._read(session, user, live, "m")
+    with inference.transaction() as session:
+        shown, _ = batches.page(session, user, batches.Filter(), limit=9, cursor=None)
+        assert [live] == [status.batch.id for status in shown]
+    assert pieces.delete_piece(worker, "deleted", retention.DELETED["deleted"]) > 0
+    assert 1 == belongings(place.url, user)["batches"]
+
+
+def test_roles_suffice_to_tell_events(place: Place, redis_url: str) -> None:
+    """Each service writes them and reads none back; the worker numbers, tells and deletes them."""
+    assert place.run("upgrade", "owner")[0] == 0
+    somebody = uuid.uuid4()
+    for role in ROLES[1:]:
+        database = Database(SecretStr(place.url_of(role)), pool_size=1, timeout=10, pooled=False)
+        with database.transaction() as session:
+            told = {"actor_id": None, "user_id": somebody, "subject_id": somebody}
+            records.record(session, "account.registered", **told)
+    for role in ("auth", "inference"):
+        assert not place.may(role, "SELECT", "events")
+        assert not place.may(role, "UPDATE", "events", "number")
+    assert not place.may("worker", "UPDATE", "events", "data")
+    client = blocking_client(SecretStr(redis_url), timeout=5)
+    client.delete(STREAM)
+    relay = Relay(database, client)
+    relay.work()
+    assert [str(somebody)] * 3 == [event["user_id"] for _, event in client.xrange(STREAM)]
+    execute(place.url, "SELECT setval('event_numbers', 1)")
+    client.xadd(STREAM, {"type": "of an installation before"}, id="77-0")
+    with database.transaction() as session:
+        records.record(session, "account.erased", **told)
+    relay.work()
+    assert "78-0" == client.xrevrange(STREAM, count=1)[0][0]
+    client.delete(STREAM)
+
+
+def test_roles_suffice_for_webhooks(place: Place) -> None:
+    """Inference makes secrets that it cannot read; the worker reads, sends and logs."""
+    assert place.run("upgrade", "owner")[0] == 0
+    auth, inference, worker = (
+        Database(SecretStr(place.url_of(role)), pool_size=1, timeout=10, pooled=False)
+        for role in ROLES[1:]
+    )
+    assert not place.may("inference", "SELECT", "webhook_secrets", "secret")
+    assert not place.may("auth", "SELECT", "webhook_secrets", "secret")
+    with auth.transaction() as session:
+        user_id = make_user(session)
+    with inference.transaction() as session:
+        webhooks.make_secret(session, user_id)
+        _, secret = webhooks.make_secret(session, user_id)
+        assert 2 == len(webhooks.secrets_of(session, user_id))
+        url = "https://example.com/"
+        batch = accept(session, user_id, ["a"], chunk_texts=1, webhook_url=url)
+    with worker.transaction() as session:
+        mine = claim(session)
+        chunks.complete(session, mine, score(mine.texts), "m")
+    with worker.transaction() as session:
+        sent = queue.claim(session, lease=timedelta(seconds=1))
+        assert sent is not None
+        assert (url, secret, 2) == (sent.url, sent.secrets[0], len(sent.secrets))
+        queue.settle(session, sent, queue.Outcome(0.1, 500))
+        assert (0, 0.0) == queue.due(session)
+        queue.forget_secrets(session)
+    with inference.transaction() as session:
+        [log], _ = deliveries.page(session, user_id, batch.id, limit=1, cursor=None)
+        assert [500] == [attempt.status_code for attempt in log.attempts]
+        deliveries.redeliver(session, user_id, batch.id, log.delivery.id, enabled=True)
+        webhooks.end_secrets(session, user_id)
+    with worker.transaction() as session:
+        assert pieces.delete_batches(session, select(Batch.id), most=100) > 0
+    assert [(0, 0)] == query(
+        place.url,
+        "SELECT (SELECT count(*) FROM webhook_deliveries), (SELECT count(*) FROM webhook_attempts)",
+    )
+
+
+def test_a_right_too_many_is_taken_back(place: Place) -> None:
+    """Each upgrade grants the whole list anew, and only that."""
+    assert place.run("upgrade", "owner")[0] == 0
+    execute(place.url, f"GRANT ALL ON users TO {place.roles['worker']}")
+    assert place.run("upgrade", "owner")[0] == 0
+    assert not place.may("worker", "UPDATE", "users")
+    assert place.may("worker", "SELECT", "batches")
+
+
+def test_an_empty_role_is_a_mistake(place: Place) -> None:
+    """One role for all is asked for by naming none; an empty name is a template gone wrong."""
+    code, said = place.run("upgrade", "owner", AUTH_ROLE="")
+    assert (code, "VALENCE_AUTH_ROLE" in said) == (78, True)
+
+
+def test_a_missing_role_is_named(place: Place) -> None:
+    code, said = place.run("upgrade", "owner", AUTH_ROLE="nobody_at_all")
+    assert code == 78
+    assert "VALENCE_AUTH_ROLE names a role that does not exist: nobody_at_all" in said
