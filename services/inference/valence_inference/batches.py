@@ -116,7 +116,7 @@ def describe(session: Session, batch: Batch, *, inline: int) -> Status:
     """The state of a batch, of which nobody may write anything before the transaction ends."""
     progress = _progress(session, [batch.id])[batch.id]
     small = batch.status in ENDED and batch.total <= inline
-    rows = results.read(session, batch.id, most=batch.total).rows if small else None
+    rows = results.read(session, batch.id, most=batch.total, cells=False).rows if small else None
     return Status(batch, progress.done, progress.failed, rows, progress.rate)
 
 
