@@ -28,15 +28,17 @@ _REFUSED = re.compile(r"q=0(\.0*)?")
 class Turns:
     """Who downloads now: at most `at_once` in one process, and `each` of one user."""
 
-    def __init__(self, *, at_once: int, each: int = 1) -> None:
+    def __init__(self, *, at_once: int, each: int = 1, retry_seconds: int = RETRY_SECONDS) -> None:
+        """Who gets none is told to come back after `retry_seconds`."""
         self._at_once, self._each = at_once, each
+        self._retry_seconds = retry_seconds
         self._taken: Counter[uuid.UUID] = Counter()
 
     @contextmanager
     def take(self, user_id: uuid.UUID) -> Iterator[None]:
         """A turn; raises `TooManyRequests` when there is none."""
         if self._taken[user_id] >= self._each or self._taken.total() >= self._at_once:
-            raise TooManyRequests(RETRY_SECONDS)
+            raise TooManyRequests(self._retry_seconds)
         self._taken[user_id] += 1
         try:
             yield
