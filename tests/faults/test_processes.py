@@ -204,7 +204,8 @@ def test_case_041_killed_while_accepting_stores_all_or_nothing(
     body = json.dumps({"texts": texts}).encode()
     headers = account.headers | {"Content-Type": "application/json"}
     accepting = (
-        "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'INSERT INTO batch_chunks%'"
+        "SELECT 1 FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        " AND query LIKE '%INSERT INTO batch_chunks%'"
         " AND state <> 'idle' AND xact_start IS NOT NULL"
     )
     for _ in range(3):
