@@ -21,6 +21,7 @@ from valence_inference.metrics import StreamMetrics
 from valence_inference.settings import Settings
 from valence_inference.streams import Streams
 from valence_inference.summary import Summaries
+from valence_inference.uploads.room import Room
 from valence_inference.usage import Usage, WrittenTexts
 from valence_inference.watching import Watching
 from valence_ml import load
@@ -55,6 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.summaries = Summaries(app.state.database)
     app.state.downloads = Turns(at_once=DOWNLOADS, each=DOWNLOADS_EACH)
+    app.state.room = Room(body_bytes=settings.batch_body_bytes)
     app.state.ringer = Ringer(doorbell, wait=settings.redis_timeout_seconds)
     _limit(app, settings)
     _stream(app, settings)

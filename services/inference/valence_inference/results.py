@@ -16,7 +16,7 @@ Cells = list[str] | dict[str, Any] | None
 # A bisected batch has chunks of any size, so a text is looked for in the last chunk that begins at
 # or before it. Of what comes after the first one, as much as fits in `:octets`.
 _CHUNKS = text("""
-SELECT start, size, model, texts, rows FROM (
+SELECT start, size, model, texts, CASE WHEN :cells THEN rows END AS rows FROM (
     SELECT start, size, model, texts, rows, coalesce(sum(
         octet_length(CAST(texts AS text)) + coalesce(octet_length(CAST(rows AS text)), 0)
     ) OVER (ORDER BY start ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
@@ -51,11 +51,18 @@ class Page(NamedTuple):
 
 
 def read(
-    session: Session, batch_id: uuid.UUID, *, start: int = 0, most: int, octets: int = _NO_BOUND
+    session: Session,
+    batch_id: uuid.UUID,
+    *,
+    start: int = 0,
+    most: int,
+    octets: int = _NO_BOUND,
+    cells: bool = True,
 ) -> Page:
     """Up to `most` rows of a batch that was found, from place `start` on.
 
-    They end with the chunk in which their texts go over `octets` bytes.
+    They end with the chunk in which their texts go over `octets` bytes. Without `cells` nothing
+    else is read of them, of which there may be far more.
     """
     query = (
         select(
@@ -74,7 +81,8 @@ def read(
         return Page([], None)
     answers = found[:most]
     reach = {"first": answers[0].position, "last": answers[-1].position}
-    chunks = session.execute(_CHUNKS, {"id": batch_id, "octets": octets, **reach})
+    values = {"id": batch_id, "octets": octets, "cells": cells, **reach}
+    chunks = session.execute(_CHUNKS, values)
     rows = list(_joined(answers, chunks.all()))
     return Page(rows, found[len(rows)].position if len(rows) < len(found) else None)
 

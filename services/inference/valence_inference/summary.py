@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from valence_common.db import Database
-from valence_common.turns import Line
+from valence_common.turns import Line, Turns
 from valence_inference import batches
 from valence_ml import Scorer, model_name
 
@@ -19,6 +19,8 @@ BINS: Final = 10
 SAMPLE: Final = 1_000
 SAMPLE_CHARACTERS: Final = 1_000_000  # explained in a second or two
 TERMS: Final = 20
+MOST_WAITING: Final = 100
+RETRY_SECONDS: Final = 2
 
 Reason = Literal["nothing_scored", "another_model", "texts_not_stored", "model_cannot_explain"]
 """Why there are no terms."""
@@ -83,17 +85,24 @@ class Summary:
 
 
 class Summaries:
-    """Sums batches up, one at a time in a process: each reads all of a batch."""
+    """Sums batches up, one at a time in a process: each reads all of a batch.
+
+    Of one user one waits: no more of them keep the others from their turn.
+    """
 
     def __init__(self, database: Database):
         self._database = database
+        self._users = Turns(at_once=MOST_WAITING, retry_seconds=RETRY_SECONDS)
         self._line = Line("summary", patience=database.timeout)
 
     async def of(self, scorer: Scorer, user_id: uuid.UUID, task_id: uuid.UUID) -> Summary:
-        """Sum a user's batch up; raises `TaskNotFound`, or `Unavailable` when no turn comes."""
-        async with self._line.turn():
-            found, texts = await self._database.run(_read, user_id, task_id, model_name(scorer))
-            terms = await asyncio.to_thread(_explain, scorer, texts, found["models"])
+        """Sum a user's batch up; raises `TaskNotFound`, `TooManyRequests` while one of theirs is
+        under way, or `Unavailable` when no turn comes.
+        """
+        with self._users.take(user_id):
+            async with self._line.turn():
+                found, texts = await self._database.run(_read, user_id, task_id, model_name(scorer))
+                terms = await asyncio.to_thread(_explain, scorer, texts, found["models"])
         return Summary(**found, terms=terms)
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from support.uploads import limits, read_file, rows_of, table_of, texts_of
 from valence_common.problems import Unprocessable
+from valence_inference.uploads.lines import Lines
 
 ODD = st.sampled_from([",", ";", "\t", "|", '"', "\n", "\r", "\r\n", " ", "\u2028", "\x85", "\x0c"])
 CELLS = st.lists(
@@ -170,3 +171,19 @@ def test_quotes_within_a_cell_are_its_own() -> None:
     """Only a cell that begins with a quote is quoted."""
     body = b'id,text\n1,5" nails\n2, "spaced"\n3,"say ""hi"", twice"\n'
     assert ['5" nails', ' "spaced"', 'say "hi", twice'] == texts_of(read_file(body))
+
+
+def test_row_of_many_lines_is_read_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with every part of the body: that took a minute of a core for one upload."""
+    taken, take = 0, Lines.take
+
+    def counted(lines: Lines) -> bytes:
+        nonlocal taken
+        taken += 1
+        return take(lines)
+
+    monkeypatch.setattr(Lines, "take", counted)
+    height = 50_000
+    body = b'text,more\na,"%b"\n' % (b"\n" * height)
+    assert [["\n" * height]] == rows_of(read_file(body, range(0, len(body), 1_000)))
+    assert taken < 3 * height

@@ -17,6 +17,7 @@ from valence_inference.metrics import StreamMetrics
 from valence_inference.settings import Settings
 from valence_inference.streams import Stream, Streams
 from valence_inference.summary import Summaries
+from valence_inference.uploads.room import Room
 from valence_inference.usage import Usage
 from valence_inference.watching import Watching
 from valence_ml import Scorer
@@ -31,6 +32,7 @@ MeterDep = Annotated[Meter, state("meter")]
 UsageDep = Annotated[Usage, state("usage")]
 SummariesDep = Annotated[Summaries, state("summaries")]
 TurnsDep = Annotated[Turns, state("downloads")]
+RoomDep = Annotated[Room, state("room")]
 SettingsDep = Annotated[Settings, state("settings")]
 WatchingDep = Annotated[Watching, state("watching")]
 StreamMetricsDep = Annotated[StreamMetrics, state("stream_metrics")]

@@ -10,7 +10,14 @@ from valence_common.bodies import JSON_TYPE, StrictRequest, strict
 from valence_common.problems import FieldError, Unprocessable
 from valence_common.web import API, DatabaseDep
 from valence_inference import submissions, webhooks
-from valence_inference.api.parts import BatchOwner, MeterDep, RingerDep, SettingsDep, UsageDep
+from valence_inference.api.parts import (
+    BatchOwner,
+    MeterDep,
+    RingerDep,
+    RoomDep,
+    SettingsDep,
+    UsageDep,
+)
 from valence_inference.meter import BATCH
 from valence_inference.schemas import submissions as schemas
 from valence_inference.settings import Settings
@@ -104,6 +111,7 @@ async def analyze_batch(
     options: Annotated[schemas.BatchOptions, Query()],
     key: Annotated[str | None, Depends(idempotency_key)],
     database: DatabaseDep,
+    room: RoomDep,
     ringer: RingerDep,
     meter: MeterDep,
     usage: UsageDep,
@@ -112,12 +120,13 @@ async def analyze_batch(
 ) -> schemas.Accepted:
     """Take many texts; they are stored before the answer and scored soon after."""
     _check(options.webhook_url, settings)
-    submission = await receive(request, options, settings)
-    _check(submission.webhook_url, settings)
     charge = functools.partial(meter.batch, request, principal)
-    receipt = await submissions.hand_in(
-        database, principal.user_id, submission, key=key, charge=charge
-    )
+    with room.place(principal.user_id) as place:
+        submission = await receive(request, options, settings, place)
+        _check(submission.webhook_url, settings)
+        receipt = await submissions.hand_in(
+            database, principal.user_id, submission, key=key, charge=charge
+        )
     if receipt.replayed:
         response.headers["Idempotent-Replayed"] = "true"
     else:

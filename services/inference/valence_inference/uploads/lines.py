@@ -30,10 +30,12 @@ class Lines:
         self._taken: list[bytes] = []
         self._taken_bytes = 0
         self._rest = b""
+        self._due = 0
         self._ended = False
 
     def feed(self, part: bytes) -> None:
         """Take the next part."""
+        self._due -= len(part)
         lines = self._split(self._rest + part if self._rest else part)
         # A CR may be the first half of what ends the line.
         whole = bool(lines) and lines[-1].endswith(b"\n")
@@ -55,6 +57,11 @@ class Lines:
             self._rest = b""
 
     @property
+    def ready(self) -> bool:
+        """Whether as much came as was put back: a row that grows is read again a few times only."""
+        return self._due <= 0
+
+    @property
     def row_line(self) -> int:
         """The line on which the row begins whose lines are being taken."""
         return self.number - len(self._taken) + 1
@@ -69,7 +76,7 @@ class Lines:
 
         So is a line that has not ended.
         """
-        unfinished = self._taken_bytes + len(self._rest)
+        self._due = unfinished = self._taken_bytes + len(self._rest)
         begins = self.row_line if self._taken else self.number + len(self._waiting) + 1
         self.number -= len(self._taken)
         self._waiting.extendleft(reversed(self._taken))

@@ -10,6 +10,7 @@ from valence_inference.schemas.submissions import BatchOptions
 from valence_inference.settings import Settings
 from valence_inference.uploads.forms import FormUpload
 from valence_inference.uploads.packing import Limits
+from valence_inference.uploads.room import Place
 from valence_inference.uploads.upload import FILES, Submission, Upload, file_upload, json_upload
 
 FORM: Final = "multipart/form-data"
@@ -17,17 +18,20 @@ KINDS: Final = {JSON_TYPE: (), **FILES, FORM: ("boundary",)}
 """What a batch may come in, with the parameters that each may have."""
 
 
-async def receive(request: StrictRequest, options: BatchOptions, settings: Settings) -> Submission:
+async def receive(
+    request: StrictRequest, options: BatchOptions, settings: Settings, place: Place
+) -> Submission:
     """Read, check and pack a batch, and store nothing.
 
-    Raises what refuses it as soon as that is known, and what `StrictRequest.reading` raises.
+    Raises what refuses it as soon as that is known, and what `StrictRequest.reading` and
+    `Place.take` raise.
     """
     upload = _open(request.media(KINDS), options, settings)
     reading = request.reading(
         max_bytes=settings.batch_body_bytes, patience=settings.body_timeout_seconds
     )
     async with reading as parts:
-        return await _feed(upload, parts)
+        return await _feed(upload, parts, place)
 
 
 def _open(media: Media, options: BatchOptions, settings: Settings) -> Upload:
@@ -47,13 +51,14 @@ def _open(media: Media, options: BatchOptions, settings: Settings) -> Upload:
     return FormUpload(boundary, options, limits)
 
 
-async def _feed(upload: Upload, parts: AsyncIterator[bytes]) -> Submission:
+async def _feed(upload: Upload, parts: AsyncIterator[bytes], place: Place) -> Submission:
     """Feed it at once with what comes first, then with more at a time.
 
     A row that is not whole yet is read again with the next part: small parts would make that dear.
     """
     waiting, fed = bytearray(), 0
     async for part in parts:
+        place.take(len(part))
         waiting += part
         if len(waiting) >= min(fed, IN_THREAD_BYTES):
             fed += len(waiting)

@@ -44,7 +44,8 @@ class Table:
     def feed(self, part: bytes) -> None:
         """Take the next part; raises `Unprocessable` for its first row that is no good."""
         self._lines.feed(part)
-        self._read(ended=False)
+        if self._lines.ready:
+            self._read(ended=False)
 
     def end(self) -> None:
         """There are no more parts: what is left is a row."""

@@ -1,0 +1,62 @@
+"""Rows that are heavy: a batch of a few whose other columns fill a whole upload."""
+
+import concurrent.futures
+
+import pytest
+
+from support.files import stored
+from support.memory import forget_peak, peak_bytes
+from support.stack import Account, Stack
+
+ROWS = 1_000
+CELL = "x" * 30_000
+"""A thousand of these are an upload of the largest size."""
+
+MOST_GROWTH = 64 * 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def owner(stack: Stack) -> Account:
+    return stack.account()
+
+
+@pytest.fixture(scope="module")
+def heavy(owner: Account, database_url: str) -> str:
+    """A table of a thousand rows whose other column is long."""
+    return stored(
+        database_url,
+        owner.id,
+        [f"text {n}" for n in range(ROWS)],
+        rows=[[CELL]] * ROWS,
+        sizes=[16] * 62,
+        format="csv",
+        columns=["text", "more"],
+        text_column=0,
+    )
+
+
+def pid_of(stack: Stack) -> int:
+    [pid] = [service.pid for service in stack.services if service.name == "inference"]
+    return pid
+
+
+def test_pages_of_heavy_rows_are_short(stack: Stack, owner: Account, heavy: str) -> None:
+    """A page ends early instead of holding the whole batch in memory; all of them are complete."""
+    url = f"/api/v1/sentiment/task/{heavy}/results?limit=1000"
+    before, found, cursor = forget_peak(pid_of(stack)), [], "&cursor=0"
+    while cursor:
+        page = stack.get(url + cursor, owner).json()
+        found += [(item["index"], len(item["row"]["more"])) for item in page["items"]]
+        following = page["next_cursor"]
+        cursor = "" if following is None else f"&cursor={following}"
+    assert found == [(n, len(CELL)) for n in range(ROWS)]
+    assert peak_bytes(pid_of(stack)) - before <= MOST_GROWTH
+
+
+def test_status_reads_no_other_columns(stack: Stack, owner: Account, heavy: str) -> None:
+    """It tells none: however many ask at once, they cost no memory."""
+    before = forget_peak(pid_of(stack))
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(stack.task, owner, heavy) for _ in range(4)]
+        assert {ROWS} == {len(each.result()["results"]) for each in asked}
+    assert peak_bytes(pid_of(stack)) - before <= MOST_GROWTH
