@@ -2,14 +2,18 @@
 
 import csv
 import io
+import tracemalloc
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from support.uploads import limits, read_file, rows_of, table_of, texts_of
+from support.uploads import LIMITS, limits, read_file, rows_of, table_of, texts_of
+from valence_common.bodies import Media
 from valence_common.problems import Unprocessable
+from valence_inference.schemas.submissions import BatchOptions
 from valence_inference.uploads.lines import Lines
+from valence_inference.uploads.upload import CSV, file_upload
 
 ODD = st.sampled_from([",", ";", "\t", "|", '"', "\n", "\r", "\r\n", " ", "\u2028", "\x85", "\x0c"])
 CELLS = st.lists(
@@ -187,3 +191,16 @@ def test_row_of_many_lines_is_read_a_few_times_only(monkeypatch: pytest.MonkeyPa
     body = b'text,more\na,"%b"\n' % (b"\n" * height)
     assert [["\n" * height]] == rows_of(read_file(body, range(0, len(body), 1_000)))
     assert taken < 3 * height
+
+
+def test_row_of_many_lines_waits_in_its_own_size() -> None:
+    """Between two parts of a body, which may be minutes, it is no list of a million lines."""
+    upload = file_upload(Media(CSV, {}), BatchOptions(), LIMITS)
+    part = b"\r\n" * 32 * 1024
+    tracemalloc.start()
+    upload.feed(b'text,more\na,"' + part)
+    for _ in range(14):
+        upload.feed(part)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held <= 2 * 15 * len(part)

@@ -5,6 +5,8 @@ from typing import Final, NoReturn
 
 from valence_inference.uploads.packing import MOST_ROW_BYTES, Packer
 
+BLOCK_BYTES: Final = 64 * 1024
+MOST_DUE_BYTES: Final = 256 * 1024
 BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -27,20 +29,37 @@ class Lines:
         self._packer = packer
         self._lone_cr = lone_cr
         self._waiting: deque[bytes] = deque()
-        self._taken: list[bytes] = []
-        self._taken_bytes = 0
+        self._taken = bytearray()
+        self._taken_lines = 0
         self._rest = b""
+        self._at = 0
         self._due = 0
         self._ended = False
 
     def feed(self, part: bytes) -> None:
-        """Take the next part."""
+        """Take the next part; its lines can be taken once this is `ready`."""
         self._due -= len(part)
-        lines = self._split(self._rest + part if self._rest else part)
-        # A CR may be the first half of what ends the line.
-        whole = bool(lines) and lines[-1].endswith(b"\n")
-        self._rest = b"" if whole or not lines else lines.pop()
-        self._waiting.extend(lines)
+        self._rest = self._rest[self._at :] + part
+        self._at = 0
+
+    def _refill(self) -> bool:
+        """Split the next whole lines off what waits as it came; whether there were any."""
+        size = BLOCK_BYTES
+        while self._at < len(self._rest):
+            block = self._rest[self._at : self._at + size]
+            last = self._at + size >= len(self._rest)
+            lines = self._split(block)
+            # A CR may be the first half of what ends the line.
+            if not lines[-1].endswith(b"\n") and not (last and self._ended):
+                block = block[: -len(lines.pop())]
+            if lines:
+                self._waiting.extend(lines)
+                self._at += len(block)
+                return True
+            if last:
+                return False
+            size *= 2
+        return False
 
     def _split(self, data: bytes) -> list[bytes]:
         if self._lone_cr:
@@ -52,34 +71,33 @@ class Lines:
     def end(self) -> None:
         """There are no more parts."""
         self._ended = True
-        if self._rest:
-            self._waiting.append(self._rest)
-            self._rest = b""
 
     @property
     def ready(self) -> bool:
-        """Whether as much came as was put back: a row that grows is read again a few times only."""
+        """Whether much came since a row was put back: one that grows is read a few times only."""
         return self._due <= 0
 
     @property
     def row_line(self) -> int:
         """The line on which the row begins whose lines are being taken."""
-        return self.number - len(self._taken) + 1
+        return self.number - self._taken_lines + 1
 
     def keep(self) -> None:
         """What was taken made a whole row."""
         self._taken.clear()
-        self._taken_bytes = 0
+        self._taken_lines = 0
 
     def put_back(self) -> None:
         """What was taken made no whole row yet; raises if it is too long to be one.
 
-        So is a line that has not ended.
+        So is a line that has not ended. It waits as it came: short lines weigh many times more.
         """
-        self._due = unfinished = self._taken_bytes + len(self._rest)
+        unfinished = len(self._taken) + len(self._rest) - self._at
+        self._due = min(unfinished, MOST_DUE_BYTES)
         begins = self.row_line if self._taken else self.number + len(self._waiting) + 1
-        self.number -= len(self._taken)
-        self._waiting.extendleft(reversed(self._taken))
+        self.number -= self._taken_lines
+        if self._taken:  # all that waited
+            self._rest, self._at = bytes(self._taken) + self._rest[self._at :], 0
         self.keep()
         if unfinished > MOST_ROW_BYTES:
             self._refuse_length(begins)
@@ -99,20 +117,22 @@ class Lines:
 
     def take(self) -> bytes:
         """The next line as it came, but for a byte order mark in front of the first."""
-        if not self._waiting:
+        if not self._waiting and not self._refill():
             if self._ended:
                 raise StopIteration
             raise NeedMore
         line = self._waiting.popleft()
-        self._taken.append(line)
-        self._taken_bytes += len(line)
+        self._taken += line
+        self._taken_lines += 1
         self.number += 1
-        if self._taken_bytes > MOST_ROW_BYTES:
+        if len(self._taken) > MOST_ROW_BYTES:
             self._refuse_length(self.row_line)
         return line.removeprefix(BOM) if self.number == 1 else line
 
     def sample(self, most: int) -> bytes:
         """The first lines that nobody has taken, up to about `most` bytes; nothing is taken."""
+        while sum(map(len, self._waiting)) < most and self._refill():
+            pass
         lines, size = [], 0
         for line in self._waiting:
             lines.append(line)

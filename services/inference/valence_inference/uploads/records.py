@@ -38,7 +38,8 @@ class Records:
     def feed(self, part: bytes) -> None:
         """Take the next part; raises `Unprocessable` for its first line that is no good."""
         self._lines.feed(part)
-        self._read()
+        if self._lines.ready:
+            self._read()
 
     def end(self) -> None:
         """There are no more parts: what is left is a line."""

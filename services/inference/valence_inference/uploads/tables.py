@@ -1,7 +1,6 @@
 """CSV as it comes: rows by the csv module, columns by the header or their numbers."""
 
 import csv
-from collections.abc import Iterator
 from typing import Final, NoReturn
 
 import msgspec
@@ -39,7 +38,6 @@ class Table:
         self._header = header
         self._lines = Lines(packer, lone_cr=True)
         self._delimiter = delimiter
-        self._reader = None if delimiter is None else self._open(delimiter)
 
     def feed(self, part: bytes) -> None:
         """Take the next part; raises `Unprocessable` for its first row that is no good."""
@@ -52,19 +50,18 @@ class Table:
         self._lines.end()
         self._read(ended=True)
 
-    def _open(self, delimiter: str) -> Iterator[list[str]]:
-        return csv.reader(self._lines, delimiter=delimiter, strict=True)
-
     def _read(self, *, ended: bool) -> None:
-        if self._reader is None:
+        if self._delimiter is None:
             sample = self._lines.sample(SAMPLE_BYTES)
             if not ended and len(sample) < SAMPLE_BYTES:
                 self._lines.put_back()
                 return
-            self._reader = self._open(sniff(sample, whole=len(sample) < SAMPLE_BYTES))
+            self._delimiter = sniff(sample, whole=len(sample) < SAMPLE_BYTES)
+        # Anew for each part: it would go on to hold the longest cell, in four bytes a character.
+        reader = csv.reader(self._lines, delimiter=self._delimiter, strict=True)
         while True:
             try:
-                cells = next(self._reader)
+                cells = next(reader)
             except NeedMore:
                 self._lines.put_back()
                 return
