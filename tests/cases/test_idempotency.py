@@ -208,3 +208,13 @@ def test_case_115_in_flight_and_a_crash_before_the_answer(ground: Ground) -> Non
     assert (202, "true") == (answer.status_code, answer.headers["idempotent-replayed"])
     assert 3 == answer.json()["total"]
     assert 2 == batches(stack, account)
+
+
+def test_case_115_a_deleted_batch_takes_its_key_with_it(stack: Stack, account: Account) -> None:
+    """No answer names a batch that is gone, not even before the workers have deleted its rows."""
+    first = post(stack, account, "k").json()["task_id"]
+    gone = stack.request("DELETE", f"/api/v1/sentiment/task/{first}", headers=account.headers)
+    assert 204 == gone.status_code
+    second = post(stack, account, "k")
+    assert (202, None) == (second.status_code, second.headers.get("idempotent-replayed"))
+    assert first != second.json()["task_id"]

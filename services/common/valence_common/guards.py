@@ -182,6 +182,8 @@ class Origins(CORSMiddleware):
                 "Retry-After",
                 "X-Request-ID",
                 "Location",
+                "Content-Disposition",
+                "Idempotent-Replayed",
             ),
         )
 

@@ -86,6 +86,7 @@ def find(session: Session, user_id: uuid.UUID, key: str, fingerprint: bytes) -> 
             IdempotencyKey.user_id == user_id,
             IdempotencyKey.key == key,
             IdempotencyKey.created_at > func.now() - KEY_AGE,
+            Batch.deleted_at.is_(None),
         )
     ).one_or_none()
     if found is None:
@@ -158,6 +159,6 @@ def _claim(session: Session, user_id: uuid.UUID, key: str, fingerprint: bytes) -
     if not session.scalar(_TRY_LOCK, {"name": f"valence.idempotency.{user_id}.{key}"}):
         raise InFlight
     find(session, user_id, key, fingerprint)
-    # What `find` does not see is too old to mean anything.
+    # What `find` does not see is too old to mean anything, or its batch was deleted.
     mine = (IdempotencyKey.user_id == user_id, IdempotencyKey.key == key)
     session.execute(delete(IdempotencyKey).where(*mine))
