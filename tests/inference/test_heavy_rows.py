@@ -36,8 +36,7 @@ def heavy(owner: Account, database_url: str) -> str:
 
 
 def pid_of(stack: Stack) -> int:
-    [pid] = [service.pid for service in stack.services if service.name == "inference"]
-    return pid
+    return stack.running("inference")[0].pid
 
 
 def test_pages_of_heavy_rows_are_short(stack: Stack, owner: Account, heavy: str) -> None:
