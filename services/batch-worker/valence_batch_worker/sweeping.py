@@ -28,8 +28,7 @@ WHERE id IN (
 
 # `attempt > 0` is the condition of the index that this follows; its order is not needed otherwise.
 _EXHAUSTED = text(f"""
-SELECT chunk.id, chunk.attempt, chunk.batch_id,
-    chunk.user_id, chunk.start, chunk.texts,
+SELECT chunk.id, chunk.attempt, chunk.batch_id, chunk.user_id, chunk.start, chunk.texts,
     chunk.priority, chunk.rows
 FROM batch_chunks AS chunk
 WHERE chunk.state = 'pending' AND chunk.attempt > 0 AND chunk.attempt >= :max_attempts AND {OPEN}

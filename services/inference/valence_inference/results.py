@@ -18,7 +18,8 @@ Cells = list[str] | dict[str, Any] | None
 _CHUNKS = text("""
 SELECT start, size, model, texts, CASE WHEN :cells THEN rows END AS rows FROM (
     SELECT start, size, model, texts, rows, coalesce(sum(
-        octet_length(CAST(texts AS text)) + coalesce(octet_length(CAST(rows AS text)), 0)
+        octet_length(CAST(texts AS text))
+        + coalesce(CASE WHEN :cells THEN octet_length(CAST(rows AS text)) END, 0)
     ) OVER (ORDER BY start ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
     FROM batch_chunks WHERE batch_id = :id AND start <= :last AND start >= coalesce((
         SELECT max(start) FROM batch_chunks WHERE batch_id = :id AND start <= :first
