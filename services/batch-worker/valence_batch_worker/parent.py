@@ -35,7 +35,8 @@ class Parent:
             settings.database_url, pool_size=1, timeout=SWEEP_TIMEOUT_SECONDS, pooled=False
         )
         client = blocking_client(settings.redis_url, timeout=RELAY_TIMEOUT_SECONDS)
-        self._loops = [
+        self._courier = Courier(settings, database) if settings.webhooks_enabled else None
+        self._loops: list[Loop | Courier] = [
             Loop(name, seconds, work)
             for name, seconds, work in (
                 ("sweep", settings.sweep_seconds, Sweeper(settings, database, doorbell).sweep),
@@ -44,24 +45,21 @@ class Parent:
                 ("relay", settings.relay_seconds, Relay(database, client).work),
             )
         ]
+        if self._courier is not None:
+            self._loops.append(self._courier)
         liveness.loops.update({loop.name: (loop.pulse, loop.seconds) for loop in self._loops})
-        self._courier = Courier(settings, database) if settings.webhooks_enabled else None
         self._internal = threading.Thread(target=self._serve, name="internal", daemon=True)
 
     def start(self) -> None:
         """Start all of it."""
         for thread in (self._internal, *self._loops):
             thread.start()
-        if self._courier is not None:
-            self._courier.start()
 
     def stop(self) -> None:
         """Stop what loops; probes are answered to the end."""
         self._liveness.stop()
         for loop in self._loops:
             loop.stop()
-        if self._courier is not None:
-            self._courier.stop()
 
     def join(self) -> None:
         """Let webhooks that are under way arrive: cut off, they would be sent again."""

@@ -17,19 +17,16 @@ class Turns:
         self._at_once, self._each = at_once, each
         self._retry_seconds = retry_seconds
         self._taken: Counter[uuid.UUID] = Counter()
-        self._count = 0
 
     @contextlib.contextmanager
     def take(self, user_id: uuid.UUID) -> Iterator[None]:
         """A turn; raises `TooManyRequests` when there is none."""
-        if self._taken[user_id] >= self._each or self._count >= self._at_once:
+        if self._taken[user_id] >= self._each or self._taken.total() >= self._at_once:
             raise TooManyRequests(self._retry_seconds)
         self._taken[user_id] += 1
-        self._count += 1
         try:
             yield
         finally:
-            self._count -= 1
             self._taken[user_id] -= 1
             if not self._taken[user_id]:
                 del self._taken[user_id]

@@ -155,3 +155,14 @@ def test_an_account_erased_meanwhile_is_told_of_no_more(
     ended(database, receiver.url())
     until(lambda: statuses(own_database_url)["delivered"] == 1, within=60)
     assert [] == receiver.got("/gone")
+
+
+def test_its_pulse_beats_while_receivers_hang(
+    hire: Hire, database: Database, receiver: Receiver
+) -> None:
+    """A worker is restarted when its courier does not come round, and not for its receivers."""
+    courier = hire()
+    ended(database, *[receiver.url("/hang")] * 3)
+    until(lambda: len(receiver.got("/hang")) == 3, within=60)
+    before = courier.pulse.at()
+    until(lambda: courier.pulse.at() > before, within=20, what="another beat")

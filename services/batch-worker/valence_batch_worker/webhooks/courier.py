@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from valence_batch_worker import metrics
+from valence_batch_worker.liveness import Pulse
 from valence_batch_worker.settings import Settings
 from valence_batch_worker.webhooks import deliveries
 from valence_batch_worker.webhooks.deliveries import Delivery, Outcome
@@ -30,12 +31,16 @@ HOUSEKEEPING_SECONDS: Final = 60.0
 
 
 class Courier(threading.Thread):
-    """Claims, sends and settles until it is stopped; any number of them may run."""
+    """Claims, sends and settles until it is stopped; any number of them may run.
+
+    `pulse` is beaten at each look for what is due, of which there is one in `seconds` at least.
+    """
 
     def __init__(self, settings: Settings, database: Database, sender: Sender | None = None):
         super().__init__(name="webhooks", daemon=True)
         self._database = database
-        self._pause = settings.sweep_seconds
+        self.seconds = settings.sweep_seconds
+        self.pulse = Pulse()
         self._lease = timedelta(seconds=settings.webhook_timeout_seconds + SPARE_SECONDS)
         self._sender = sender or Sender(
             seconds=settings.webhook_timeout_seconds,
@@ -64,6 +69,7 @@ class Courier(threading.Thread):
         self._loop, self._woken = asyncio.get_running_loop(), asyncio.Event()
         stopped = asyncio.create_task(self._woken.wait())
         while not self._stopping.is_set():
+            self.pulse.beat()
             try:
                 await self._begin()
                 await self._keep_house()
@@ -74,7 +80,7 @@ class Courier(threading.Thread):
             # Whoever ends makes room for another at once.
             await asyncio.wait(
                 [stopped, *self._under_way],
-                timeout=self._pause,
+                timeout=self.seconds,
                 return_when=asyncio.FIRST_COMPLETED,
             )
         stopped.cancel()
