@@ -12,7 +12,7 @@ from valence_auth import throttles
 from valence_auth.settings import Settings
 from valence_common.cache import Cache
 from valence_common.limits import Charge, Limiter
-from valence_common.problems import TooManyRequests
+from valence_common.problems import TooManyRequests, Unavailable
 
 ADDRESS = "192.0.2.7"
 
@@ -136,3 +136,29 @@ def test_who_hammers_falls_silent(settings: Callable[..., Settings], redis_url: 
         await cache.close()
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize(("dependency", "counted"), [("postgres", False), ("hasher", True)])
+def test_a_try_that_nobody_could_judge_is_given_back(
+    settings: Callable[..., Settings], redis_url: str, dependency: str, *, counted: bool
+) -> None:
+    """After an outage of the database nobody is shut out; who floods the hasher is."""
+    name, own = uuid.uuid4().hex, settings(login_attempts=2)
+
+    async def scenario() -> list[bool]:
+        cache = Cache(SecretStr(redis_url), timeout=2)
+        limiter, charges = Limiter(cache), _login(own, name, name)
+        refused = []
+        for _ in range(4):
+            try:
+                await limiter.take(*charges)
+                async with throttles.returned(limiter, charges):
+                    raise Unavailable(dependency)
+            except TooManyRequests:
+                refused.append(True)
+            except Unavailable:
+                refused.append(False)
+        await cache.close()
+        return refused
+
+    assert [False, False, counted, counted] == asyncio.run(scenario())

@@ -39,9 +39,12 @@ def request(
 
 
 def everything(stack: Stack, account: Account) -> list[httpx.Request]:
-    """One request to each route that needs the database."""
+    """One request to each route that needs the database; the login is a stranger's.
+
+    Each name has its throttle, and these are asked for until all is well again.
+    """
     registration = {"username": "new-user", "email": "new@example.com", "password": "long enough 1"}
-    login = {"username": account.username, "password": PASSWORD}
+    login = {"username": f"nobody-{uuid.uuid4().hex[:8]}", "password": PASSWORD}
     task = "00000000-0000-7000-8000-000000000000"
     return [
         request(stack, account, "POST", "/auth/register", json=registration),
@@ -78,6 +81,8 @@ def test_case_030_postgres_refused(ground: Ground, account: Account) -> None:
                 assert answer.seconds < BOUND
             health = stack.get("/health")
             assert (503, "unhealthy") == (health.status_code, health.json()["status"])
+            # More than the throttle allows: what nobody could judge is no try.
+            assert {503} == {stack.login(account.username).status_code for _ in range(7)}
             for service in web(stack):
                 assert 200 == httpx.get(f"{service.internal_url}/readyz").status_code
                 until(lambda service=service: not dependency_up(service, "postgres"), within=5)
@@ -86,6 +91,7 @@ def test_case_030_postgres_refused(ground: Ground, account: Account) -> None:
     until(lambda: recovered(stack, account), within=10)
     for service in web(stack):
         until(lambda service=service: dependency_up(service, "postgres"), within=5)
+    assert 200 == stack.login(account.username).status_code
     stack.canary()
 
 

@@ -10,14 +10,19 @@ from sqlalchemy.orm import Session
 from support.batches import make_user
 from support.rows import query
 from valence_common.db import new_id
-from valence_common.models import Batch, WebhookDelivery, WebhookSecret
+from valence_common.models import Batch, BatchChunk, WebhookDelivery, WebhookSecret
 from valence_common.records import end_batch
 
 SECRET = "whsec_of-a-user-of-a-test"
 
 
 def make_ended(
-    session: Session, url: str, *, user_id: uuid.UUID | None = None, status: str = "completed"
+    session: Session,
+    url: str,
+    *,
+    user_id: uuid.UUID | None = None,
+    status: str = "completed",
+    failed: int = 0,
 ) -> WebhookDelivery:
     """A batch that has just ended, by the code that ends batches: its delivery is pending."""
     if user_id is None:
@@ -26,7 +31,11 @@ def make_ended(
     batch = Batch(id=new_id(), user_id=user_id, total=2, webhook_url=url)
     session.add(batch)
     session.flush()
-    details = {"total": 2, "failed": 0}
+    chunk = BatchChunk(id=new_id(), batch_id=batch.id, user_id=user_id, start=0, size=2)
+    chunk.texts, chunk.state, chunk.failed = ["a", "b"], "done", failed
+    session.add(chunk)
+    session.flush()
+    details = {"total": 2, "failed": failed}
     end_batch(session, batch.id, user_id=user_id, status=status, details=details)
     return session.query(WebhookDelivery).filter_by(batch_id=batch.id).one()
 

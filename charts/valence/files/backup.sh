@@ -182,10 +182,19 @@ lock() {
   flock --nonblock 9 || fail "another run is under way" 75
 }
 
+# What runs that were killed have left: a dump gets its name last, so without it the rest is nothing.
+sweep() {
+  rm -f "$partial".*
+  local file
+  for file in "$BACKUP_DIR"/[0-9]*.{tables,sha256}; do
+    [[ -e ${file%.*}.dump ]] || rm -f "$file"
+  done
+}
+
 make_backup() {
   [[ $keep =~ ^[1-9][0-9]*$ ]] || fail "BACKUP_KEEP must be at least 1"
   lock
-  rm -f "$partial".*
+  sweep
   write_service
   dump
   drill "$partial.dump" "$partial.tables"

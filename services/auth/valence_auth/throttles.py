@@ -7,11 +7,14 @@ is slowed down, never locked: its owner gets a turn within seconds.
 import hashlib
 import ipaddress
 import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 from valence_auth import accounts
 from valence_auth.settings import Settings
-from valence_common.limits import Charge, Rate, Window
+from valence_common.limits import Charge, Limiter, Rate, Window
+from valence_common.problems import Unavailable
 
 IPV6_NETWORK_BITS = 64
 KEYS: Final = Rate("api-keys", 20, 60, burst=80)
@@ -61,6 +64,20 @@ def new_key(user_id: uuid.UUID) -> list[Charge]:
     The end of each is news that every process keeps for an hour: a flood of it would fill them.
     """
     return [Charge(KEYS, str(user_id))]
+
+
+@asynccontextmanager
+async def returned(limiter: Limiter, charges: Sequence[Charge]) -> AsyncIterator[None]:
+    """Give back what was taken for a try that Postgres could not judge: an outage shuts nobody out.
+
+    Not for want of a turn at the hasher: who floods that would never be refused.
+    """
+    try:
+        yield
+    except Unavailable as error:
+        if error.dependency == "postgres":
+            await limiter.give_back(*charges)
+        raise
 
 
 def _account(username: str) -> str:

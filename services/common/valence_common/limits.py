@@ -7,6 +7,7 @@ each process strict on its own.
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -163,6 +164,11 @@ class Limiter:
         if decision.refused:
             raise TooManyRequests(max(1, math.ceil(decision.wait)), headers=headers(states))
         return states
+
+    async def give_back(self, *charges: Charge) -> None:
+        """Undo a `take` as far as can be: of a limit that ended meanwhile nothing is left."""
+        with suppress(TooManyRequests, Unavailable):
+            await self.take(*(charge._replace(cost=-charge.cost) for charge in charges))
 
     async def _decide(self, bills: Sequence[_Bill]) -> _Decision:
         try:

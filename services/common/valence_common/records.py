@@ -46,8 +46,12 @@ WHERE id = :id
 """)
 
 _DELIVER = text("""
-INSERT INTO webhook_deliveries (id, batch_id, user_id, event)
-SELECT :delivery_id, id, user_id, :event FROM batches WHERE id = :id AND webhook_url IS NOT NULL
+INSERT INTO webhook_deliveries (id, batch_id, user_id, event, done, failed, started_at, ended_at)
+SELECT :delivery_id, id, user_id, :event, counts.done, counts.failed, started_at, finished_at
+FROM batches, LATERAL (
+    SELECT coalesce(sum(size), 0) AS done, coalesce(sum(failed), 0) AS failed
+    FROM batch_chunks WHERE batch_id = :id AND state = 'done'
+) AS counts WHERE id = :id AND webhook_url IS NOT NULL
 """)
 
 

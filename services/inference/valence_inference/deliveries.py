@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from valence_common import pages
 from valence_common.db import new_id
-from valence_common.models import Batch, WebhookAttempt, WebhookDelivery
+from valence_common.models import WebhookAttempt, WebhookDelivery
 from valence_common.problems import Conflict, NotFound, TooManyRequests
-from valence_inference.batches import TaskNotFound
+from valence_inference import batches
 
 MOST_AN_HOUR: Final = 10
 HOUR: Final = timedelta(hours=1)
@@ -49,7 +49,7 @@ def page(
     cursor: uuid.UUID | None,
 ) -> tuple[list[Log], uuid.UUID | None]:
     """Up to `limit` deliveries of a batch, newest first, and where the next page begins."""
-    _own(session, user_id, task_id)
+    batches.find(session, user_id, task_id)
     of_batch = [WebhookDelivery.batch_id == task_id]
     shown, following = pages.newest(session, WebhookDelivery, of_batch, limit=limit, cursor=cursor)
     attempts = defaultdict(list)
@@ -71,7 +71,7 @@ def redeliver(
 
     Raises `TooManyRequests` after `MOST_AN_HOUR` deliveries of the batch.
     """
-    _own(session, user_id, task_id, locked=True)
+    batches.find(session, user_id, task_id, lock=True)
     old = session.get(WebhookDelivery, delivery_id)
     if old is None or old.batch_id != task_id:
         raise DeliveryNotFound
@@ -88,13 +88,16 @@ def redeliver(
     wait = session.scalar(since)
     if wait is not None and wait > 0:
         raise TooManyRequests(int(wait) + 1)
-    new = WebhookDelivery(id=new_id(), batch_id=task_id, user_id=user_id, event=old.event)
+    new = WebhookDelivery(
+        id=new_id(),
+        batch_id=task_id,
+        user_id=user_id,
+        event=old.event,
+        done=old.done,
+        failed=old.failed,
+        started_at=old.started_at,
+        ended_at=old.ended_at,
+    )
     session.add(new)
     session.flush()
     return Log(new, [])
-
-
-def _own(session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, locked: bool = False) -> None:
-    batch = session.get(Batch, task_id, with_for_update={"key_share": True} if locked else None)
-    if batch is None or batch.user_id != user_id or batch.deleted_at is not None:
-        raise TaskNotFound

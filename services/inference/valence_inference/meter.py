@@ -96,8 +96,7 @@ class Meter:
             yield
         except Exception:
             if taken:
-                with contextlib.suppress(TooManyRequests, Unavailable):
-                    await self._limiter.take(charge._replace(cost=-texts))
+                await self._limiter.give_back(charge)
             raise
 
     def _texts(self, user_id: uuid.UUID, plan: Plan, texts: int) -> Charge:

@@ -255,6 +255,8 @@ def test_redelivery_is_a_delivery_of_its_own(
     assert {each["id"] for each in shown} == {
         request.headers["valence-delivery"] for request in receiver.requests
     }
+    [said] = {json.dumps(json.loads(request.body)["data"]) for request in receiver.requests}
+    assert (1, 1, 0) == tuple(json.loads(said)[name] for name in ("total", "done", "failed"))
     for _ in range(7):
         assert 202 == stack.post(again, account).status_code
     answer = stack.post(again, account)

@@ -1,7 +1,7 @@
 """Registering, and login sessions from their beginning to their end."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -34,17 +34,23 @@ LoginForm = Annotated[OAuth2PasswordRequestForm, Depends()]
 
 async def throttle_registration(
     address: AddressDep, limiter: LimiterDep, settings: SettingsDep
-) -> Sequence[limits.State]:
+) -> AsyncIterator[Sequence[limits.State]]:
     """Count a registration before any work is done for it."""
-    return await limiter.take(*throttles.register(settings, address))
+    charges = throttles.register(settings, address)
+    left = await limiter.take(*charges)
+    async with throttles.returned(limiter, charges):
+        yield left
 
 
 async def throttle_login(
     form: LoginForm, address: AddressDep, limiter: LimiterDep, settings: SettingsDep
-) -> Sequence[limits.State]:
+) -> AsyncIterator[Sequence[limits.State]]:
     """Count a login before any work is done for it, whether the account exists or not."""
-    own = await limiter.take(*throttles.login(settings, form.username, address))
-    return [*own, *await limiter.take(*throttles.everywhere(settings, form.username))]
+    own = throttles.login(settings, form.username, address)
+    everywhere = throttles.everywhere(settings, form.username)
+    left = [*await limiter.take(*own), *await limiter.take(*everywhere)]
+    async with throttles.returned(limiter, [*own, *everywhere]):
+        yield left
 
 
 Registrations = Annotated[Sequence[limits.State], Depends(throttle_registration)]

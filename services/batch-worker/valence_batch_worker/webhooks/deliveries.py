@@ -47,14 +47,9 @@ SET attempts = mine.attempts + 1, next_at = now() + :lease
 FROM batches AS batch
 WHERE batch.id = mine.batch_id AND mine.id = (SELECT id FROM next)
 RETURNING mine.id, mine.attempts, mine.event, mine.created_at, mine.user_id, mine.batch_id,
-    batch.webhook_url, batch.total, batch.created_at AS accepted_at, batch.started_at,
-    batch.finished_at, now() AS attempted_at
+    mine.done, mine.failed, mine.started_at, mine.ended_at,
+    batch.webhook_url, batch.total, batch.created_at AS accepted_at, now() AS attempted_at
 """)  # noqa: S608 - a constant of that file
-
-_COUNTS = text("""
-SELECT coalesce(sum(size), 0) AS done, coalesce(sum(failed), 0) AS failed
-FROM batch_chunks WHERE batch_id = :batch_id AND state = 'done'
-""")
 
 _SECRETS = text("""
 SELECT secret FROM webhook_secrets
@@ -137,7 +132,6 @@ def claim(
     row = session.execute(_CLAIM, values).one_or_none()
     if row is None:
         return None
-    counts = session.execute(_COUNTS, {"batch_id": row.batch_id}).one()
     secrets = session.scalars(_SECRETS, {"user_id": row.user_id}).all()
     message = {
         "id": row.id,
@@ -147,11 +141,11 @@ def claim(
             "task_id": row.batch_id,
             "status": row.event.removeprefix("batch."),
             "total": row.total,
-            "done": counts.done,
-            "failed": counts.failed,
+            "done": row.done,
+            "failed": row.failed,
             "created_at": row.accepted_at,
             "started_at": row.started_at,
-            "finished_at": row.finished_at,
+            "finished_at": row.ended_at,
         },
     }
     return Delivery(

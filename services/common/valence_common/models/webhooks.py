@@ -31,7 +31,7 @@ class WebhookDelivery(Base):
     """One message to its batch's `webhook_url`; pending until it arrived or a day has passed.
 
     `attempts` is counted before the attempt, under a lease. `user_id` is its batch's, here because
-    the users take turns.
+    the users take turns. What it says of the batch is as of the event, whatever became of it since.
     """
 
     __tablename__ = "webhook_deliveries"
@@ -52,6 +52,10 @@ class WebhookDelivery(Base):
     )
     user_id: Mapped[uuid.UUID]
     event: Mapped[str] = mapped_column(String(64))
+    done: Mapped[int] = mapped_column(Integer, server_default="0")
+    failed: Mapped[int] = mapped_column(Integer, server_default="0")
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime] = mapped_column(server_default=func.now())
     status: Mapped[str] = mapped_column(String(16), server_default="pending", default="pending")
     attempts: Mapped[int] = mapped_column(Integer, server_default="0", default=0)
     next_at: Mapped[datetime] = mapped_column(server_default=func.now())
