@@ -1,6 +1,7 @@
 """Redis with one try and a breaker; scripts whose runs share round trips."""
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -80,6 +81,28 @@ def test_a_silent_redis_costs_its_timeout_once() -> None:
         assert not await cache.ping()
         await cache.close()
         server.close()
+
+    _run(work())
+
+
+def test_a_busy_loop_is_no_outage(redis_url: str) -> None:
+    """Redis answers at once; a process that comes late to read that does not call it away."""
+
+    async def work() -> None:
+        cache = Cache(SecretStr(redis_url), timeout=0.1)
+        loop = asyncio.get_running_loop()
+
+        def burden() -> None:
+            time.sleep(0.06)  # what 100 requests at once cost in each turn of the loop
+            nonlocal busy
+            busy = loop.call_soon(burden)
+
+        busy = loop.call_soon(burden)
+        for _ in range(3):
+            assert 1 == await cache.script("return 1").run(["key"], [])
+            await cache.client.connection_pool.disconnect()
+        busy.cancel()
+        await cache.close()
 
     _run(work())
 

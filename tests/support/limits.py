@@ -31,15 +31,17 @@ def two_replicas(folder: Path) -> Iterator[Ground]:
 
 
 def limited(stack: Stack, account: Account | None = None, **limits: int) -> Account:
-    """A user with limits of their own, as an administrator sets them."""
+    """A user with limits of their own, as an administrator sets them; a new one makes no news."""
+    known = account is not None
     account = account or stack.account()
     changes = ", ".join(f"{name} = :{name}" for name in limits)
     query(
         stack.database_url,
         f"WITH changed AS (UPDATE users SET {changes} WHERE id = :id RETURNING id)"
-        " INSERT INTO revocations (id, subject_id) SELECT :news, id FROM changed",
+        " INSERT INTO revocations (id, subject_id) SELECT :news, id FROM changed WHERE :known",
         id=account.id,
         news=uuid.uuid4(),
+        known=known,
         **limits,
     )
     return account

@@ -18,12 +18,12 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry as BlockingRetry
 
+from valence_common.patience import within
 from valence_common.problems import Unavailable
 
 BREAKER_SECONDS = 1.0
 MAX_CONNECTIONS = 8  # a script's runs share one
 RUNS_AT_ONCE = 200
-TURNS = 5
 
 T = TypeVar("T")
 
@@ -36,9 +36,9 @@ class Cache:
         pool = BlockingConnectionPool.from_url(
             url.get_secret_value(),
             max_connections=MAX_CONNECTIONS,
-            timeout=timeout,  # who waits longer for a connection is told that Redis is away
-            socket_timeout=None,  # `_within` is the timeout
-            socket_connect_timeout=timeout,
+            timeout=None,  # `within` is the timeout of all that a command waits for
+            socket_timeout=None,
+            socket_connect_timeout=None,
             retry=Retry(NoBackoff(), 0),
             decode_responses=True,
         )
@@ -54,27 +54,12 @@ class Cache:
         if self._open_until:
             self._open_until = now + BREAKER_SECONDS  # one tries; the others do not wait with it
         try:
-            answer = await self._within(command)
+            answer = await within(self._timeout, command)
         except (RedisError, OSError, TimeoutError) as error:
             self._open_until = time.monotonic() + BREAKER_SECONDS
             raise Unavailable("redis") from error
         self._open_until = 0.0
         return answer
-
-    async def _within(self, command: Awaitable[T]) -> T:
-        task = asyncio.ensure_future(command)
-        try:
-            await asyncio.wait({task}, timeout=self._timeout)
-            for _ in range(TURNS):
-                if task.done():
-                    break
-                # A busy loop may come late to an answer that is there: that is not Redis's delay.
-                await asyncio.sleep(0)
-            else:
-                raise TimeoutError
-            return await task
-        finally:
-            task.cancel()
 
     def script(self, source: str) -> "Script":
         """A Lua script to be run through `Script.run`."""
@@ -83,7 +68,7 @@ class Cache:
     async def ping(self) -> bool:
         """Whether Redis answers now; asks past the breaker, and closes it on an answer."""
         try:
-            await self._within(self.client.ping())
+            await within(self._timeout, self.client.ping())
         except (RedisError, OSError, TimeoutError):
             return False
         self._open_until = 0.0

@@ -14,6 +14,7 @@ from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 from sqlalchemy.orm import Session
 
 from valence_common.db import Database
+from valence_common.patience import within
 from valence_common.problems import Unavailable
 from valence_common.revocations import Revocations
 
@@ -110,10 +111,7 @@ class Kept(Generic[R]):
         asked_at = time.monotonic()
         self._wanted.add(row_id)
         try:
-            async with asyncio.timeout(REFRESH_SECONDS if known else self._patience):
-                async with self._one_query:
-                    if row_id in self._wanted:
-                        await self._query()
+            await within(REFRESH_SECONDS if known else self._patience, self._ask(row_id))
         except TimeoutError:
             if not known:  # a short wait for a newer answer proves little
                 self._away_until = time.monotonic() + AWAY_SECONDS
@@ -125,6 +123,11 @@ class Kept(Generic[R]):
         answered = entry is not None and entry.read_at >= asked_at
         if not answered and not self._is_unknown(row_id):
             raise Unavailable("postgres")  # the query that ours went with failed
+
+    async def _ask(self, row_id: uuid.UUID) -> None:
+        async with self._one_query:
+            if row_id in self._wanted:
+                await self._query()
 
     async def _query(self) -> None:
         wanted, self._wanted = self._wanted, set()
