@@ -7,8 +7,10 @@ something about it; the internal one answers until the public one has drained.
 
 import asyncio
 import contextlib
+import functools
 import http
 import json
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -28,6 +30,8 @@ from valence_common.problems import MEDIA_TYPE
 MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADERS = 100
 HEADER_SECONDS = 10.0
+BACKLOG = 2048
+MAX_CONNECTIONS = 8000
 KEEP_ALIVE_SECONDS = 75  # nginx keeps its side for 60 s: it never meets one that we close
 
 
@@ -35,8 +39,24 @@ class ServeError(Exception):
     """The process cannot listen; the message is one sentence for its operator."""
 
 
+@functools.cache
+def max_connections() -> int:
+    """How many clients a port may have at once, so that descriptors are left for all else.
+
+    Takes as many of them as the process may have: shells give out few by default. asyncio accepts
+    a whole backlog before a connection of it can be refused, and falls into a storm of log lines
+    where it finds no descriptor.
+    """
+    reserved = BACKLOG + 192
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + reserved
+    had = max(soft, wanted if hard == resource.RLIM_INFINITY else min(hard, wanted))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (had, hard))
+    return max(BACKLOG // 32, min(MAX_CONNECTIONS, had - reserved))
+
+
 class GuardedProtocol(HttpToolsProtocol):
-    """HTTP/1.1 whose request heads are bounded in size, number and time."""
+    """HTTP/1.1 whose connections are bounded in number, and their heads in size, number, time."""
 
     _status = http.HTTPStatus.BAD_REQUEST
     _unread_bytes = 0
@@ -47,8 +67,11 @@ class GuardedProtocol(HttpToolsProtocol):
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Give the first head its time."""
+        """Give the first head its time, or one client too many none."""
         super().connection_made(transport)
+        if len(self.connections) > max_connections():
+            transport.abort()
+            return
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -186,7 +209,7 @@ def bind(host: str, port: int) -> socket.socket:
     """Listen on an address; raises `ServeError` naming it when it is taken or not ours."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise ServeError(f"cannot listen on {host}:{port}: {error.strerror}") from None
 
