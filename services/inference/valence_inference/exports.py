@@ -22,9 +22,6 @@ ANSWER = ("sentiment", "confidence", "low_confidence", "model", "error")
 CLASH_PREFIX = "valence_"
 
 PAGE_ROWS = 2_000
-PAGE_OCTETS = 1024 * 1024
-"""A page, of a stream too, ends with the chunk that goes over this size of texts."""
-
 RETRY_SECONDS = (1, 60)
 
 
@@ -184,7 +181,7 @@ def page(
     """
     one_snapshot(session)
     batch = _ended(session, user_id, task_id)
-    found = results.read(session, batch.id, start=start, most=limit, octets=PAGE_OCTETS)
+    found = results.read(session, batch.id, start=start, most=limit)
     return items(found.rows, Columns.of(batch)), found.following
 
 
@@ -218,7 +215,7 @@ class Stream:
         if self._finished_at not in {None, batch.finished_at}:
             raise Changed
         self._finished_at = batch.finished_at
-        found = results.read(session, batch.id, start=start, most=PAGE_ROWS, octets=PAGE_OCTETS)
+        found = results.read(session, batch.id, start=start, most=PAGE_ROWS)
         columns = Columns.of(batch)
         writer: Writer = Csv(columns) if self._form == "csv" else Ndjson(columns)
         head = writer.head() if start == 0 else b""

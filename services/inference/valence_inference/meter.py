@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 
 from valence_common import limits
 from valence_common.limits import Charge, Day, Limiter, Rate, State
-from valence_common.problems import TooManyRequests, Unavailable
+from valence_common.problems import Unavailable
 from valence_common.security import Principal
 from valence_common.settings import Plan
 from valence_common.web import API
