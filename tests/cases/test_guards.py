@@ -108,7 +108,7 @@ def test_a_page_can_read_answers_and_errors(guarded: dict[str, Service]) -> None
             answer.headers["access-control-allow-origin"],
         )
         exposed = {"ratelimit", "ratelimit-policy", "retry-after", "x-request-id", "location"}
-        exposed |= {"content-disposition", "idempotent-replayed"}
+        exposed |= {"content-disposition", "etag", "idempotent-replayed"}
         assert exposed == _names(answer, "access-control-expose-headers")
         other = httpx.request(method, url, headers={"Origin": "https://evil.example"}, **options)
         assert expected == other.status_code

@@ -89,6 +89,10 @@ REFUSED = {
     "csv: ragged": Case(CSV, _csv("1,a", "2,b,", head="id,text"), 422, "body.rows.1"),
     "csv: no column": Case(CSV, _csv("1,a", head="a,b"), 422, "column"),
     "csv: bad option": Case(CSV, _csv("a"), 422, "query.priority", f"{BATCH}?priority=10"),
+    "csv: option twice": Case(
+        CSV, _csv("a"), 422, "query.header", f"{BATCH}?header=true&header=true"
+    ),
+    "csv: blank lines": Case(CSV, _csv("a", *[""] * 100_002), 422, "body.rows.1"),
     "csv: bad url": Case(CSV, _csv("a"), 422, "webhook_url", f"{BATCH}?webhook_url=ftp://x"),
     "csv: unknown option": Case(CSV, _csv("a"), 422, "query", f"{BATCH}?colunm=a"),
     "csv: not utf-8": Case(CSV, b"text\r\nfine\r\nl\xe4rm\r\n", 422, "body.rows.1"),

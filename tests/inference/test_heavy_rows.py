@@ -1,4 +1,4 @@
-"""Rows that are heavy: a batch of a few whose other columns fill a whole upload."""
+"""Rows that are heavy: a batch of a few whose texts or other columns fill a whole upload."""
 
 import concurrent.futures
 
@@ -11,6 +11,10 @@ from support.stack import Account, Stack
 ROWS = 1_000
 CELL = "x" * 30_000
 """A thousand of these are an upload of the largest size."""
+
+LONGEST_TEXT = 10_000
+FULL_CHUNK = 18
+"""So many of the longest texts in three bytes a character end a chunk early."""
 
 MOST_GROWTH = 64 * 1024 * 1024
 
@@ -59,3 +63,32 @@ def test_status_reads_no_other_columns(stack: Stack, owner: Account, heavy: str)
         asked = [pool.submit(stack.task, owner, heavy) for _ in range(4)]
         assert {ROWS} == {len(each.result()["results"]) for each in asked}
     assert peak_bytes(pid_of(stack)) - before <= MOST_GROWTH
+
+
+def test_status_brings_no_heavy_texts(stack: Stack, owner: Account, database_url: str) -> None:
+    """Few texts may be the largest upload as well: all results come along or none, in no memory."""
+    texts = [f"{n} ".ljust(LONGEST_TEXT, "字") for n in range(ROWS)]
+    heavy = stored(database_url, owner.id, texts, sizes=[FULL_CHUNK] * (ROWS // FULL_CHUNK))
+    before = forget_peak(pid_of(stack))
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(stack.task, owner, heavy) for _ in range(8)]
+        assert {("completed", ROWS, None)} == {
+            (task["status"], task["done"], task["results"])
+            for task in (each.result() for each in asked)
+        }
+    assert peak_bytes(pid_of(stack)) - before <= MOST_GROWTH
+    few = stored(database_url, owner.id, texts[:FULL_CHUNK])
+    assert texts[:FULL_CHUNK] == [row["text"] for row in stack.task(owner, few)["results"]]
+
+
+def test_pages_of_heavy_texts_are_short(stack: Stack, owner: Account, database_url: str) -> None:
+    """A page of the longest texts ends early, and all of them are complete."""
+    texts = [f"{n} ".ljust(LONGEST_TEXT, "字") for n in range(200)]
+    heavy = stored(database_url, owner.id, texts, sizes=[FULL_CHUNK] * (200 // FULL_CHUNK))
+    url, found, cursor = f"/api/v1/sentiment/task/{heavy}/results?limit=1000", [], 0
+    while cursor is not None:
+        page = stack.get(f"{url}&cursor={cursor}", owner)
+        assert len(page.content) <= 2 * 1024 * 1024
+        found += [item["text"] for item in page.json()["items"]]
+        cursor = page.json()["next_cursor"]
+    assert texts == found

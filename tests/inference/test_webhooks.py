@@ -1,10 +1,11 @@
 """Webhooks as they are set up: which URLs are taken, and the secrets that sign."""
 
 import ipaddress
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from support import credentials
@@ -125,20 +126,34 @@ def test_secret_is_random_and_written_as_others_write_it(session: Session) -> No
         assert 43 == len(secret.removeprefix("whsec_"))
 
 
-def test_at_most_two_secrets_live(session: Session) -> None:
-    """The one before signs for a day more; the one before that is gone at once."""
+def test_a_secret_that_was_replaced_signs_for_a_day_more(session: Session) -> None:
+    """From then on, however often others are made: the answer with the next may have been lost."""
     user_id, other = make_user(session), make_user(session)
     webhooks.make_secret(session, other)
-    for _ in range(3):
-        webhooks.make_secret(session, user_id)
-    new, old = webhooks.secrets_of(session, user_id)
-    assert new.expires_at is None
-    assert old.expires_at is not None
-    assert webhooks.GRACE == old.expires_at - new.created_at
-    assert 2 == len(session.scalars(select(WebhookSecret).filter_by(user_id=user_id)).all())
+    first, _ = webhooks.make_secret(session, user_id)
+    webhooks.make_secret(session, user_id)
+    replaced = webhooks.secrets_of(session, user_id)[1]
+    assert first.id == replaced.id
+    assert replaced.expires_at is not None
+    assert webhooks.GRACE == replaced.expires_at - first.created_at
+    earlier = update(WebhookSecret).where(WebhookSecret.id == first.id)
+    until = replaced.expires_at - timedelta(hours=1)
+    session.execute(earlier.values(expires_at=until))
+    webhooks.make_secret(session, user_id)
+    new, unseen, old = webhooks.secrets_of(session, user_id)
+    assert [None, False, until] == [new.expires_at, unseen.expires_at is None, old.expires_at]
     webhooks.end_secrets(session, user_id)
     assert [] == webhooks.secrets_of(session, user_id)
     assert 1 == len(webhooks.secrets_of(session, other))
+
+
+def test_at_most_five_secrets_live(session: Session) -> None:
+    """Beyond that the oldest of those in their grace ends at once."""
+    user_id = make_user(session)
+    made = [webhooks.make_secret(session, user_id)[0].id for _ in range(7)]
+    assert made[:1:-1] == [secret.id for secret in webhooks.secrets_of(session, user_id)]
+    mine = select(WebhookSecret.id).filter_by(user_id=user_id)
+    assert set(made[2:]) == set(session.scalars(mine))
 
 
 def test_without_a_secret_nothing_is_asked_for(session: Session) -> None:

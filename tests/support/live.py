@@ -28,6 +28,11 @@ class Event:
     id: str
     data: dict[str, Any]
 
+    @property
+    def stand(self) -> str:
+        """What its id says of the batch, without the time at which the run began."""
+        return self.id.rpartition(".")[0]
+
 
 def events_path(task_id: str) -> str:
     return f"/api/v1/sentiment/task/{task_id}/events"

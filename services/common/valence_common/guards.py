@@ -174,6 +174,7 @@ class Origins(CORSMiddleware):
                 "X-API-Key",
                 "X-Request-ID",
                 "Idempotency-Key",
+                "If-Match",
                 "Last-Event-ID",
             ),
             expose_headers=(
@@ -183,6 +184,7 @@ class Origins(CORSMiddleware):
                 "X-Request-ID",
                 "Location",
                 "Content-Disposition",
+                "ETag",
                 "Idempotent-Replayed",
             ),
         )

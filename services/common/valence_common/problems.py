@@ -8,6 +8,7 @@
     │   └── InsufficientScope      a credential for other things
     ├── NotFound              404  unknown, or somebody else's
     ├── Conflict              409  against the state that things are in
+    ├── PreconditionFailed    412  against what the client knows of it
     ├── TooLarge              413
     ├── UnsupportedMedia      415
     ├── Unprocessable         422  names the fields and the rules, never the input
@@ -103,6 +104,13 @@ class Conflict(DomainError):
 
     status = 409
     detail = "The request conflicts with the current state"
+
+
+class PreconditionFailed(DomainError):
+    """It is not any more what the client said that it must be."""
+
+    status = 412
+    detail = "What the request is about has changed"
 
 
 class TooLarge(DomainError):

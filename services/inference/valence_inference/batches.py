@@ -122,7 +122,9 @@ def describe(session: Session, batch: Batch, *, inline: int) -> Status:
     """The state of a batch, of which nobody may write anything before the transaction ends."""
     how_far = progress(session, [batch.id])[batch.id]
     small = batch.status in ENDED and batch.total <= inline
-    rows = results.read(session, batch.id, most=batch.total, cells=False).rows if small else None
+    found = results.read(session, batch.id, most=batch.total, cells=False) if small else None
+    # All of them or none: who sees only the first ones may take them for all.
+    rows = found.rows if found is not None and found.following is None else None
     return Status(batch, how_far.done, how_far.failed, rows, how_far.rate)
 
 

@@ -3,8 +3,7 @@
 import csv
 import io
 import uuid
-from collections.abc import AsyncIterator, Iterable, Sequence
-from datetime import datetime
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -12,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from valence_common.db import Database
 from valence_common.models import ENDED, Batch
-from valence_common.problems import Conflict
+from valence_common.problems import Conflict, PreconditionFailed
 from valence_inference import batches, results
 from valence_inference.reading import one_snapshot
 from valence_inference.results import Row
@@ -22,9 +21,6 @@ ANSWER = ("sentiment", "confidence", "low_confidence", "model", "error")
 CLASH_PREFIX = "valence_"
 
 PAGE_ROWS = 2_000
-PAGE_OCTETS = 1024 * 1024
-"""A page, of a stream too, ends with the chunk that goes over this size of texts."""
-
 RETRY_SECONDS = (1, 60)
 
 
@@ -43,6 +39,18 @@ class Changed(Conflict):
     """What was being read is not there any more as it was."""
 
     detail = "The batch was changed meanwhile"
+
+
+class Outdated(PreconditionFailed):
+    """The batch was tried again since: what was read before and what would come are of two runs."""
+
+    detail = "The batch has ended anew since; read its results from the beginning"
+
+
+class Uncounted(Conflict):
+    """Of a batch with gaps, records that tell no index do not say how far they go."""
+
+    detail = "Of a cancelled batch this CSV tells no index to go on from; ndjson does"
 
 
 class Columns(NamedTuple):
@@ -175,17 +183,29 @@ def _cell(value: Any) -> str:
     return "" if value is None else msgspec.json.encode(value).decode()
 
 
+ANY = "*"
+"""The version that every one is."""
+
+
 def page(
-    session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, start: int, limit: int
-) -> tuple[list[dict[str, Any]], int | None]:
-    """Up to `limit` results from place `start` on, for JSON, and where the next page begins.
+    session: Session,
+    user_id: uuid.UUID,
+    task_id: uuid.UUID,
+    *,
+    start: int,
+    limit: int,
+    known: Collection[str] | None = None,
+) -> tuple[list[dict[str, Any]], int | None, str]:
+    """Up to `limit` results from place `start` on, for JSON, where the next page begins, and the
+    version that all of them are of; raises `Outdated` unless that is `known`.
 
     Fewer where rows are heavy.
     """
     one_snapshot(session)
     batch = _ended(session, user_id, task_id)
-    found = results.read(session, batch.id, start=start, most=limit, octets=PAGE_OCTETS)
-    return items(found.rows, Columns.of(batch)), found.following
+    version = _version(batch, "json", known)
+    found = results.read(session, batch.id, start=start, most=limit)
+    return items(found.rows, Columns.of(batch)), found.following, version
 
 
 class Stream:
@@ -195,34 +215,58 @@ class Stream:
     """
 
     def __init__(
-        self, database: Database, user_id: uuid.UUID, task_id: uuid.UUID, form: Format, start: int
+        self,
+        database: Database,
+        user_id: uuid.UUID,
+        task_id: uuid.UUID,
+        form: Format,
+        start: int,
+        known: Collection[str] | None = None,
     ):
+        """It must be of a version that is `known`, if any are named."""
         self._database = database
         self._user_id, self._task_id = user_id, task_id
         self._form, self._start = form, start
-        self._finished_at: datetime | None = None
+        self._known = known
+        self.version = ""
 
     async def begin(self) -> AsyncIterator[bytes]:
-        """The pieces; raises what keeps them from being begun, iterating what breaks them off."""
-        return self._pieces(*await self._database.run(self._piece, self._start))
+        """The pieces; raises what keeps them from being begun, iterating what breaks them off.
+
+        From now on `version` is known: what another stream of it says goes before or after this.
+        """
+        return self._pieces(*await self._database.run(self._first, self._start))
 
     async def _pieces(self, piece: bytes, following: int | None) -> AsyncIterator[bytes]:
         yield piece
         while following is not None:
-            piece, following = await self._database.run(self._piece, following)
+            piece, following = await self._database.run(self._next, following)
             yield piece
 
-    def _piece(self, session: Session, start: int) -> tuple[bytes, int | None]:
+    def _first(self, session: Session, start: int) -> tuple[bytes, int | None]:
         one_snapshot(session)
         batch = _ended(session, self._user_id, self._task_id)
-        if self._finished_at not in {None, batch.finished_at}:
-            raise Changed
-        self._finished_at = batch.finished_at
-        found = results.read(session, batch.id, start=start, most=PAGE_ROWS, octets=PAGE_OCTETS)
         columns = Columns.of(batch)
-        writer: Writer = Csv(columns) if self._form == "csv" else Ndjson(columns)
-        head = writer.head() if start == 0 else b""
-        return head + writer.rows(found.rows), found.following
+        if start and self._form == "csv" and columns is not None and batch.status == "cancelled":
+            raise Uncounted
+        self.version = _version(batch, self._form, self._known)
+        head = self._writer(columns).head() if start == 0 else b""
+        piece, following = self._read(session, batch, start)
+        return head + piece, following
+
+    def _next(self, session: Session, start: int) -> tuple[bytes, int | None]:
+        one_snapshot(session)
+        batch = _ended(session, self._user_id, self._task_id)
+        if _version(batch, self._form) != self.version:
+            raise Changed
+        return self._read(session, batch, start)
+
+    def _read(self, session: Session, batch: Batch, start: int) -> tuple[bytes, int | None]:
+        found = results.read(session, batch.id, start=start, most=PAGE_ROWS)
+        return self._writer(Columns.of(batch)).rows(found.rows), found.following
+
+    def _writer(self, columns: Columns | None) -> Writer:
+        return Csv(columns) if self._form == "csv" else Ndjson(columns)
 
 
 def _ended(session: Session, user_id: uuid.UUID, task_id: uuid.UUID) -> Batch:
@@ -230,3 +274,12 @@ def _ended(session: Session, user_id: uuid.UUID, task_id: uuid.UUID) -> Batch:
     if batch.status not in ENDED:
         raise NotEnded(batches.describe(session, batch, inline=0).eta_seconds)
     return batch
+
+
+def _version(batch: Batch, form: Format, known: Collection[str] | None = None) -> str:
+    """What the results of a batch that has ended are called until it is tried again."""
+    assert batch.finished_at is not None  # noqa: S101 - it has ended
+    version = f"{batch.id}.{batch.finished_at.timestamp():.6f}.{form}"
+    if known is not None and not {version, ANY}.intersection(known):
+        raise Outdated
+    return version

@@ -27,7 +27,8 @@ SELECT start, size, model, texts, CASE WHEN :cells THEN rows END AS rows FROM (
 ) AS near WHERE before < :octets ORDER BY start
 """)
 
-_NO_BOUND = 2**40
+PAGE_OCTETS = 1024 * 1024
+"""Rows that are read at once end with the chunk that goes over this size of texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,12 @@ def read(
     *,
     start: int = 0,
     most: int,
-    octets: int = _NO_BOUND,
     cells: bool = True,
 ) -> Page:
     """Up to `most` rows of a batch that was found, from place `start` on.
 
-    They end with the chunk in which their texts go over `octets` bytes. Without `cells` nothing
-    else is read of them, of which there may be far more.
+    Fewer where they are heavy (`PAGE_OCTETS`). Without `cells` nothing is read of them but their
+    texts: of the rest there may be far more.
     """
     query = (
         select(
@@ -82,7 +82,7 @@ def read(
         return Page([], None)
     answers = found[:most]
     reach = {"first": answers[0].position, "last": answers[-1].position}
-    values = {"id": batch_id, "octets": octets, "cells": cells, **reach}
+    values = {"id": batch_id, "octets": PAGE_OCTETS, "cells": cells, **reach}
     chunks = session.execute(_CHUNKS, values)
     rows = list(_joined(answers, chunks.all()))
     return Page(rows, found[len(rows)].position if len(rows) < len(found) else None)

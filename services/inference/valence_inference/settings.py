@@ -28,7 +28,8 @@ class Settings(WebSettings, BatchSettings):
         default=500, description="Texts that a worker takes from a batch at a time."
     )
     inline_results: PositiveInt = Field(
-        default=1_000, description="Largest batch whose results come with its status."
+        default=1_000,
+        description="Largest batch whose results come with its status, unless they are heavy.",
     )
     history_required: bool = Field(
         default=True,

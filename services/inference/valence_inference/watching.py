@@ -9,6 +9,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Collection, Iterator
+from datetime import datetime
 from typing import Final, NamedTuple
 
 import structlog
@@ -37,6 +38,7 @@ class Point(NamedTuple):
     """How far a batch is; `rate` is in texts per second, as its status says it."""
 
     status: str
+    started_at: datetime | None
     total: int
     done: int
     failed: int
@@ -45,7 +47,7 @@ class Point(NamedTuple):
     @property
     def id(self) -> str:
         """What the event is called that tells this."""
-        return event_id(self.done, self.failed, self.status)
+        return event_id(self.done, self.failed, self.status, self.started_at)
 
     @property
     def ended(self) -> bool:
@@ -67,9 +69,14 @@ class Point(NamedTuple):
         return told
 
 
-def event_id(done: int, failed: int, status: str) -> str:
-    """An event's id: what the database says, and nothing else."""
-    return f"{done}.{failed}.{status}"
+def event_id(done: int, failed: int, status: str, started_at: datetime | None) -> str:
+    """An event's id: what the database says, and nothing else.
+
+    A batch that was tried again can end just as before: the time of its start, in milliseconds,
+    tells the runs apart.
+    """
+    run = 0 if started_at is None else int(started_at.timestamp() * 1000)
+    return f"{done}.{failed}.{status}.{run}"
 
 
 class _Watch:
@@ -147,7 +154,8 @@ class Watching:
         if status.batch.status not in ENDED:
             return None
         told = Task.of(status).model_dump_json(exclude={"results"})
-        name = event_id(status.done, status.failed, status.batch.status)
+        batch = status.batch
+        name = event_id(status.done, status.failed, batch.status, batch.started_at)
         return format_sse_event(event="end", data_str=told, id=name)
 
     @contextlib.contextmanager
@@ -197,11 +205,11 @@ def _read(
 ) -> dict[uuid.UUID, Point]:
     """How far these batches are, without those that are deleted or not the user's."""
     one_snapshot(session)
-    query = select(Batch.id, Batch.status, Batch.total).where(
+    query = select(Batch.id, Batch.status, Batch.started_at, Batch.total).where(
         Batch.id.in_(task_ids), Batch.deleted_at.is_(None)
     )
     if user_id is not None:
         query = query.where(Batch.user_id == user_id)
     found = session.execute(query).all()
     progress = batches.progress(session, [row.id for row in found])
-    return {task_id: Point(status, total, *progress[task_id]) for task_id, status, total in found}
+    return {row.id: Point(*row[1:], *progress[row.id]) for row in found}

@@ -27,6 +27,9 @@ SECRET_BYTES: Final = 32
 GRACE: Final = timedelta(hours=24)
 """What a receiver has to learn a new secret, while the old one signs as well."""
 
+MOST_SECRETS: Final = 5
+"""Each makes every message longer; there is room for a few whose answer was lost."""
+
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
 
 
@@ -81,14 +84,17 @@ def check_login(principal: Principal) -> None:
 def make_secret(session: Session, user_id: uuid.UUID) -> tuple[Secret, str]:
     """A new secret, which nobody can show again; the one before it signs for `GRACE` more.
 
-    At most two live: one that was in its grace already ends now.
+    So do those that are in their grace already: the newest may be one that nobody has seen, since
+    its answer was lost. At most `MOST_SECRETS` live; beyond that the oldest ends now.
     """
     _lock(session, user_id)
     mine = WebhookSecret.user_id == user_id
-    session.execute(delete(WebhookSecret).where(mine, WebhookSecret.expires_at.is_not(None)))
     rotated = secrets_of(session, user_id)
     ends = func.now() + GRACE
-    session.execute(update(WebhookSecret).where(mine).values(expires_at=ends))
+    last = update(WebhookSecret).where(mine, WebhookSecret.expires_at.is_(None))
+    session.execute(last.values(expires_at=ends))
+    kept = [secret.id for secret in rotated[: MOST_SECRETS - 1]]
+    session.execute(delete(WebhookSecret).where(mine, WebhookSecret.id.not_in(kept)))
     random = base64.urlsafe_b64encode(secrets.token_bytes(SECRET_BYTES)).decode().rstrip("=")
     value = SECRET_PREFIX + random
     made = Secret(new_id(), session.scalars(select(func.now())).one(), None)
@@ -109,7 +115,7 @@ def secrets_of(session: Session, user_id: uuid.UUID) -> list[Secret]:
 
 
 def end_secrets(session: Session, user_id: uuid.UUID) -> None:
-    """Delete all of a user's; what is still to be delivered waits for a new one."""
+    """Delete all of a user's; what would be sent fails until there is a new one."""
     _lock(session, user_id)
     for secret in secrets_of(session, user_id):
         _audit(session, "deleted", user_id, secret.id)

@@ -206,7 +206,7 @@ def test_events_go_on_at_another_replica(ground: Ground, service: Service, jobs:
     done = [event.data["done"] for event in seen]
     assert all(a <= b for a, b in itertools.pairwise(done))
     assert len(seen) == len({event.id for event in seen})
-    assert ("end", "300.0.completed") == (seen[-1].name, seen[-1].id)
+    assert ("end", "300.0.completed") == (seen[-1].name, seen[-1].stand)
     assert ["progress"] * (len(seen) - 1) == [event.name for event in seen[:-1]]
     jobs.judge(account, task_id, texts)
 
@@ -221,7 +221,7 @@ def test_many_watch_one_batch(ground: Ground, service: Service, user: Account) -
         with following(service, task_id, user.headers) as events:
             first = next(events)
             ready.wait()
-            ended.append([first.id, *(event.id for event in events)])
+            ended.append([first.stand, *(event.stand for event in events)])
 
     threads = [threading.Thread(target=watch) for _ in range(10)]
     for thread in threads:

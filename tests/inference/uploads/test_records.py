@@ -78,6 +78,7 @@ def test_another_field_may_hold_the_texts() -> None:
         (b'"fine"\n" "', 1, "blank", 2),
         (b'"fine"\n"yyyyyyyyyyy"', 1, "string_too_long", 2),
         (b'"1"\n"2"\n"3"\n"4"', 3, "too_long", 4),
+        (b'\n"1"\n \t\n\r\n\n"2"', 1, "too_many_blank", 5),
         (b'"fine"\n{"text": "x", "a": NaN}', 1, "finite_number", 2),
         (b'"fine"\n{"text": "x", "a": 1e999}', 1, "finite_number", 2),
         (b'"fine"\n{"text": "x", "text": "y"}', 1, "unique_keys", 2),

@@ -135,7 +135,8 @@ def test_the_column_of_the_texts(
         (b"text\n1\n2\n3\n4\n5\n6\n", "body.rows.5", "too_long", 7),
         (b"id,text\n1,a\rb\n", "body.rows.1", "ragged", 3),
         (b'text\n"' + b"y" * 1_100_000, "body.rows.0", "row_too_long", 2),
-        (b'text\n"' + b"y\n" * 600_000, "body.rows.0", "row_too_long", 2),
+        (b'text\n"' + b"y\n" * 10_001, "body.rows.0", "too_many_lines", 2),
+        (b"text\n\nfine\n\r\n\r\r\n\n\nfine", "body.rows.1", "too_many_blank", 8),
         (b"", "body.rows", "too_short", None),
         (b"\xef\xbb\xbf", "body.rows", "too_short", None),
         (b"text\n\n\n", "body.rows", "too_short", None),
@@ -187,20 +188,35 @@ def test_row_of_many_lines_is_read_a_few_times_only(monkeypatch: pytest.MonkeyPa
         return take(lines)
 
     monkeypatch.setattr(Lines, "take", counted)
-    height = 50_000
+    height = 9_000
     body = b'text,more\na,"%b"\n' % (b"\n" * height)
     assert [["\n" * height]] == rows_of(read_file(body, range(0, len(body), 1_000)))
     assert taken < 3 * height
 
 
 def test_row_of_many_lines_waits_in_its_own_size() -> None:
-    """Between two parts of a body, which may be minutes, it is no list of a million lines."""
-    upload = file_upload(Media(CSV, {}), BatchOptions(), LIMITS)
-    part = b"\r\n" * 32 * 1024
+    """Between two parts of a body, which may be minutes, it is no list of lines."""
+    upload = file_upload(Media(CSV, {}), BatchOptions(delimiter=","), LIMITS)
+    part = b"\r\n" * 600
     tracemalloc.start()
     upload.feed(b'text,more\na,"' + part)
     for _ in range(14):
         upload.feed(part)
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert held <= 2 * 15 * len(part)
+    assert held <= 4 * 15 * len(part)
+
+
+def test_short_lines_are_bounded() -> None:
+    """Each costs time, however short: in one row, as blank ones, and within all quotes."""
+    row = b'"' + b"\n" * 9_999 + b'",a\n'
+    body = b"more,text\n" + b"\n" * 100_000 + row * 209
+    assert 209 == read_file(body).total
+    for more, rule in (
+        (b'"' + b"\n" * 10_000 + b'",a\n', "too_many_lines"),
+        (b"\n", "too_many_blank"),
+        (row, "too_many_lines"),
+    ):
+        with pytest.raises(Unprocessable) as refused:
+            read_file(body + more)
+        assert ("body.rows.209", rule) == refused.value.errors[0][:2]

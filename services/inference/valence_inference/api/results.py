@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
 from valence_common.bodies import JSON_TYPE, strict
 from valence_common.downloads import Download, takes_gzip
@@ -18,7 +18,11 @@ router = APIRouter(prefix=API, route_class=strict("analyze_body_bytes"), tags=["
 
 PAGE: Final = 100
 MEDIA_TYPES: Final = {"ndjson": "application/x-ndjson", "csv": "text/csv"}
-VARY: Final = {"Vary": "Accept-Encoding"}
+GZIPPED: Final = ".gzip"
+"""What ends the tag of a compressed stream: its bytes are others, its rows are not."""
+
+# Rows are the unit of a range, and `from` is how one is asked for.
+STREAM_HEADERS: Final = {"Vary": "Accept-Encoding", "Accept-Ranges": "none"}
 
 _STREAMS: Final[dict[str, Any]] = {
     "application/x-ndjson": {
@@ -32,11 +36,21 @@ _STREAMS: Final[dict[str, Any]] = {
     },
 }
 
+_ANSWER: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "model": schemas.ResultPage,
+        "content": _STREAMS,
+        "headers": {
+            "ETag": {
+                "schema": {"type": "string"},
+                "description": "Stays until the batch is tried again; for `If-Match`.",
+            }
+        },
+    }
+}
 
-@router.get(
-    "/sentiment/task/{task_id}/results",
-    responses={200: {"model": schemas.ResultPage, "content": _STREAMS}},
-)
+
+@router.get("/sentiment/task/{task_id}/results", responses=_ANSWER)
 async def results(
     request: Request,
     task_id: uuid.UUID,
@@ -44,25 +58,44 @@ async def results(
     database: DatabaseDep,
     turns: TurnsDep,
     query: Annotated[schemas.ResultsQuery, Query()],
+    if_match: Annotated[
+        list[str] | None,
+        Header(
+            description="The `ETag` of what was read before: 412 if the batch ended anew since."
+        ),
+    ] = None,
 ) -> Response:
     """The results of a batch that has ended, in the order of its texts; before, 409.
 
-    A stream that breaks off has no proper end, and goes on with `from` at the next index.
+    A stream that breaks off has no proper end, and goes on with `from` at the next index and its
+    `ETag` in `If-Match`.
     """
-    user_id, form = principal.user_id, query.format
+    user_id, form, known = principal.user_id, query.format, _versions(if_match)
     if form == "json":
         place, most = query.cursor or 0, query.limit or PAGE
-        found = await database.run(exports.page, user_id, task_id, start=place, limit=most)
-        page = dict(zip(("items", "next_cursor"), found, strict=True))
-        return Response(msgspec.json.encode(page), media_type=JSON_TYPE)
+        items, following, version = await database.run(
+            exports.page, user_id, task_id, start=place, limit=most, known=known
+        )
+        page = msgspec.json.encode({"items": items, "next_cursor": following})
+        return Response(page, media_type=JSON_TYPE, headers={"ETag": f'"{version}"'})
     with ExitStack() as turn:
         turn.enter_context(turns.take(user_id))
-        stream = exports.Stream(database, user_id, task_id, form, query.start or 0)
+        stream = exports.Stream(database, user_id, task_id, form, query.start or 0, known)
+        pieces, zipped = await stream.begin(), takes_gzip(request)
+        tag = f'"{stream.version}{GZIPPED if zipped else ""}"'
         return Download(
-            await stream.begin(),
+            pieces,
             f"{task_id}.{form}",
             turn.pop_all(),
-            compressed=takes_gzip(request),
+            compressed=zipped,
             media_type=MEDIA_TYPES[form],
-            headers=VARY,
+            headers={**STREAM_HEADERS, "ETag": tag},
         )
+
+
+def _versions(if_match: list[str] | None) -> set[str] | None:
+    """The versions of which one must still be (RFC 9110, section 13.1.1); ours hold no comma."""
+    if if_match is None:
+        return None
+    tags = [tag.strip().strip('"') for line in if_match for tag in line.split(",")]
+    return {tag.removesuffix(GZIPPED) for tag in tags}

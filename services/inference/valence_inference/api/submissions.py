@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections import Counter
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -21,6 +22,7 @@ from valence_inference.api.parts import (
 from valence_inference.meter import BATCH
 from valence_inference.schemas import submissions as schemas
 from valence_inference.settings import Settings
+from valence_inference.uploads.forms import TWICE
 from valence_inference.uploads.receiving import FORM, receive
 from valence_inference.uploads.upload import CSV, NDJSON
 
@@ -99,6 +101,16 @@ def idempotency_key(
     return key
 
 
+def once(
+    request: Request, options: Annotated[schemas.BatchOptions, Query()]
+) -> schemas.BatchOptions:
+    """The options in the query, of which each may be said once, as in a form."""
+    said = Counter(name for name, _ in request.query_params.multi_items())
+    if twice := [name for name in schemas.BatchOptions.model_fields if said[name] > 1]:
+        raise Unprocessable([FieldError(f"query.{name}", TWICE, "Said twice") for name in twice])
+    return options
+
+
 @router.post(
     "/sentiment/analyze/batch",
     status_code=202,
@@ -108,7 +120,7 @@ def idempotency_key(
 async def analyze_batch(
     request: StrictRequest,
     principal: BatchOwner,
-    options: Annotated[schemas.BatchOptions, Query()],
+    options: Annotated[schemas.BatchOptions, Depends(once)],
     key: Annotated[str | None, Depends(idempotency_key)],
     database: DatabaseDep,
     room: RoomDep,

@@ -19,7 +19,7 @@ router = APIRouter(prefix=API, route_class=strict("analyze_body_bytes"), tags=["
 async def make_secret(principal: BatchOwner, database: DatabaseDep) -> schemas.NewSecret:
     """Make the secret that signs your webhooks; the answer is the only place that ever shows it.
 
-    If there is one, it signs beside the new one for 24 hours more.
+    If there is one, it signs beside the new one for 24 hours more; at most five sign at a time.
     """
     webhooks.check_login(principal)
     made, value = await database.run(webhooks.make_secret, principal.user_id)

@@ -36,7 +36,11 @@ class Task(BaseModel):
     created_at: datetime
     started_at: datetime | None = Field(description="When work on it began; anew by a retry.")
     finished_at: datetime | None
-    results: list[Result] | None = None
+    results: list[Result] | None = Field(
+        default=None,
+        description="Of a batch that has ended, if they are few and not heavy; else null, and"
+        " `/results` has them.",
+    )
 
     @classmethod
     def of(cls, status: Status) -> "Task":

@@ -61,7 +61,8 @@ class ResultsQuery(BaseModel):
         ge=0,
         le=LAST_PLACE,
         description="Of a stream, the first index that is wanted. Above 0 a CSV has no line of"
-        " names, so that it can be joined to what came before.",
+        " names, so that it can be joined to what came before; of a cancelled batch it may be"
+        " refused (409), since it tells no index.",
     )
 
     @model_validator(mode="after")

@@ -24,7 +24,7 @@ class NewSecret(Secret):
 
 
 class SecretPage(BaseModel):
-    """At most two, newest first."""
+    """At most five, newest first."""
 
     items: list[Secret]
     next_cursor: None = None

@@ -22,6 +22,9 @@ from valence_inference.uploads.upload import (
 )
 
 FILE_PART: Final = b"file"
+TWICE: Final = "twice"
+"""The rule that an option breaks which is said more than once."""
+
 MOST_HEADERS: Final = 8
 MOST_HEADER_BYTES: Final = 1024
 MOST_OPTION_BYTES: Final = 4 * 1024
@@ -149,7 +152,7 @@ class FormUpload:
         except UnicodeDecodeError:
             _refuse(f"body.{name}", "utf_8", "Not UTF-8")
         if name in self._given:
-            _refuse(f"body.{name}", "twice", "Said twice")
+            _refuse(f"body.{name}", TWICE, "Said twice")
         self._given[name] = value
         self._option = None
         self._value.clear()

@@ -9,6 +9,12 @@ BLOCK_BYTES: Final = 64 * 1024
 MOST_DUE_BYTES: Final = 256 * 1024
 BOM: Final = b"\xef\xbb\xbf"
 
+MOST_ROW_LINES: Final = 10_000
+"""As many as the longest text has characters; an unclosed quote ends here if lines are short."""
+
+LEAST_LINE_BYTES: Final = 16
+"""What a line within quotes has on average in the largest body: an empty one costs as much time."""
+
 
 class NeedMore(Exception):
     """No whole line is left; there may be more once the next part has come."""
@@ -31,6 +37,11 @@ class Lines:
         self._waiting: deque[bytes] = deque()
         self._taken = bytearray()
         self._taken_lines = 0
+        self._blank_lines = self._quoted_lines = 0
+        self._most_blank_lines = packer.limits.max_batch_texts
+        self._most_quoted_lines = max(
+            MOST_ROW_LINES, packer.limits.batch_body_bytes // LEAST_LINE_BYTES
+        )
         self._rest = b""
         self._at = 0
         self._due = 0
@@ -83,7 +94,22 @@ class Lines:
         return self.number - self._taken_lines + 1
 
     def keep(self) -> None:
-        """What was taken made a whole row."""
+        """What was taken made a whole row; raises if rows have too many lines by now."""
+        self._quoted_lines += self._taken_lines - 1
+        if self._quoted_lines > self._most_quoted_lines:
+            message = f"Over {self._most_quoted_lines} lines within quotes in one file"
+            self._packer.refuse("too_many_lines", message, self.row_line)
+        self._clear()
+
+    def skip(self) -> None:
+        """What was taken was a blank line; raises if there are too many."""
+        self._blank_lines += 1
+        if self._blank_lines > self._most_blank_lines:
+            message = f"Over {self._most_blank_lines} blank lines in one file"
+            self._packer.refuse("too_many_blank", message, self.row_line)
+        self._clear()
+
+    def _clear(self) -> None:
         self._taken.clear()
         self._taken_lines = 0
 
@@ -98,7 +124,7 @@ class Lines:
         self.number -= self._taken_lines
         if self._taken:  # all that waited
             self._rest, self._at = bytes(self._taken) + self._rest[self._at :], 0
-        self.keep()
+        self._clear()
         if unfinished > MOST_ROW_BYTES:
             self._refuse_length(begins)
 
@@ -127,6 +153,9 @@ class Lines:
         self.number += 1
         if len(self._taken) > MOST_ROW_BYTES:
             self._refuse_length(self.row_line)
+        if self._taken_lines > MOST_ROW_LINES:
+            message = f"A row has over {MOST_ROW_LINES} lines; is a quote not closed?"
+            self._packer.refuse("too_many_lines", message, self.row_line)
         return line.removeprefix(BOM) if self.number == 1 else line
 
     def sample(self, most: int) -> bytes:

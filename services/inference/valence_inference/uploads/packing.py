@@ -44,7 +44,7 @@ class Packer:
         """`field` is what errors call the list of rows."""
         self.total = 0
         self.chunks: list[Chunk] = []
-        self._limits = limits
+        self.limits = limits
         self._field = field
         self._texts = bytearray()
         self._rows = bytearray()
@@ -57,7 +57,7 @@ class Packer:
 
         Raises `Unprocessable` naming the row, its `line` if it has one, and the rule.
         """
-        limits = self._limits
+        limits = self.limits
         if not isinstance(text, str):
             self.refuse("string_type", "The text must be a string", line)
         if found := fault(text, longest=limits.max_text_characters):
@@ -84,8 +84,8 @@ class Packer:
         self.chunks.append(chunk)
         self._stored += len(chunk.texts) + len(rows or b"")
         # JSON writes some characters in six bytes.
-        if self._stored > 2 * self._limits.batch_body_bytes:
-            raise TooLarge(f"The batch takes over {2 * self._limits.batch_body_bytes} bytes")
+        if self._stored > 2 * self.limits.batch_body_bytes:
+            raise TooLarge(f"The batch takes over {2 * self.limits.batch_body_bytes} bytes")
         self._texts.clear()
         self._rows.clear()
         self._any_rows, self._size = False, 0
@@ -96,7 +96,7 @@ class Packer:
         raise Unprocessable([FieldError(f"{self._field}.{self.total}", rule, place + message)])
 
     def _refuse_more(self, line: int | None) -> NoReturn:
-        message = f"At most {self._limits.max_batch_texts} texts"
+        message = f"At most {self.limits.max_batch_texts} texts"
         if line is None:
             raise Unprocessable([FieldError(self._field, "too_long", message)])
         self.refuse("too_long", message, line)

@@ -55,9 +55,11 @@ class Records:
                 return
             except StopIteration:
                 return
+            if not line.strip(_BLANK):
+                self._lines.skip()
+                continue
             self._lines.keep()
-            if line.strip(_BLANK):
-                self._take(self._value(line))
+            self._take(self._value(line))
 
     def _value(self, line: bytes) -> Any:
         try:

@@ -69,10 +69,12 @@ class Table:
                 return
             except csv.Error as error:
                 self._refuse_quotes(error)
+            if not cells:
+                self._lines.skip()
+                continue
             line = self._lines.row_line
             self._lines.keep()
-            if cells:
-                self._take(cells, line)
+            self._take(cells, line)
 
     def _take(self, cells: list[str], line: int) -> None:
         if self.columns is None or self.text_column is None:
