@@ -1,6 +1,7 @@
 """Retention: what is older than the settings allow, or of no use any more, or deleted by its owner.
 
-Nobody sees a batch from the moment on in which its owner deletes it; its rows go here.
+Nobody sees a batch from the moment on in which its owner deletes it, or its time is over; only then
+do its rows go, in pieces: nobody reads, or tries again, a batch of which a part is gone.
 """
 
 import time
@@ -8,15 +9,17 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from valence_batch_worker.pieces import (
+    AT_ONCE,
     Piece,
     delete_batches,
     delete_rows,
     delete_sessions,
     delete_while,
+    rows_of,
 )
 from valence_batch_worker.settings import Settings
 from valence_common.db import Database
@@ -98,13 +101,25 @@ def _history(session: Session, before: datetime, most: int) -> int:
 
 
 def _batches(session: Session, before: datetime, most: int) -> int:
-    """Those that ended before."""
-    ended = (Batch.id < _first_id(before), Batch.finished_at < before)
-    return delete_batches(session, select(Batch.id).where(*ended).order_by(Batch.id), most=most)
+    """Those that ended before: when all that is hidden has gone, some more are hidden."""
+    gone = _deleted(session, most)
+    if not gone and _hide(session, before, min(most, AT_ONCE)):
+        gone = _deleted(session, most)
+    return gone
+
+
+def _hide(session: Session, before: datetime, most: int) -> int:
+    """One that its owner is at is left for the next time: a retry makes it young again."""
+    ended = (Batch.id < _first_id(before), Batch.finished_at < before, Batch.deleted_at.is_(None))
+    some = select(Batch.id).where(*ended).order_by(Batch.id).limit(most)
+    ids = session.scalars(some.with_for_update(skip_locked=True, key_share=True)).all()
+    hidden = update(Batch).where(Batch.id.in_(ids)).values(deleted_at=func.now())
+    return rows_of(session.connection().execute(hidden))
 
 
 def _deleted(session: Session, most: int) -> int:
-    gone = select(Batch.id).where(Batch.deleted_at.is_not(None)).order_by(Batch.deleted_at)
+    """The newest first: what an owner deletes does not wait for all that grew old."""
+    gone = select(Batch.id).where(Batch.deleted_at.is_not(None)).order_by(Batch.deleted_at.desc())
     return delete_batches(session, gone, most=most)
 
 
