@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import structlog
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from valence_batch_worker import metrics
 from valence_batch_worker.queues import FIRST, around, follow_index
 from valence_common.db import new_id
 from valence_common.records import end_batch
@@ -199,6 +201,13 @@ def give_up(session: Session, mine: Claim, error: str, *, store_texts: bool = Tr
     rows = [{"position": mine.start + i, "error": error} for i in range(failed)]
     session.execute(_RESULTS, {"batch_id": mine.batch_id, "rows": to_json(rows)})
     return _end_if_done(session, mine, total)
+
+
+def count_end(mine: Claim, status: str | None) -> None:
+    """After the commit: count and log the batch if it ended with this chunk."""
+    if status is not None:
+        metrics.BATCHES.labels(status).inc()
+        structlog.get_logger().info("batch_ended", batch=str(mine.batch_id), status=status)
 
 
 def release(session: Session, mine: Claim) -> None:

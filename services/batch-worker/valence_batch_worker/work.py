@@ -100,7 +100,5 @@ class Worker:
         except chunks.Lost:
             return "lost"
         metrics.TEXTS.inc(len(scores))
-        if ended is not None:
-            metrics.BATCHES.labels(ended).inc()
-            structlog.get_logger().info("batch_ended", batch=str(mine.batch_id), status=ended)
+        chunks.count_end(mine, ended)
         return "done"
