@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
@@ -40,13 +41,17 @@ LOOK_SECONDS = 300
 # Of no use an hour after, when the last access token that it is about has expired.
 REVOCATIONS_AGE = timedelta(hours=2)
 
+Old = Callable[[Session, datetime, int], int]
+"""As a `Piece`, of what is older than a moment."""
+
 
 class Retention:
     """Looks every few minutes, and goes on for as long as there is something to delete."""
 
-    def __init__(self, settings: Settings, database: Database):
+    def __init__(self, settings: Settings, database: Database, told: Callable[[], int]):
+        """`told` gives the number of the last event that other systems could read."""
         self._database = database
-        self._pieces = pieces(settings)
+        self._pieces = pieces(settings, told)
         self._due = time.monotonic()
 
     def work(self) -> None:
@@ -58,15 +63,18 @@ class Retention:
             self._due = time.monotonic() + LOOK_SECONDS
 
 
-def pieces(settings: Settings) -> dict[str, Piece]:
-    """What is to be deleted under these settings, by the reason's name; 0 days are for ever."""
-    days = {
+def pieces(settings: Settings, told: Callable[[], int]) -> dict[str, Piece]:
+    """What is to be deleted under these settings, by the reason's name; 0 days are for ever.
+
+    Of events those up to the number that `told` gives.
+    """
+    days: dict[str, tuple[Old, int]] = {
         "history": (_history, settings.retain_history_days),
         "batches": (_batches, settings.retain_batches_days),
         "sessions": (_sessions, settings.retain_sessions_days),
         "usage": (_usage, settings.retain_usage_days),
         "audit": (_audit, settings.retain_audit_days),
-        "events": (_events, settings.retain_events_days),
+        "events": (partial(_events, told), settings.retain_events_days),
     }
     limited = {
         reason: _older(delete, timedelta(days=most))
@@ -80,7 +88,7 @@ def pieces(settings: Settings) -> dict[str, Piece]:
     return spent | limited
 
 
-def _older(delete: Callable[[Session, datetime, int], int], age: timedelta) -> Piece:
+def _older(delete: Old, age: timedelta) -> Piece:
     def piece(session: Session, most: int) -> int:
         now = session.scalars(select(func.now())).one()
         return delete(session, now - age, most)
@@ -139,9 +147,9 @@ def _audit(session: Session, before: datetime, most: int) -> int:
     return delete_rows(session, AuditEvent, *old, order=(AuditEvent.id,), most=most)
 
 
-def _events(session: Session, before: datetime, most: int) -> int:
-    """Those that were numbered to be told; the relay trims the stream to what is left."""
-    old = (Event.created_at < before, Event.number.is_not(None))
+def _events(told: Callable[[], int], session: Session, before: datetime, most: int) -> int:
+    """Those that were told; the relay trims the stream to what is left."""
+    old = (Event.created_at < before, Event.number <= told())
     return delete_rows(session, Event, *old, order=(Event.created_at,), most=most)
 
 
