@@ -18,6 +18,7 @@ from support.servers import FragileValkey
 from support.waiting import until
 from valence_batch_worker import metrics, relay, retention
 from valence_batch_worker.relay import Relay
+from valence_batch_worker.retention import Retention
 from valence_batch_worker.settings import Settings
 from valence_common.db import Database
 from valence_common.problems import Unavailable
@@ -205,7 +206,8 @@ def test_retention_trims_the_stream(
 ) -> None:
     """What is deleted here goes there, and numbers go on; at last the stream is empty."""
     settings = Settings(database_url=SecretStr(own_database_url), redis_url=SecretStr(valkey.url()))
-    piece, mine = retention.pieces(settings)["events"], make(database, valkey)
+    mine = make(database, valkey)
+    piece = retention.pieces(settings, mine.told)["events"]
 
     def age(condition: str) -> None:
         query(
@@ -226,6 +228,35 @@ def test_retention_trims_the_stream(
     write_many(database, 1)
     mine.work()
     assert [last + 1] == numbers(told(valkey))
+
+
+def test_a_full_redis_is_told_later(
+    database: Database, own_database_url: str, valkey: FragileValkey
+) -> None:
+    """However long it is full: what has a number and is too old, but was not told, is kept."""
+    settings = Settings(database_url=SecretStr(own_database_url), redis_url=SecretStr(valkey.url()))
+    mine = make(database, valkey)
+    keeper = Retention(settings, database, mine.told)
+    write_many(database, 3)
+    mine.work()
+    with valkey.client() as client:
+        client.config_set("maxmemory", 1)
+        write_many(database, 2 * relay.MOST_EVENTS)
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                mine.work()
+        assert 2 * relay.MOST_EVENTS == metrics.EVENTS_WAITING._value.get()
+        query(own_database_url, "UPDATE events SET created_at = created_at - interval '8 days'")
+        keeper.work()
+        assert 3 == len(told(valkey))
+        [(left,)] = query(own_database_url, "SELECT count(*) FROM events WHERE number IS NOT NULL")
+        assert left == 2 * relay.MOST_EVENTS  # the three that were told have gone
+        with pytest.raises(Unavailable):
+            mine.work()
+        assert [] == told(valkey)  # what is too old makes room while it is full, too
+        client.config_set("maxmemory", 0)
+    mine.work()
+    judge(own_database_url, told(valkey))
 
 
 def test_postgres_was_restored_from_a_backup(

@@ -63,10 +63,15 @@ def settings(url: str, **days: int) -> Settings:
     )
 
 
+def everything() -> int:
+    """All that has a number was told."""
+    return 1_000_000
+
+
 def only(url: str, reason: str, days: int) -> dict[str, pieces.Piece]:
     """The one piece of a kind whose rows are kept for so long."""
     setting = {} if reason in AGES else {f"retain_{reason}_days": days}
-    return {reason: retention.pieces(settings(url, **setting))[reason]}
+    return {reason: retention.pieces(settings(url, **setting), everything)[reason]}
 
 
 def fill(session: Session, reason: str, *ages: str, copies: int = 1) -> None:
@@ -140,7 +145,7 @@ def test_by_default_nothing_that_a_user_sees_goes(
     with database.transaction() as session:
         for reason in FILL:
             fill(session, reason, "399 days", "500 days")
-    Retention(settings(own_database_url), database).work()
+    Retention(settings(own_database_url), database, everything).work()
     with database.transaction() as session:
         left = {reason: count(session, reason) for reason in FILL}
     # Those that the keys were for have not ended.
@@ -153,7 +158,7 @@ def test_zero_days_are_for_ever(database: Database, own_database_url: str) -> No
     """Of all that can be set."""
     names = ("history", "batches", "sessions", "usage", "audit", "events")
     never = settings(own_database_url, **{f"retain_{name}_days": 0 for name in names})
-    assert ["revocations", "idempotency"] == list(retention.pieces(never))
+    assert ["revocations", "idempotency"] == list(retention.pieces(never, everything))
 
 
 def test_an_event_that_nobody_heard_stays(database: Database, own_database_url: str) -> None:
@@ -161,7 +166,7 @@ def test_an_event_that_nobody_heard_stays(database: Database, own_database_url: 
     with database.transaction() as session:
         fill(session, "events", "30 days", copies=3)
         session.execute(text("UPDATE events SET number = NULL"))
-    Retention(settings(own_database_url), database).work()
+    Retention(settings(own_database_url), database, everything).work()
     with database.transaction() as session:
         assert 3 == count(session, "events")
 
@@ -204,7 +209,7 @@ def test_a_session_that_may_go_on_stays(database: Database, own_database_url: st
                 " FROM sessions, generate_series(1, 7)"
             )
         )
-    Retention(settings(own_database_url), database).work()
+    Retention(settings(own_database_url), database, everything).work()
     with database.transaction() as session:
         assert [alive] == list(session.scalars(select(LoginSession.id)))
         assert 7 == session.execute(text("SELECT count(*) FROM refresh_tokens")).scalar_one()
@@ -220,7 +225,7 @@ def test_it_goes_on_while_there_is_more_and_then_rests(
 ) -> None:
     """A backlog is worked on at every call; after that nobody looks for some minutes."""
     monkeypatch.setattr(pieces, "BUSY_SECONDS", 0.0)
-    keeper = Retention(settings(own_database_url), database)
+    keeper = Retention(settings(own_database_url), database, everything)
     keeper.work()
     monkeypatch.setattr(pieces, "BUSY_SECONDS", 10.0)
     with database.transaction() as session:

@@ -9,7 +9,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from support.batches import claim, make_batch, score
-from valence_batch_worker import chunks, sweeping
+from valence_batch_worker import chunks, metrics, sweeping
 from valence_batch_worker.settings import Settings
 from valence_batch_worker.sweeper import MOST_RINGS, Sweeper
 from valence_common.db import Database
@@ -67,8 +67,11 @@ def test_exhausted_chunk_is_cut_in_halves_under_new_ids(database: Database) -> N
     assert [(0, ["a"]), (1, ["b", "c"])] == sorted((half.start, half.texts) for half in halves)
 
 
-def test_text_that_no_attempt_could_score_fails_alone(database: Database) -> None:
-    """A chunk of one text is given up, and its batch ends."""
+def test_text_that_no_attempt_could_score_fails_alone(
+    database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A chunk of one text is given up, and its batch ends, counted and logged like any other."""
+    before = metrics.BATCHES.labels("failed")._value.get()
     with database.transaction() as session:
         batch = make_batch(session, ["a"])
     with database.transaction() as session:
@@ -80,6 +83,8 @@ def test_text_that_no_attempt_could_score_fails_alone(database: Database) -> Non
         assert [(0, sweeping.POISON)] == [tuple(row) for row in rows]
         ended = select(AuditEvent.action).where(AuditEvent.subject_id == batch.id)
         assert {"batch.accepted", "batch.failed"} == set(session.scalars(ended))
+    assert before + 1 == metrics.BATCHES.labels("failed")._value.get()
+    assert "batch_ended" in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize("poison", [{0}, {499}, {250, 251}, set()])

@@ -62,16 +62,25 @@ def test_case_042_sigterm_mid_batch_hands_the_rest_over(jobs: Jobs) -> None:
     assert [(1,)] == query(jobs.ground.postgres.url(), attempts, id=task_id)
 
 
-def test_case_042_sigterm_mid_chunk_gives_up_a_chunk_that_takes_too_long(
+def test_case_042_sigterm_mid_chunk_gives_back_a_chunk_that_takes_too_long(
     jobs: Jobs, tmp_path: Path
 ) -> None:
-    """A chunk longer than the soft shutdown does not hold the worker; another takes it."""
+    """A chunk longer than the soft shutdown holds no worker, and no lease holds the chunk.
+
+    As many rollouts as it has attempts do not make it poisonous: it is as good as untried.
+    """
+    url, long_lease = jobs.ground.postgres.url(), {"lease_seconds": 30, "max_attempts": 2}
     slow = odd_model.write(tmp_path / "slow-1", seconds=60)
-    worker = jobs.start_worker(model_dir=slow, soft_shutdown_seconds=1)
+    found = "SELECT state, attempt FROM batch_chunks WHERE batch_id = :id"
     account, task_id, texts = jobs.submit(10)
-    until(lambda: jobs.ground.stack.task(account, task_id)["status"] == "processing", within=10)
-    worker.stop(within=GRACE_SECONDS)
-    jobs.start_worker()
+    for _ in range(2):
+        worker = jobs.start_worker(model_dir=slow, soft_shutdown_seconds=1, **long_lease)
+        until(lambda: query(url, found, id=task_id) == [("running", 1)], within=20)
+        worker.stop(within=GRACE_SECONDS)
+        assert [("pending", 0)] == query(url, found, id=task_id)
+        assert '"event": "chunk_given_back"' in worker.output()
+    jobs.start_worker(**long_lease)
+    until(lambda: query(url, found, id=task_id) == [("done", 1)], within=20)
     jobs.judge(account, task_id, texts)
 
 

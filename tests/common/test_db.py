@@ -1,12 +1,21 @@
-"""Waiting for Postgres: bounded whoever waits."""
+"""Waiting for Postgres: bounded whoever waits; and what of its errors tells of itself only."""
 
+import contextlib
+import signal
 import socket
+import sys
+import time
+from collections.abc import Iterator
 
 import psycopg2
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
 
+from support.rows import query
+from support.waiting import until
 from valence_common import db
+from valence_common.problems import Unavailable
 
 
 def test_login_at_a_silent_server_ends_outside_a_transaction_too(
@@ -19,3 +28,84 @@ def test_login_at_a_silent_server_ends_outside_a_transaction_too(
         db.make_engine(SecretStr(f"postgresql+psycopg2://u:p@127.0.0.1:{port}/d"))
         with pytest.raises(db.DeadlineExceeded):
             psycopg2.connect(host="127.0.0.1", port=port, user="u", password="p", connect_timeout=1)
+
+
+def write(database: db.Database) -> None:
+    with database.transaction() as session:
+        session.execute(text("CREATE TABLE IF NOT EXISTS things (n integer)"))
+        session.execute(text("INSERT INTO things VALUES (1)"))
+
+
+def process(database: db.Database) -> int:
+    """The server's process, by which a connection is known."""
+    with database.transaction() as session:
+        return session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+
+
+@pytest.fixture
+def database(empty_database_url: str) -> Iterator[db.Database]:
+    """A pool of one connection, which is open."""
+    database = db.Database(SecretStr(empty_database_url), pool_size=1, timeout=5)
+    write(database)
+    yield database
+    database.close()
+
+
+@contextlib.contextmanager
+def read_only(url: str) -> Iterator[None]:
+    """As a standby, or a server whose storage is full, takes those who log in."""
+    name = url.rpartition("/")[2]
+    other = url.removesuffix(name) + "postgres"
+    query(other, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    try:
+        yield
+    finally:
+        query(other, f"ALTER DATABASE {name} RESET default_transaction_read_only")
+
+
+def test_a_read_only_server_is_unavailable_to_writers_and_left_by_all(
+    database: db.Database, empty_database_url: str
+) -> None:
+    """A connection that only reads is not kept: the next may be one to the new primary."""
+    kept = process(database)
+    assert kept == process(database)
+    database.engine.dispose()
+    with read_only(empty_database_url):
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                write(database)
+        assert process(database) != process(database)
+    write(database)
+    assert process(database) == process(database)
+
+
+def test_a_transaction_that_idled_too_long_is_unavailable(
+    database: db.Database, empty_database_url: str
+) -> None:
+    """The server has ended it; the next gets a connection that is good."""
+    alive = "SELECT 1 FROM pg_stat_activity WHERE pid = :pid"
+    ended = process(database)
+
+    def idle() -> None:
+        with database.transaction() as session:
+            session.execute(text("SET idle_in_transaction_session_timeout = '1ms'"))
+            until(lambda: not query(empty_database_url, alive, pid=ended), within=5)
+            session.execute(text("SELECT 1"))
+
+    with pytest.raises(Unavailable):
+        idle()
+    write(database)
+
+
+def test_who_is_ended_while_it_waits_can_still_write(database: db.Database) -> None:
+    """A signal's exception comes out of whatever runs; the one connection is free again."""
+    before = signal.signal(signal.SIGALRM, lambda *_: sys.exit(0))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(SystemExit), database.transaction() as session:
+            session.execute(text("SELECT pg_sleep(60)"))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    began = time.monotonic()
+    write(database)
+    assert time.monotonic() - began < database.timeout / 2

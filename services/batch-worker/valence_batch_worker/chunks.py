@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import structlog
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from valence_batch_worker import metrics
 from valence_batch_worker.queues import FIRST, around, follow_index
 from valence_common.db import new_id
 from valence_common.records import end_batch
@@ -113,6 +115,12 @@ SET state = 'pending', lease_until = NULL, available_at = now() + attempt * inte
 WHERE id = :id AND attempt = :attempt AND state = 'running'
 """)
 
+# A lease that has run out is the sweeper's: whoever takes so long has used up its attempt.
+_GIVE_BACK = text("""
+UPDATE batch_chunks SET state = 'pending', lease_until = NULL, attempt = attempt - 1
+WHERE id = :id AND attempt = :attempt AND state = 'running' AND lease_until > now()
+""")
+
 
 MANY = 1_000_000
 """As good as no limit to the chunks of one user that are in work."""
@@ -195,9 +203,26 @@ def give_up(session: Session, mine: Claim, error: str, *, store_texts: bool = Tr
     return _end_if_done(session, mine, total)
 
 
+def count_end(mine: Claim, status: str | None) -> None:
+    """After the commit: count and log the batch if it ended with this chunk."""
+    if status is not None:
+        metrics.BATCHES.labels(status).inc()
+        structlog.get_logger().info("batch_ended", batch=str(mine.batch_id), status=status)
+
+
 def release(session: Session, mine: Claim) -> None:
     """Give a chunk back after an error; the attempt stays counted, the next one waits a little."""
     session.execute(_RELEASE, {"id": mine.id, "attempt": mine.attempt})
+
+
+def give_back(session: Session, mine: Claim) -> bool:
+    """Give a chunk back untried, since its texts are not why it was not done; whether it was ours.
+
+    Its next claim has the number of this one, so nothing may be stored under it any more. Where
+    it is not known whether that was stored, this waits for the transaction and finds it done.
+    """
+    values = {"id": mine.id, "attempt": mine.attempt}
+    return session.connection().execute(_GIVE_BACK, values).rowcount == 1
 
 
 def _fence(

@@ -27,7 +27,10 @@ CHUNK_SECONDS = Histogram(
     registry=None,
 )
 BATCHES = Counter(
-    "valence_batches_ended", "Batches that ended, by final status.", ["status"], registry=None
+    "valence_batches_ended",
+    "Batches that ended with their last chunk, by final status; who cancels ends them elsewhere.",
+    ["status"],
+    registry=None,
 )
 LEASES_EXPIRED = Counter(
     "valence_batch_leases_expired", "Chunks taken back from silent workers.", registry=None

@@ -35,14 +35,19 @@ class Parent:
             settings.database_url, pool_size=1, timeout=SWEEP_TIMEOUT_SECONDS, pooled=False
         )
         client = blocking_client(settings.redis_url, timeout=RELAY_TIMEOUT_SECONDS)
+        relay = Relay(database, client)
         self._courier = Courier(settings, database) if settings.webhooks_enabled else None
         self._loops: list[Loop | Courier] = [
             Loop(name, seconds, work)
             for name, seconds, work in (
                 ("sweep", settings.sweep_seconds, Sweeper(settings, database, doorbell).sweep),
                 ("erasure", settings.sweep_seconds, partial(erasure.erase, database)),
-                ("retention", settings.sweep_seconds, Retention(settings, database).work),
-                ("relay", settings.relay_seconds, Relay(database, client).work),
+                (
+                    "retention",
+                    settings.sweep_seconds,
+                    Retention(settings, database, relay.told).work,
+                ),
+                ("relay", settings.relay_seconds, relay.work),
             )
         ]
         if self._courier is not None:

@@ -72,11 +72,10 @@ def delete_rows(
 
 
 def delete_batches(session: Session, which: Select[uuid.UUID], *, most: int) -> int:
-    """Delete batches with all that is theirs; `which` selects their ids.
+    """Delete batches, which nobody sees any more, with all that is theirs.
 
-    Lock order: the batch, then its chunks. A claim under way holds a chunk and may want the batch,
-    so a chunk in use is left for the next time, and its batch with it. Results go first: who reads
-    a batch in between finds fewer of them, never one without its text.
+    `which` selects their ids. Lock order: the batch, then its chunks. A claim under way holds a
+    chunk and may want the batch, so a chunk in use is left for the next time, with its batch.
     """
     gone, before = 0, -1
     which = which.limit(AT_ONCE).with_for_update(skip_locked=True)

@@ -88,8 +88,12 @@ class Relay:
         self._append = client.register_script(_APPEND)
         self._last = BEGINNING
 
+    def told(self) -> int:
+        """The number of the last event in the stream when it was last seen; 0 before that."""
+        return int(self._last.partition("-")[0])
+
     def work(self) -> None:
-        """Tell for a while; raises `Unavailable` when Redis or Postgres does not answer."""
+        """Tell for a while; raises `Unavailable` when Redis or Postgres cannot do its part."""
         ends = time.monotonic() + BUSY_SECONDS
         while self._tell() and time.monotonic() < ends:
             pass
@@ -103,10 +107,11 @@ class Relay:
                 if not session.scalar(_LOCK):
                     return False  # another is at it
                 events, kept = self._number(session)
-            # Their numbers are committed: whatever happens now, they have no others.
-            last = self._send(events)
+            # Their numbers are committed: whatever happens now, they have no others. A Redis that
+            # is full has room for them when what is too old has gone.
             self._trim(kept)
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+            last = self._send(events)
+        except (redis.ConnectionError, redis.TimeoutError, redis.OutOfMemoryError) as error:
             with self._database.transaction() as session:
                 self._measure(session)
             raise Unavailable("redis") from error
@@ -117,7 +122,7 @@ class Relay:
 
     def _number(self, session: Session) -> tuple[list[Row[Any]], int]:
         """Number what waits; returns what the stream lacks, and the first number that is kept."""
-        last = int(self._last.partition("-")[0])
+        last = self.told()
         session.execute(_CATCH_UP, {"last": last})
         session.execute(_NUMBER, {"most": MOST_EVENTS})
         events = session.execute(_NEXT, {"last": last, "most": MOST_EVENTS}).all()
@@ -138,7 +143,7 @@ class Relay:
         self._client.xtrim(STREAM, minid=f"{kept}-0", approximate=False)
 
     def _measure(self, session: Session) -> None:
-        last = int(self._last.partition("-")[0])
+        last = self.told()
         found = session.execute(_WAITING, {"last": last, "most": MOST_COUNTED}).one()
         metrics.EVENTS_WAITING.set(found[0])
         metrics.EVENTS_OLDEST.set(float(found[1]))

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from valence_batch_worker.chunks import OPEN, Claim, Lost, give_up, to_json
+from valence_batch_worker.chunks import OPEN, Claim, Lost, count_end, give_up, to_json
 from valence_batch_worker.queues import follow_index
 from valence_common.db import Database, new_id
 
@@ -100,6 +100,7 @@ def _fail(database: Database, chunk: Claim, *, store_texts: bool) -> None:
     # A transaction of its own: it locks the batch before the chunk, as completing does.
     try:
         with database.transaction() as session:
-            give_up(session, chunk, POISON, store_texts=store_texts)
+            ended = give_up(session, chunk, POISON, store_texts=store_texts)
     except Lost:
         return
+    count_end(chunk, ended)

@@ -16,6 +16,9 @@ from valence_ml import Scorer, model_name
 TURN_SECONDS = 2.0
 """A task ends after this time, so that a shutdown never waits for a long queue."""
 
+GIVE_BACK_SECONDS = 2.0
+"""Short, for it is the last that a process does when the worker is told to end."""
+
 
 @dataclass
 class Worker:
@@ -35,7 +38,7 @@ class Worker:
                 if not self.work_once():
                     return False
         except Unavailable as error:
-            # The chunk's lease runs out and the sweeper rings: nothing is lost but time.
+            # The sweeper rings when there is work again: nothing is lost but time.
             structlog.get_logger().warning("unavailable", dependency=error.dependency)
             return False
         return True
@@ -55,10 +58,27 @@ class Worker:
             return False
         self.after = mine.user_id
         metrics.ATTEMPTS.labels(str(min(mine.attempt, 4))).inc()
-        outcome = self._attempt(mine)
+        try:
+            outcome = self._attempt(mine)
+        except (Unavailable, SystemExit):
+            # Postgres cannot store it, or the worker's grace is over and Celery ends this process
+            # by an exception, wherever it is. Neither is the fault of the texts.
+            self._give_back(mine)
+            raise
         metrics.CHUNKS.labels(outcome).inc()
         metrics.CHUNK_SECONDS.observe(time.perf_counter() - started)
         return True
+
+    def _give_back(self, mine: chunks.Claim) -> None:
+        ends = time.monotonic() + GIVE_BACK_SECONDS
+        try:
+            with self.database.transaction(deadline=ends) as session:
+                given = chunks.give_back(session, mine)
+        except Unavailable:
+            return  # its lease runs out, and the attempt stays counted
+        if given:
+            structlog.get_logger().info("chunk_given_back", chunk=str(mine.id))
+            metrics.CHUNKS.labels("given_back").inc()
 
     def _attempt(self, mine: chunks.Claim) -> str:
         try:
@@ -80,7 +100,5 @@ class Worker:
         except chunks.Lost:
             return "lost"
         metrics.TEXTS.inc(len(scores))
-        if ended is not None:
-            metrics.BATCHES.labels(ended).inc()
-            structlog.get_logger().info("batch_ended", batch=str(mine.batch_id), status=ended)
+        chunks.count_end(mine, ended)
         return "done"

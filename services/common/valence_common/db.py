@@ -15,13 +15,15 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 import psycopg2
+import psycopg2.errors
 import psycopg2.extensions
 import uuid_utils.compat
 from pydantic import SecretStr
-from sqlalchemy import Engine, NullPool, create_engine, text
+from sqlalchemy import Engine, NullPool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from valence_common.problems import Unavailable
 from valence_common.threads import Threads
@@ -33,6 +35,9 @@ new_id = uuid_utils.compat.uuid7
 """The one generator of ids: UUIDv7, so that order of creation is order of ids."""
 
 LOGIN_SECONDS = 3.0
+
+READ_ONLY = ("in_hot_standby", "default_transaction_read_only")
+"""What a server tells unasked, at the login and whenever it changes."""
 
 _running = threading.local()
 
@@ -83,7 +88,7 @@ def _check_abandoned() -> None:
 def make_engine(url: SecretStr, *, statement_seconds: float = 30, **options: Any) -> Engine:
     """An engine whose errors hide parameters and whose sessions are bounded on the server too."""
     psycopg2.extensions.set_wait_callback(_wait)
-    return create_engine(
+    engine = create_engine(
         url.get_secret_value(),
         hide_parameters=True,
         json_serializer=_dumps,
@@ -96,6 +101,19 @@ def make_engine(url: SecretStr, *, statement_seconds: float = 30, **options: Any
         },
         **options,
     )
+    event.listen(engine, "checkin", _leave_read_only)
+    return engine
+
+
+def _leave_read_only(connection: Any, entry: ConnectionPoolEntry) -> None:
+    """Use a connection that can only read once: the next one may find the new primary.
+
+    It would be good for ever otherwise, also for who only reads, and the server out of date.
+    """
+    if connection is None or connection.closed:
+        return  # the pool knows already
+    if "on" in map(connection.get_parameter_status, READ_ONLY):
+        entry.invalidate(soft=True)
 
 
 def _dumps(value: object) -> str:
@@ -122,7 +140,7 @@ class Database:
         """One committed transaction, or none of it.
 
         `deadline` is in `time.monotonic()` seconds. Raises `Unavailable` when Postgres is down,
-        slow, full or restarting.
+        slow, full, restarting or, for who writes, read-only.
         """
         _running.timeout = self.timeout
         _running.deadline = time.monotonic() + self.timeout if deadline is None else deadline
@@ -132,7 +150,10 @@ class Database:
         except (OperationalError, InterfaceError, PoolTimeoutError) as error:
             raise Unavailable("postgres") from error
         except DBAPIError as error:
-            if error.connection_invalidated:
+            # What else tells of the server and not of the statement is an OperationalError: a full
+            # disk, no memory, a shutdown, locks, deadlocks.
+            read_only = isinstance(error.orig, psycopg2.errors.ReadOnlySqlTransaction)
+            if read_only or error.connection_invalidated:
                 raise Unavailable("postgres") from error
             raise
         finally:
