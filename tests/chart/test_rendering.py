@@ -214,6 +214,19 @@ def test_every_ingress_is_https_limited_and_bounded() -> None:
     assert login[f"{prefix}limit-burst-multiplier"] == "1"
 
 
+def test_an_annotation_of_ones_own_comes_before_ours() -> None:
+    """A key stands once in each Ingress; the others are as they were."""
+    key = "nginx.ingress.kubernetes.io/proxy-connect-timeout"
+    own = {key: "7", "example.com/team": "text"}
+    ingresses = [
+        o for o in objects(changed(EXTERNAL, "ingress.annotations", own)) if o["kind"] == "Ingress"
+    ]
+    before = [o for o in objects(EXTERNAL) if o["kind"] == "Ingress"]
+    for ingress, plain in zip(ingresses, before, strict=True):
+        assert {**plain["metadata"]["annotations"], **own} == ingress["metadata"]["annotations"]
+    assert 5 == rendered(changed(EXTERNAL, "ingress.annotations", own)).count(f"{key}:")
+
+
 def test_what_stays_open_is_neither_buffered_nor_cut() -> None:
     """Event streams and the WebSocket have an hour between two bytes, at either kind of edge."""
     gateway = {"enabled": True, "parentRefs": [{"name": "edge"}]}
