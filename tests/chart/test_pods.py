@@ -163,6 +163,30 @@ def test_a_model_of_ones_own_is_mounted() -> None:
         assert mount == {"name": "model", "mountPath": "/models", "readOnly": True}
 
 
+def test_nodes_are_chosen_for_all_pods_at_once() -> None:
+    """Jobs, tests and servers too; a component's own choice replaces that."""
+    mine = [{"key": "mine", "operator": "Exists"}]
+    values = {
+        **EVERYTHING,
+        "nodeSelector": {"pool": "general"},
+        "tolerations": [{"key": "general", "operator": "Exists"}],
+        "auth": {"nodeSelector": {"disk": "ssd"}},
+        "inference": {"tolerations": mine},
+    }
+    found = {name: pod["spec"] for name, pod in pods(objects(values)).items()}
+    assert {"valence-postgres", "valence-backup", "valence-admin", "valence-tests-thread"} <= set(
+        found
+    )
+    assert {"disk": "ssd"} == found["valence-auth"]["nodeSelector"]
+    assert mine == found["valence-inference"]["tolerations"]
+    for name, spec in found.items():
+        assert [{"name": "pull"}] == spec["imagePullSecrets"], name
+        if name != "valence-auth":
+            assert values["nodeSelector"] == spec["nodeSelector"], name
+        if name != "valence-inference":
+            assert values["tolerations"] == spec["tolerations"], name
+
+
 def test_images_take_registry_tag_and_digest() -> None:
     digest = "sha256:" + "0" * 64
     values = {

@@ -16,13 +16,24 @@
 {{- with $image.digest }}@{{ . }}{{ end -}}
 {{- end }}
 
-{{/* Pod fields that every pod of the release has; what differs stands in its own template. */}}
+{{/*
+Pod fields that every pod of the release has; what differs stands in its own template. With the
+component's values, which may choose other nodes: (list $ .Values.auth).
+*/}}
 {{- define "valence.pod" -}}
+{{- $root := index . 0 -}}
+{{- $values := index . 1 -}}
 automountServiceAccountToken: false
 # Kubernetes would add VALENCE_AUTH_PORT and the like, which are not settings of ours.
 enableServiceLinks: false
-{{- with .Values.image.pullSecrets }}
+{{- with $root.Values.image.pullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.nodeSelector | default $root.Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.tolerations | default $root.Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 securityContext:
   runAsNonRoot: true
@@ -43,7 +54,7 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
-{{/* Where pods may run: (list $ .Values.auth "auth"). */}}
+{{/* How the pods of a service lie among the nodes that they may run on: (list $ .Values.auth). */}}
 {{- define "valence.scheduling" -}}
 {{- $root := index . 0 -}}
 {{- $values := index . 1 -}}
@@ -57,12 +68,6 @@ topologySpreadConstraints:
     labelSelector:
       matchLabels: {{- include "valence.selectorLabels" $root | nindent 8 }}
   {{- end }}
-{{- with $values.nodeSelector }}
-nodeSelector: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with $values.tolerations }}
-tolerations: {{- toYaml . | nindent 2 }}
-{{- end }}
 {{- with $values.affinity }}
 affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
