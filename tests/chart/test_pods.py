@@ -130,7 +130,7 @@ def test_variables_are_settings(name: str) -> None:
         for container in containers(pod):
             cls = SERVICES[name] if container["name"] in name else MigrationSettings
             known = {f"VALENCE_{field.upper()}" for field in cls.model_fields}
-            known |= {"VALENCE_SECRETS_DIR", "PROMETHEUS_MULTIPROC_DIR"}
+            known |= {"VALENCE_SECRETS_DIR", "PROMETHEUS_MULTIPROC_DIR", "SSL_CERT_FILE"}
             assert set(environment(container)) <= known, container["name"]
 
 
@@ -161,6 +161,21 @@ def test_a_model_of_ones_own_is_mounted() -> None:
         assert environment(container)["VALENCE_MODEL_DIR"] == "/models/mine-2.0.0"
         (mount,) = [m for m in container["volumeMounts"] if m["name"] == "model"]
         assert mount == {"name": "model", "mountPath": "/models", "readOnly": True}
+
+
+def test_authorities_of_ones_own_are_everywhere() -> None:
+    """One file in all containers but a trial's servers, and only where one was named."""
+    place = {"name": "trust", "mountPath": "/etc/valence/ca", "readOnly": True}
+    for values, named in ((EVERYTHING, True), (TRIAL, False)):
+        for name, pod in pods(objects(values)).items():
+            expected = named and name not in {"valence-postgres", "valence-valkey"}
+            [*volume] = [v["configMap"] for v in pod["spec"]["volumes"] if v["name"] == "trust"]
+            items = [{"key": "bundle.pem", "path": "ca.crt"}]
+            assert [{"name": "my-authorities", "items": items}] * expected == volume, name
+            for container in containers(pod):
+                assert expected is (place in container["volumeMounts"]), name
+                file = environment(container).get("SSL_CERT_FILE")
+                assert ("/etc/valence/ca/ca.crt" if expected else None) == file, name
 
 
 def test_nodes_are_chosen_for_all_pods_at_once() -> None:

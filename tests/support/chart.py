@@ -51,6 +51,7 @@ EVERYTHING: Object = {
         "redirectUrl": "https://valence.localhost/api/v1/auth/oidc/callback",
         "existingSecret": "my-oidc",
     },
+    "trustedCA": {"existingConfigMap": "my-authorities", "key": "bundle.pem"},
     "webhooks": {"enabled": True, "allowHttp": True, "allowedNetworks": ["10.1.0.0/16"]},
 }
 """All optional parts on."""

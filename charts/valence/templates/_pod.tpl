@@ -193,6 +193,7 @@ preStop:
       value: /etc/valence/{{ ternary "owner" "secrets" (eq $command "upgrade") }}
     - name: VALENCE_SCHEMA_DEADLINE_SECONDS
       value: {{ $root.Values.migrate.deadlineSeconds | quote }}
+    {{- include "valence.trustVariable" $root | nindent 4 }}
     {{- if eq $command "upgrade" }}
     {{- range $service, $role := $roles }}
     {{- if and $role (ne $service "owner") }}
@@ -209,6 +210,7 @@ preStop:
       readOnly: true
     - name: tmp
       mountPath: /tmp
+    {{- include "valence.trustMount" $root | nindent 4 }}
 {{- end }}
 
 {{/* Secrets as files, each under its setting's name: (list $ "auth"). */}}
@@ -238,6 +240,7 @@ preStop:
 - name: tmp
   emptyDir:
     sizeLimit: 64Mi
+{{- include "valence.trustVolume" $root }}
 {{- end }}
 
 {{- define "valence.keyringVolume" -}}
@@ -259,6 +262,31 @@ preStop:
     items:
       - key: {{ .Values.admin.key }}
         path: password
+{{- end }}
+
+{{/* Authorities of the user's own: a file for all pods of ours, and the variable that names it. */}}
+{{- define "valence.trustVolume" -}}
+{{- with .Values.trustedCA }}
+{{- if .existingConfigMap }}
+- name: trust
+  configMap:
+    name: {{ .existingConfigMap }}
+    items:
+      - {key: {{ .key }}, path: ca.crt}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "valence.trustMount" -}}
+{{- if .Values.trustedCA.existingConfigMap }}
+- {name: trust, mountPath: /etc/valence/ca, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "valence.trustVariable" -}}
+{{- if .Values.trustedCA.existingConfigMap }}
+- {name: SSL_CERT_FILE, value: /etc/valence/ca/ca.crt}
+{{- end }}
 {{- end }}
 
 {{/* A model of the user's own, in place of the one that the image carries. */}}
