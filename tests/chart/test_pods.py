@@ -154,6 +154,21 @@ def test_settings_become_variables() -> None:
     assert variables["valence-inference"]["VALENCE_HISTORY_REQUIRED"] == "false"
 
 
+def test_services_always_answer_to_their_own_names() -> None:
+    """`helm test` calls them so; without a list every name is answered."""
+    for values, expected in (
+        (TRIAL, None),
+        (
+            {**TRIAL, "allowedHosts": ["*.example.com"]},
+            "*.example.com,valence-auth,valence-inference",
+        ),
+    ):
+        found = pods(objects(values))
+        for name in ("valence-auth", "valence-inference"):
+            variables = environment(found[name]["spec"]["containers"][0])
+            assert expected == variables.get("VALENCE_ALLOWED_HOSTS"), name
+
+
 def test_a_model_of_ones_own_is_mounted() -> None:
     found = pods(objects(EVERYTHING))
     for name in ("valence-inference", "valence-batch-worker"):

@@ -139,6 +139,7 @@ webhooksAllowedNetworks: {{ toJson . }}
 
 {{/* And those of every service that faces the public. */}}
 {{- define "valence.publicPlacement" -}}
+{{- $fullname := include "valence.fullname" . -}}
 {{ include "valence.placement" . }}
 host: 0.0.0.0
 port: 8000
@@ -150,7 +151,9 @@ plans: {{ toJson .Values.plans }}
 corsOrigins: {{ toJson . }}
 {{- end }}
 {{- with .Values.allowedHosts }}
-allowedHosts: {{ toJson . }}
+{{- /* `helm test` calls the services by their own names. */}}
+{{- $own := list (printf "%s-auth" $fullname) (printf "%s-inference" $fullname) }}
+allowedHosts: {{ concat . $own | toJson }}
 {{- end }}
 trustedProxies: {{ toJson .Values.ingress.trustedProxies }}
 {{- end }}
