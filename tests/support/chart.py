@@ -1,5 +1,6 @@
 """The chart as the real helm renders it, turned into dictionaries."""
 
+import copy
 import functools
 import json
 import shutil
@@ -72,6 +73,17 @@ INSTALLATIONS = {
     "everything": EVERYTHING,
     "nothing": NOTHING,
 }
+
+
+def changed(values: Object, path: str, value: object) -> Object:
+    """A copy of the values with one of them changed."""
+    result = copy.deepcopy(values)
+    place = result
+    *folders, name = path.split(".")
+    for folder in folders:
+        place = place.setdefault(folder, {})
+    place[name] = value
+    return result
 
 
 def helm_template(

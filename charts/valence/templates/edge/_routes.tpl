@@ -6,6 +6,7 @@ limits: what is guarded, what is large, what stays open for long. The longest pr
 - {path: /api/v1/auth/login, service: auth, kind: login}
 - {path: /api/v1/auth, service: auth, kind: small}
 - {path: /api/v1/users, service: auth, kind: small}
+- {path: /api/v1/users/me/export, service: auth, kind: stream}
 - {path: /api/v1/api-keys, service: auth, kind: small}
 - {path: /api/v1/admin, service: auth, kind: small}
 - {path: /api/v1/sentiment/analyze/batch, service: inference, kind: batch}
