@@ -1,6 +1,7 @@
 """Which values render, to what, and with which sentence the others are refused."""
 
 import json
+import re
 import shutil
 import subprocess
 
@@ -92,6 +93,7 @@ def test_external_installation_brings_no_server_and_no_secret() -> None:
         (changed(EXTERNAL, "inference.autoscaling.minReplicas", 9), "minReplicas is over"),
         (changed(EXTERNAL, "inference.autoscaling.maxReplicas", 40), "connections to Postgres"),
         (changed(TRIAL, "database.roles", {"auth": ""}), "database.roles.auth is empty"),
+        (changed(TRIAL, "database.roles", None), "database.roles.owner is empty"),
         (changed(EXTERNAL, "auth.databasePoolSize", 50), "connections to Postgres"),
     ],
 )
@@ -121,14 +123,28 @@ def test_schema_is_closed(path: str, value: object) -> None:
     assert path.rpartition(".")[2] in result.stderr
 
 
-def test_one_role_may_do_all() -> None:
-    """Without names the migration grants nothing: the same URL stands under every key."""
-    nobody = {"owner": "", "auth": "", "inference": "", "worker": ""}
-    deployment = only(
-        objects(changed(EXTERNAL, "database.roles", nobody)), "Deployment", "valence-auth"
-    )
+@pytest.mark.parametrize("helm", HELMS)
+@pytest.mark.parametrize(
+    ("roles", "named"),
+    [(None, 0), ({"owner": "", "auth": "", "inference": "", "worker": ""}, 0), ({}, 3)],
+)
+def test_one_role_may_do_all(helm: str, roles: Object | None, named: int) -> None:
+    """Without names the migration grants nothing: `null` takes them all, and `{}` none of them."""
+    tool(helm)
+    values = changed(EXTERNAL, "database.roles", roles)
+    deployment = only(objects(values, helm), "Deployment", "valence-auth")
     (migrate,) = deployment["spec"]["template"]["spec"]["initContainers"]
-    assert not [v for v in migrate["env"] if v["name"].endswith("_ROLE")]
+    assert named == len([v for v in migrate["env"] if v["name"].endswith("_ROLE")])
+
+
+def test_the_roles_of_the_readme_are_those_of_a_trial() -> None:
+    """Who runs a server of their own makes what the chart makes on its own."""
+    [shown] = re.findall(
+        r"```sql\n(.*?)```", (CHART / "README.in.md").read_text("utf-8"), re.DOTALL
+    )
+    script = only(objects(TRIAL), "ConfigMap", "valence-postgres")["data"]["10-roles.sql"]
+    made = [line for line in script.splitlines() if line and not line.startswith("\\")]
+    assert sorted(made) == sorted(shown.replace("'…'", ":'password'").splitlines())
 
 
 def test_every_value_is_described() -> None:
