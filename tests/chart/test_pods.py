@@ -217,6 +217,16 @@ def test_nodes_are_chosen_for_all_pods_at_once() -> None:
             assert values["tolerations"] == spec["tolerations"], name
 
 
+def test_data_of_a_trial_lies_on_its_volume() -> None:
+    """At one place whatever the image's major is: another one must not start beside it, empty."""
+    spec = pods(objects(TRIAL))["valence-postgres"]["spec"]
+    [container] = spec["containers"]
+    folder = environment(container)["PGDATA"]
+    assert "/var/lib/postgresql/18/docker" == folder
+    [volume] = [m for m in container["volumeMounts"] if m["name"] == "data"]
+    assert folder.startswith(f"{volume['mountPath']}/")
+
+
 def test_images_take_registry_tag_and_digest() -> None:
     digest = "sha256:" + "0" * 64
     values = {
