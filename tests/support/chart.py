@@ -39,7 +39,10 @@ EVERYTHING: Object = {
     **TRIAL,
     "model": {"existingClaim": "models", "directory": "mine-2.0.0"},
     "gateway": {"enabled": True, "parentRefs": [{"name": "edge"}], "hostnames": ["a.example.com"]},
-    "metrics": {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
+    "metrics": {
+        "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+    },
     "image": {"registry": "registry.example.com/team/", "pullSecrets": [{"name": "pull"}]},
     "auth": {"nodeSelector": {"disk": "ssd"}, "priorityClassName": "high"},
     "batchWorker": {"autoscaling": {"enabled": False}, "keda": {"enabled": True}},
