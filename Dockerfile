@@ -85,15 +85,14 @@ ENV PATH=/opt/valence/bin:$PATH \
     PYTHONTZPATH=/usr/share/zoneinfo \
     PYTHONUNBUFFERED=1
 ARG VERSION=0.1.0
-ARG REVISION=
 LABEL org.opencontainers.image.vendor="Valence" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.version="${VERSION}"
 WORKDIR /srv/valence
 USER 10001:10001
 
 # ---- the deployments -----------------------------------------------------------------------------
+# The commit comes last in each: a new one makes no layer anew.
 FROM runtime AS migrate
 LABEL org.opencontainers.image.title="valence-migrate" \
       org.opencontainers.image.description="Brings the schema up to date, or waits until it is"
@@ -101,6 +100,8 @@ COPY --from=common-dependencies /opt/valence /opt/valence
 COPY --from=code /code/common /opt/valence/lib/python3.11/site-packages
 COPY alembic alembic
 CMD ["python", "-m", "valence_common.schema", "upgrade"]
+ARG REVISION=
+LABEL org.opencontainers.image.revision="${REVISION}"
 
 FROM runtime AS batch-worker
 LABEL org.opencontainers.image.title="valence-batch-worker" \
@@ -110,6 +111,8 @@ COPY --from=code /code/ml /opt/valence/lib/python3.11/site-packages
 COPY --from=code /code/common /code/batch-worker /opt/valence/lib/python3.11/site-packages/
 EXPOSE 9090
 CMD ["python", "-m", "valence_batch_worker"]
+ARG REVISION=
+LABEL org.opencontainers.image.revision="${REVISION}"
 
 FROM runtime AS inference
 LABEL org.opencontainers.image.title="valence-inference" \
@@ -119,6 +122,8 @@ COPY --from=code /code/ml /opt/valence/lib/python3.11/site-packages
 COPY --from=code /code/common /code/inference /opt/valence/lib/python3.11/site-packages/
 EXPOSE 8000 9090
 CMD ["python", "-m", "valence_inference"]
+ARG REVISION=
+LABEL org.opencontainers.image.revision="${REVISION}"
 
 FROM runtime AS auth
 LABEL org.opencontainers.image.title="valence-auth" \
@@ -127,3 +132,5 @@ COPY --from=auth-dependencies /opt/valence /opt/valence
 COPY --from=code /code/common /code/auth /opt/valence/lib/python3.11/site-packages/
 EXPOSE 8000 9090
 CMD ["python", "-m", "valence_auth"]
+ARG REVISION=
+LABEL org.opencontainers.image.revision="${REVISION}"

@@ -13,6 +13,11 @@ INGRESS_IMAGE ?= registry.k8s.io/ingress-nginx/controller:v1.15.1
 SBOM ?= dist/sbom.json
 SEED ?= 1
 SEEDS ?= 10
+# Whatever context was current: these targets act on that cluster alone, and end where there is none.
+USE_CLUSTER = kind export kubeconfig --name $(CLUSTER)
+# For `docker build`, such as BUILD_FLAGS='--build-arg BASE=python:3.11-slim-bookworm@sha256:…'.
+BUILD_FLAGS ?=
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
 IMAGES := auth inference batch-worker migrate
 # One tag for one content: a changed file makes new images, and new pods with them.
 ifndef TAG
@@ -70,22 +75,27 @@ e2e-full: $(STAMP)
 ##@ Cluster
 cluster: ## A kind cluster with ingress-nginx and metrics-server
 	kind get clusters | grep -qx $(CLUSTER) || kind create cluster --name $(CLUSTER) --config k8s/kind.yaml
+	$(USE_CLUSTER)
 	sed 's|image: .*|image: $(INGRESS_IMAGE)|' k8s/ingress-nginx.yaml | kubectl apply -f -
 	kubectl get apiservice v1beta1.metrics.k8s.io >/dev/null 2>&1 || kubectl apply -f k8s/metrics-server.yaml
 	kubectl -n ingress-nginx rollout status deployment/ingress-nginx-controller --timeout=180s
 
-images: ## Build the four images and load them into the cluster
+images: ## Build the four images (tag $TAG, more flags $BUILD_FLAGS) and load them into the cluster
 	for image in $(IMAGES); do \
-	  docker build --quiet --target $$image --tag valence-$$image:$(TAG) . || exit; done
+	  docker build --quiet $(BUILD_FLAGS) --build-arg REVISION=$(REVISION) \
+	    --target $$image --tag valence-$$image:$(TAG) . || exit; done
+	docker images --filter reference='valence-*:$(TAG)' --format '{{.Repository}}:{{.Tag}} {{.Size}}'
 	kind load docker-image --name $(CLUSTER) $(IMAGES:%=valence-%:$(TAG))
 
 deploy: images ## Install or upgrade Valence on the cluster: https://valence.localhost
-	kubectl apply -f k8s/namespace.yaml
+	$(USE_CLUSTER)
+	sed 's|name: valence$$|name: $(NAMESPACE)|' k8s/namespace.yaml | kubectl apply -f -
 	k8s/certificate.sh $(NAMESPACE)
 	helm upgrade --install valence charts/valence --namespace $(NAMESPACE) --wait --timeout 5m \
-	  --values charts/valence/values-dev.yaml --set image.tag=$(TAG) $(HELM_FLAGS)
+	  --values charts/valence/values-dev.yaml --set-string image.tag=$(TAG) $(HELM_FLAGS)
 
 undeploy: ## Uninstall Valence; its volumes and Secrets stay
+	$(USE_CLUSTER)
 	helm uninstall valence --namespace $(NAMESPACE) --wait
 
 cluster-down: ## Delete the cluster and all that is in it

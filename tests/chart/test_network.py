@@ -3,6 +3,8 @@
 import itertools
 from ipaddress import ip_address, ip_network
 
+import pytest
+
 from support.addresses import OURS
 from support.chart import EVERYTHING, EXTERNAL, NOTHING, TRIAL, Object, containers, objects, pods
 
@@ -212,6 +214,37 @@ def test_webhooks_are_set_where_they_are_taken_and_sent() -> None:
             [container] = made[name]["spec"]["containers"]
             variables = {each["name"]: each["value"] for each in container["env"]}
             assert expected == {n: v for n, v in variables.items() if "WEBHOOK" in n}
+
+
+@pytest.mark.parametrize(
+    ("peers", "outsider"),
+    [
+        ("edge", "edge"),
+        ("prometheus", "prometheus"),
+        ("keda", "keda"),
+        ("dns", "dns"),
+        ("oidc", "0.0.0.0/0"),
+        ("webhooks", "0.0.0.0/0"),
+    ],
+)
+def test_an_empty_list_of_peers_is_nobody(peers: str, outsider: str) -> None:
+    """To Kubernetes a rule without peers is everybody; here none is left of that arrow."""
+    # Each list opens one arrow: with the other way to the same outsider shut, it is gone.
+    others = {"oidc": "webhooks", "webhooks": "oidc"}
+    shut = {others[peers]: []} if peers in others else {}
+    for empty in (False, True):
+        policy = {**shut, **({peers: []} if empty else {})}
+        net = Net(objects({**EVERYTHING, "networkPolicy": policy}))
+        ports = {number for own in net.ports.values() for number in own.values()} | {443}
+        pairs = [pair for pod in net.pods for pair in ((pod, outsider), (outsider, pod))]
+        calls = itertools.product(pairs, [*((port, "TCP") for port in ports), (53, "UDP")])
+        assert empty is not any(net.allows(*pair, *port) for pair, port in calls)
+        assert not any(net.allows("stray", pod, port) for pod in net.pods for port in ports)
+        assert not any(net.allows(pod, INTERNET, port) for pod in net.pods for port in ports)
+        for rule in (
+            r for p in net.policies for r in [*p.get("ingress", []), *p.get("egress", [])]
+        ):
+            assert rule.get("from") or rule.get("to")
 
 
 def test_policies_and_pods_cover_each_other() -> None:

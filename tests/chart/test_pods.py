@@ -130,7 +130,7 @@ def test_variables_are_settings(name: str) -> None:
         for container in containers(pod):
             cls = SERVICES[name] if container["name"] in name else MigrationSettings
             known = {f"VALENCE_{field.upper()}" for field in cls.model_fields}
-            known |= {"VALENCE_SECRETS_DIR", "PROMETHEUS_MULTIPROC_DIR"}
+            known |= {"VALENCE_SECRETS_DIR", "PROMETHEUS_MULTIPROC_DIR", "SSL_CERT_FILE"}
             assert set(environment(container)) <= known, container["name"]
 
 
@@ -154,6 +154,21 @@ def test_settings_become_variables() -> None:
     assert variables["valence-inference"]["VALENCE_HISTORY_REQUIRED"] == "false"
 
 
+def test_services_always_answer_to_their_own_names() -> None:
+    """`helm test` calls them so; without a list every name is answered."""
+    for values, expected in (
+        (TRIAL, None),
+        (
+            {**TRIAL, "allowedHosts": ["*.example.com"]},
+            "*.example.com,valence-auth,valence-inference",
+        ),
+    ):
+        found = pods(objects(values))
+        for name in ("valence-auth", "valence-inference"):
+            variables = environment(found[name]["spec"]["containers"][0])
+            assert expected == variables.get("VALENCE_ALLOWED_HOSTS"), name
+
+
 def test_a_model_of_ones_own_is_mounted() -> None:
     found = pods(objects(EVERYTHING))
     for name in ("valence-inference", "valence-batch-worker"):
@@ -161,6 +176,55 @@ def test_a_model_of_ones_own_is_mounted() -> None:
         assert environment(container)["VALENCE_MODEL_DIR"] == "/models/mine-2.0.0"
         (mount,) = [m for m in container["volumeMounts"] if m["name"] == "model"]
         assert mount == {"name": "model", "mountPath": "/models", "readOnly": True}
+
+
+def test_authorities_of_ones_own_are_everywhere() -> None:
+    """One file in all containers but a trial's servers, and only where one was named."""
+    place = {"name": "trust", "mountPath": "/etc/valence/ca", "readOnly": True}
+    for values, named in ((EVERYTHING, True), (TRIAL, False)):
+        for name, pod in pods(objects(values)).items():
+            expected = named and name not in {"valence-postgres", "valence-valkey"}
+            [*volume] = [v["configMap"] for v in pod["spec"]["volumes"] if v["name"] == "trust"]
+            items = [{"key": "bundle.pem", "path": "ca.crt"}]
+            assert [{"name": "my-authorities", "items": items}] * expected == volume, name
+            for container in containers(pod):
+                assert expected is (place in container["volumeMounts"]), name
+                file = environment(container).get("SSL_CERT_FILE")
+                assert ("/etc/valence/ca/ca.crt" if expected else None) == file, name
+
+
+def test_nodes_are_chosen_for_all_pods_at_once() -> None:
+    """Jobs, tests and servers too; a component's own choice replaces that."""
+    mine = [{"key": "mine", "operator": "Exists"}]
+    values = {
+        **EVERYTHING,
+        "nodeSelector": {"pool": "general"},
+        "tolerations": [{"key": "general", "operator": "Exists"}],
+        "auth": {"nodeSelector": {"disk": "ssd"}},
+        "inference": {"tolerations": mine},
+    }
+    found = {name: pod["spec"] for name, pod in pods(objects(values)).items()}
+    assert {"valence-postgres", "valence-backup", "valence-admin", "valence-tests-thread"} <= set(
+        found
+    )
+    assert {"disk": "ssd"} == found["valence-auth"]["nodeSelector"]
+    assert mine == found["valence-inference"]["tolerations"]
+    for name, spec in found.items():
+        assert [{"name": "pull"}] == spec["imagePullSecrets"], name
+        if name != "valence-auth":
+            assert values["nodeSelector"] == spec["nodeSelector"], name
+        if name != "valence-inference":
+            assert values["tolerations"] == spec["tolerations"], name
+
+
+def test_data_of_a_trial_lies_on_its_volume() -> None:
+    """At one place whatever the image's major is: another one must not start beside it, empty."""
+    spec = pods(objects(TRIAL))["valence-postgres"]["spec"]
+    [container] = spec["containers"]
+    folder = environment(container)["PGDATA"]
+    assert "/var/lib/postgresql/18/docker" == folder
+    [volume] = [m for m in container["volumeMounts"] if m["name"] == "data"]
+    assert folder.startswith(f"{volume['mountPath']}/")
 
 
 def test_images_take_registry_tag_and_digest() -> None:

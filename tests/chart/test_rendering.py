@@ -1,7 +1,7 @@
 """Which values render, to what, and with which sentence the others are refused."""
 
-import copy
 import json
+import re
 import shutil
 import subprocess
 
@@ -15,26 +15,15 @@ from support.chart import (
     NOTHING,
     TRIAL,
     Object,
+    changed,
     helm_template,
     objects,
     only,
     rendered,
     tool,
 )
-from valence_auth.app import PREFIXES
 
 HELMS = ("helm", "helm3")
-
-
-def changed(values: Object, path: str, value: object) -> Object:
-    """A copy of the values with one of them changed."""
-    result = copy.deepcopy(values)
-    place = result
-    *folders, name = path.split(".")
-    for folder in folders:
-        place = place.setdefault(folder, {})
-    place[name] = value
-    return result
 
 
 @pytest.mark.parametrize("helm", HELMS)
@@ -104,6 +93,7 @@ def test_external_installation_brings_no_server_and_no_secret() -> None:
         (changed(EXTERNAL, "inference.autoscaling.minReplicas", 9), "minReplicas is over"),
         (changed(EXTERNAL, "inference.autoscaling.maxReplicas", 40), "connections to Postgres"),
         (changed(TRIAL, "database.roles", {"auth": ""}), "database.roles.auth is empty"),
+        (changed(TRIAL, "database.roles", None), "database.roles.owner is empty"),
         (changed(EXTERNAL, "auth.databasePoolSize", 50), "connections to Postgres"),
     ],
 )
@@ -133,14 +123,28 @@ def test_schema_is_closed(path: str, value: object) -> None:
     assert path.rpartition(".")[2] in result.stderr
 
 
-def test_one_role_may_do_all() -> None:
-    """Without names the migration grants nothing: the same URL stands under every key."""
-    nobody = {"owner": "", "auth": "", "inference": "", "worker": ""}
-    deployment = only(
-        objects(changed(EXTERNAL, "database.roles", nobody)), "Deployment", "valence-auth"
-    )
+@pytest.mark.parametrize("helm", HELMS)
+@pytest.mark.parametrize(
+    ("roles", "named"),
+    [(None, 0), ({"owner": "", "auth": "", "inference": "", "worker": ""}, 0), ({}, 3)],
+)
+def test_one_role_may_do_all(helm: str, roles: Object | None, named: int) -> None:
+    """Without names the migration grants nothing: `null` takes them all, and `{}` none of them."""
+    tool(helm)
+    values = changed(EXTERNAL, "database.roles", roles)
+    deployment = only(objects(values, helm), "Deployment", "valence-auth")
     (migrate,) = deployment["spec"]["template"]["spec"]["initContainers"]
-    assert not [v for v in migrate["env"] if v["name"].endswith("_ROLE")]
+    assert named == len([v for v in migrate["env"] if v["name"].endswith("_ROLE")])
+
+
+def test_the_roles_of_the_readme_are_those_of_a_trial() -> None:
+    """Who runs a server of their own makes what the chart makes on its own."""
+    [shown] = re.findall(
+        r"```sql\n(.*?)```", (CHART / "README.in.md").read_text("utf-8"), re.DOTALL
+    )
+    script = only(objects(TRIAL), "ConfigMap", "valence-postgres")["data"]["10-roles.sql"]
+    made = [line for line in script.splitlines() if line and not line.startswith("\\")]
+    assert sorted(made) == sorted(shown.replace("'…'", ":'password'").splitlines())
 
 
 def test_every_value_is_described() -> None:
@@ -173,70 +177,6 @@ def test_dev_values_only_override() -> None:
     own = yaml.safe_load((CHART / "values-dev.yaml").read_text())
     assert strange(own, default, "") == []
     assert objects(own)
-
-
-def test_routes_send_to_auth_what_auth_serves() -> None:
-    """Ingress and HTTPRoute hold the same routes, and auth's are `valence_auth.app.PREFIXES`."""
-    values = {**EXTERNAL, "gateway": {"enabled": True, "parentRefs": [{"name": "edge"}]}}
-    found = objects(values)
-    ingress = {
-        path["path"]: path["backend"]["service"]["name"]
-        for each in found
-        if each["kind"] == "Ingress"
-        for rule in each["spec"]["rules"]
-        for path in rule["http"]["paths"]
-    }
-    gateway = {
-        rule["matches"][0]["path"]["value"]: rule["backendRefs"][0]["name"]
-        for rule in only(found, "HTTPRoute", "valence")["spec"]["rules"]
-    }
-    assert gateway == ingress
-    to_auth = {path for path, service in ingress.items() if service == "valence-auth"}
-    assert to_auth - {"/api/v1/auth/login"} == set(PREFIXES)
-    assert ingress["/"] == "valence-inference"
-
-
-def test_every_ingress_is_https_limited_and_bounded() -> None:
-    ingresses = [o for o in objects(EXTERNAL) if o["kind"] == "Ingress"]
-    prefix = "nginx.ingress.kubernetes.io/"
-    assert len(ingresses) == 5
-    for ingress in ingresses:
-        annotations = ingress["metadata"]["annotations"]
-        assert annotations[f"{prefix}ssl-redirect"] == "true"
-        assert {f"{prefix}limit-rps", f"{prefix}limit-rpm"} & set(annotations)
-        assert f"{prefix}proxy-body-size" in annotations
-        assert f"{prefix}proxy-read-timeout" in annotations
-        assert ingress["spec"]["tls"] == [
-            {"hosts": ["sentiment.example.com"], "secretName": "my-tls"}
-        ]
-    login = only(ingresses, "Ingress", "valence-login")["metadata"]["annotations"]
-    assert login[f"{prefix}limit-rpm"] == "30"
-    assert login[f"{prefix}limit-burst-multiplier"] == "1"
-
-
-def test_what_stays_open_is_neither_buffered_nor_cut() -> None:
-    """Event streams and the WebSocket have an hour between two bytes, at either kind of edge."""
-    gateway = {"enabled": True, "parentRefs": [{"name": "edge"}]}
-    values = changed(EXTERNAL, "ingress.streamSeconds", 1234) | {"gateway": gateway}
-    found = objects(values)
-    prefix = "nginx.ingress.kubernetes.io/"
-    stream = only(found, "Ingress", "valence-stream")
-    annotations = stream["metadata"]["annotations"]
-    assert annotations[f"{prefix}proxy-buffering"] == "off"
-    for timeout in ("read", "send"):
-        assert annotations[f"{prefix}proxy-{timeout}-timeout"] == "1234"
-    paths = {p["path"]: p for p in stream["spec"]["rules"][0]["http"]["paths"]}
-    assert set(paths) == {"/api/v1/sentiment/task", "/api/v1/sentiment/stream"}
-    for path in paths.values():
-        assert path["backend"]["service"]["name"] == "valence-inference"
-    rules = only(found, "HTTPRoute", "valence")["spec"]["rules"]
-    timeouts = {r["matches"][0]["path"]["value"]: r["timeouts"]["request"] for r in rules}
-    assert {timeouts[path] for path in paths} == {"1234s"}
-    assert timeouts["/"] == "60s"
-    for ingress in (o for o in found if o["kind"] == "Ingress"):
-        # nginx passes an upgrade on by itself; these would take that away.
-        assert f"{prefix}connection-proxy-header" not in ingress["metadata"]["annotations"]
-        assert f"{prefix}backend-protocol" not in ingress["metadata"]["annotations"]
 
 
 def test_labels_name_the_folder() -> None:

@@ -7,8 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
-from support.chart import INSTALLATIONS, ROOT, TRIAL, rendered, tool
+from support.chart import INSTALLATIONS, ROOT, objects, rendered, tool
 
 SCHEMAS = os.environ.get("KUBECONFORM_SCHEMAS", "default")
 """Where kubeconform finds its schemas: a folder, or its own place on the net."""
@@ -20,6 +21,12 @@ TOLERATED = {
     "CKV_K8S_35": "No secret is in an environment: POSTGRES_PASSWORD_FILE names a file.",
 }
 """checkov's ids that the manifests do not meet."""
+
+OPERATORS = "HTTPRoute,PodMonitor,PrometheusRule,ScaledObject,TriggerAuthentication"
+"""Kinds that Kubernetes itself does not know."""
+
+JUDGED = ("trial", "everything")
+"""The ways to install that hold all templates between them."""
 
 WITHOUT_PROBES = "Pod.default.valence-tests-"
 """The pods of `helm test` run to their end; nobody probes them (CKV_K8S_8, CKV_K8S_9)."""
@@ -50,7 +57,7 @@ def test_kubeconform(manifests: Path) -> None:
     """Strict, for the minor that we run on; kinds of operators have no schema there."""
     command = [tool("kubeconform"), "-strict", "-summary", "-output", "json"]
     command += ["-kubernetes-version", "1.34.0", "-schema-location", SCHEMAS]
-    command += ["-skip", "HTTPRoute,PodMonitor,ScaledObject,TriggerAuthentication", str(manifests)]
+    command += ["-skip", OPERATORS, str(manifests)]
     ours = ("ingress-nginx.yaml", "metrics-server.yaml", "namespace.yaml")
     command += [str(ROOT / "k8s" / name) for name in ours]
     result = run(command)
@@ -61,21 +68,24 @@ def test_kubeconform(manifests: Path) -> None:
     assert summary["valid"] > 100
 
 
+@pytest.mark.parametrize("name", JUDGED)
 @pytest.mark.parametrize("minor", ["1.35", "1.36"])
-def test_newer_kubernetes_takes_the_manifests(minor: str, tmp_path: Path) -> None:
+def test_newer_kubernetes_takes_the_manifests(minor: str, name: str, tmp_path: Path) -> None:
     """`kubernetes-validate` brings the schemas of minors to come."""
-    path = tmp_path / "trial.yaml"
-    path.write_text(rendered(TRIAL))
+    path = tmp_path / "manifests.yaml"
+    known = [o for o in objects(INSTALLATIONS[name]) if o["kind"] not in OPERATORS.split(",")]
+    path.write_text(yaml.safe_dump_all(known))
     result = run([*isolated("kubernetes-validate"), "--strict", "-k", minor, str(path)])
     if "unknown kubernetes version" in (result.stdout + result.stderr).lower():
         pytest.skip(f"this kubernetes-validate does not know {minor}")
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_kube_score() -> None:
+@pytest.mark.parametrize("name", JUDGED)
+def test_kube_score(name: str) -> None:
     command = [tool("kube-score"), "score", "--output-format", "json", "-"]
     ignored = [part for name in SCORE_TOLERATED for part in ("--ignore-test", name)]
-    result = run([*command[:2], *ignored, *command[2:]], rendered(TRIAL))
+    result = run([*command[:2], *ignored, *command[2:]], rendered(INSTALLATIONS[name]))
     findings = [
         (scored["object_name"], check["check"]["id"], comment["summary"])
         for scored in json.loads(result.stdout)
@@ -86,10 +96,11 @@ def test_kube_score() -> None:
     assert findings == []
 
 
-def test_checkov(manifests: Path) -> None:
+@pytest.mark.parametrize("name", JUDGED)
+def test_checkov(name: str, manifests: Path) -> None:
     command = [*isolated("checkov"), "--framework", "kubernetes", "--output", "json", "--quiet"]
     command += ["--compact", "--skip-check", ",".join(TOLERATED), "--skip-download"]
-    result = run([*command, "--file", str(manifests / "trial.yaml")])
+    result = run([*command, "--file", str(manifests / f"{name}.yaml")])
     assert result.stdout.lstrip().startswith("{"), result.stderr[-2000:]
     report = json.loads(result.stdout)
     failed = {

@@ -8,8 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.cluster import CHART, User, edge, helm, rolled_out
+from support.cluster import CHART, ROOT, User, edge, helm, rolled_out
 
+FILES = ("Dockerfile", ".dockerignore", "Makefile", "requirements.lock", "skaffold.yaml")
+FOLDERS = ("alembic", "charts", "k8s", "ml", "services")
 VALUES = Path(__file__).with_name("values.yaml")
 
 
@@ -30,6 +32,19 @@ def installed() -> None:
     )
     for name in ("auth", "inference", "batch-worker"):
         rolled_out(f"deployment/valence-{name}")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy to change a line in, and nothing else: skaffold waits until its folder is quiet."""
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    for name in FILES:
+        shutil.copy(ROOT / name, checkout / name)
+    for name in FOLDERS:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, checkout / name, ignore=ignored)
+    return checkout
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -13,6 +14,7 @@ import pytest
 from support.cluster import (
     CHART,
     ROOT,
+    context,
     get,
     helm,
     kubectl,
@@ -156,26 +158,31 @@ def test_five_of_each_at_once_on_an_empty_database(other: str) -> None:
 
 
 @pytest.mark.e2e_full
-def test_install_without_helm(other: str, tmp_path: Path) -> None:
-    """`kubectl apply -k`, with the namespace changed as a user would change it."""
-    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
-    overlay = tmp_path / "k8s" / "install" / "overlays" / "kind"
+def test_install_without_helm(other: str, checkout: Path) -> None:
+    """The lines at the top of the overlay, one by one, in a namespace of their own."""
+    overlay = checkout / "k8s" / "install" / "overlays" / "kind"
     shutil.rmtree(overlay / "secrets", ignore_errors=True)
-    subprocess.run([str(ROOT / "k8s/install/secrets.sh"), str(overlay / "secrets")], check=True)
     path = overlay / "kustomization.yaml"
-    images = [{"name": f"valence-{n}", "newTag": tag()} for n in ("auth", "inference", "migrate")]
-    images += [{"name": "valence-batch-worker", "newTag": tag()}]
-    text = path.read_text().replace("namespace: valence", f"namespace: {other}")
-    # The host belongs to the installation under test.
-    text = text.replace("patches:", f"patches:\n  - {json.dumps(WITHOUT_INGRESS)}")
-    path.write_text(text + f"\nimages: {json.dumps(images)}\n")
+    lines = re.findall(r"^#   (.+)$", path.read_text(), re.MULTILINE)
+    assert len(lines) == 4
+    path.write_text(
+        path.read_text()
+        .replace("namespace: valence", f"namespace: {other}")
+        # The host belongs to the installation under test.
+        .replace("patches:", f"patches:\n  - {json.dumps(WITHOUT_INGRESS)}")
+    )
+    namespace = checkout / "k8s" / "namespace.yaml"
+    namespace.write_text(namespace.read_text().replace("name: valence", f"name: {other}"))
+    cluster = f"CLUSTER={context().removeprefix('kind-')}"
     started = time.monotonic()
-    run("kubectl", "apply", "-k", str(overlay))
+    for line in lines:
+        told = line.replace("certificate.sh valence", f"certificate.sh {other}")
+        run("env", cluster, "sh", "-c", told, folder=checkout)
     for name in ("auth", "inference", "batch-worker"):
         kubectl(
             *("rollout", "status", f"deployment/valence-{name}", "--timeout=240s"), namespace=other
         )
-    print(f"\nkubectl apply -k: all ready after {time.monotonic() - started:.0f} s")
+    print(f"\nwithout helm: all ready after {time.monotonic() - started:.0f} s")
     script = str(CHART / "files" / "thread.py")
     url = "http://127.0.0.1:{}"
     with forwarded(other, "auth") as auth, forwarded(other, "inference") as inference:

@@ -8,40 +8,27 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.cluster import ROOT, pods, run, until
+from support.cluster import context, pods, run, until
 
 pytestmark = pytest.mark.e2e_full
 
-FILES = ("Dockerfile", ".dockerignore", "requirements.lock", "skaffold.yaml")
-FOLDERS = ("alembic", "charts", "ml", "services")
 LINE = "Valence: text sentiment as a service"
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A copy to change a line in, and nothing else: skaffold waits until its folder is quiet."""
+def test_run_and_dev(checkout: Path, client: httpx.Client) -> None:
     if shutil.which("skaffold") is None:
         pytest.skip("skaffold is not on PATH")
-    checkout = tmp_path / "checkout"
-    checkout.mkdir()
-    for name in FILES:
-        shutil.copy(ROOT / name, checkout / name)
-    for name in FOLDERS:
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, checkout / name, ignore=ignored)
-    return checkout
-
-
-def test_run_and_dev(checkout: Path, client: httpx.Client) -> None:
+    # The file names the cluster of `make cluster`; ours may be another.
+    there = ("--kube-context", context())
     started = time.monotonic()
-    run("skaffold", "run", folder=checkout, seconds=900)
+    run("skaffold", "run", *there, folder=checkout, seconds=900)
     deployed = time.monotonic() - started
     image = pods("inference")[0]["spec"]["containers"][0]["image"]
     assert client.get("/").json()["message"] == LINE
     print(f"\nskaffold run: {deployed:.0f} s, {image}")
 
     log = (checkout.parent / "log").open("w+")
-    command = ["skaffold", "dev", "--cleanup=false"]
+    command = ["skaffold", "dev", "--cleanup=false", *there]
     with subprocess.Popen(command, cwd=checkout, stdout=log, stderr=log) as dev:
         try:
             ready = lambda: "Watching for changes" in (checkout.parent / "log").read_text()  # noqa: E731

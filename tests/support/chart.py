@@ -1,5 +1,6 @@
 """The chart as the real helm renders it, turned into dictionaries."""
 
+import copy
 import functools
 import json
 import shutil
@@ -38,7 +39,10 @@ EVERYTHING: Object = {
     **TRIAL,
     "model": {"existingClaim": "models", "directory": "mine-2.0.0"},
     "gateway": {"enabled": True, "parentRefs": [{"name": "edge"}], "hostnames": ["a.example.com"]},
-    "metrics": {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
+    "metrics": {
+        "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+    },
     "image": {"registry": "registry.example.com/team/", "pullSecrets": [{"name": "pull"}]},
     "auth": {"nodeSelector": {"disk": "ssd"}, "priorityClassName": "high"},
     "batchWorker": {"autoscaling": {"enabled": False}, "keda": {"enabled": True}},
@@ -51,6 +55,7 @@ EVERYTHING: Object = {
         "redirectUrl": "https://valence.localhost/api/v1/auth/oidc/callback",
         "existingSecret": "my-oidc",
     },
+    "trustedCA": {"existingConfigMap": "my-authorities", "key": "bundle.pem"},
     "webhooks": {"enabled": True, "allowHttp": True, "allowedNetworks": ["10.1.0.0/16"]},
 }
 """All optional parts on."""
@@ -71,6 +76,17 @@ INSTALLATIONS = {
     "everything": EVERYTHING,
     "nothing": NOTHING,
 }
+
+
+def changed(values: Object, path: str, value: object) -> Object:
+    """A copy of the values with one of them changed."""
+    result = copy.deepcopy(values)
+    place = result
+    *folders, name = path.split(".")
+    for folder in folders:
+        place = place.setdefault(folder, {})
+    place[name] = value
+    return result
 
 
 def helm_template(

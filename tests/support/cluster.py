@@ -46,6 +46,11 @@ def run(
     return result.stdout + (result.stderr if not check else "")
 
 
+def context() -> str:
+    """The context that kubectl and helm act on."""
+    return run("kubectl", "config", "current-context").strip()
+
+
 def kubectl(*arguments: str, namespace: str = NAMESPACE, **options: Any) -> str:
     """`kubectl` in Valence's namespace."""
     return run("kubectl", "--namespace", namespace, *arguments, **options)

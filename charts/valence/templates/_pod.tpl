@@ -16,13 +16,24 @@
 {{- with $image.digest }}@{{ . }}{{ end -}}
 {{- end }}
 
-{{/* Pod fields that every pod of the release has; what differs stands in its own template. */}}
+{{/*
+Pod fields that every pod of the release has; what differs stands in its own template. With the
+component's values, which may choose other nodes: (list $ .Values.auth).
+*/}}
 {{- define "valence.pod" -}}
+{{- $root := index . 0 -}}
+{{- $values := index . 1 -}}
 automountServiceAccountToken: false
 # Kubernetes would add VALENCE_AUTH_PORT and the like, which are not settings of ours.
 enableServiceLinks: false
-{{- with .Values.image.pullSecrets }}
+{{- with $root.Values.image.pullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.nodeSelector | default $root.Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.tolerations | default $root.Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 securityContext:
   runAsNonRoot: true
@@ -43,7 +54,7 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
-{{/* Where pods may run: (list $ .Values.auth "auth"). */}}
+{{/* How the pods of a service lie among the nodes that they may run on: (list $ .Values.auth). */}}
 {{- define "valence.scheduling" -}}
 {{- $root := index . 0 -}}
 {{- $values := index . 1 -}}
@@ -57,12 +68,6 @@ topologySpreadConstraints:
     labelSelector:
       matchLabels: {{- include "valence.selectorLabels" $root | nindent 8 }}
   {{- end }}
-{{- with $values.nodeSelector }}
-nodeSelector: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with $values.tolerations }}
-tolerations: {{- toYaml . | nindent 2 }}
-{{- end }}
 {{- with $values.affinity }}
 affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -134,6 +139,7 @@ webhooksAllowedNetworks: {{ toJson . }}
 
 {{/* And those of every service that faces the public. */}}
 {{- define "valence.publicPlacement" -}}
+{{- $fullname := include "valence.fullname" . -}}
 {{ include "valence.placement" . }}
 host: 0.0.0.0
 port: 8000
@@ -145,7 +151,9 @@ plans: {{ toJson .Values.plans }}
 corsOrigins: {{ toJson . }}
 {{- end }}
 {{- with .Values.allowedHosts }}
-allowedHosts: {{ toJson . }}
+{{- /* `helm test` calls the services by their own names. */}}
+{{- $own := list (printf "%s-auth" $fullname) (printf "%s-inference" $fullname) }}
+allowedHosts: {{ concat . $own | toJson }}
 {{- end }}
 trustedProxies: {{ toJson .Values.ingress.trustedProxies }}
 {{- end }}
@@ -188,6 +196,7 @@ preStop:
       value: /etc/valence/{{ ternary "owner" "secrets" (eq $command "upgrade") }}
     - name: VALENCE_SCHEMA_DEADLINE_SECONDS
       value: {{ $root.Values.migrate.deadlineSeconds | quote }}
+    {{- include "valence.trustVariable" $root | nindent 4 }}
     {{- if eq $command "upgrade" }}
     {{- range $service, $role := $roles }}
     {{- if and $role (ne $service "owner") }}
@@ -204,72 +213,5 @@ preStop:
       readOnly: true
     - name: tmp
       mountPath: /tmp
-{{- end }}
-
-{{/* Secrets as files, each under its setting's name: (list $ "auth"). */}}
-{{- define "valence.secretsVolume" -}}
-{{- $root := index . 0 -}}
-- name: secrets
-  projected:
-    defaultMode: 0440
-    sources:
-      - secret:
-          name: {{ include "valence.databaseSecret" $root }}
-          items:
-            - key: {{ index $root.Values.database.keys (index . 1) }}
-              path: valence_database_url
-      - secret:
-          name: {{ include "valence.redisSecret" $root }}
-          items:
-            - key: {{ $root.Values.redis.key }}
-              path: valence_redis_url
-      {{- if and $root.Values.oidc.enabled (eq (index . 1) "auth") }}
-      - secret:
-          name: {{ $root.Values.oidc.existingSecret }}
-          items:
-            - key: {{ $root.Values.oidc.key }}
-              path: valence_oidc_client_secret
-      {{- end }}
-- name: tmp
-  emptyDir:
-    sizeLimit: 64Mi
-{{- end }}
-
-{{- define "valence.keyringVolume" -}}
-- name: keyring
-  secret:
-    secretName: {{ include "valence.keyringSecret" . }}
-    defaultMode: 0440
-    items:
-      - key: {{ .Values.jwt.key }}
-        path: keyring.json
-{{- end }}
-
-{{/* The first superuser's password, as a file. */}}
-{{- define "valence.adminVolume" -}}
-- name: admin
-  secret:
-    secretName: {{ include "valence.adminSecret" . }}
-    defaultMode: 0440
-    items:
-      - key: {{ .Values.admin.key }}
-        path: password
-{{- end }}
-
-{{/* A model of the user's own, in place of the one that the image carries. */}}
-{{- define "valence.modelVolume" -}}
-{{- with .Values.model.existingClaim }}
-- name: model
-  persistentVolumeClaim:
-    claimName: {{ . }}
-    readOnly: true
-{{- end }}
-{{- end }}
-
-{{- define "valence.modelMount" -}}
-{{- if .Values.model.existingClaim }}
-- name: model
-  mountPath: /models
-  readOnly: true
-{{- end }}
+    {{- include "valence.trustMount" $root | nindent 4 }}
 {{- end }}

@@ -36,8 +36,8 @@
   {{- end -}}
 {{- end -}}
 {{- if include "valence.ownPostgres" . -}}
-  {{- range $service, $role := .Values.database.roles -}}
-    {{- if not $role -}}
+  {{- range $service := list "owner" "auth" "inference" "worker" -}}
+    {{- if not (index ($.Values.database.roles | default dict) $service) -}}
       {{- $complaints = append $complaints (printf "database.roles.%s is empty: a trial's Postgres has one role a service; name it." $service) -}}
     {{- end -}}
   {{- end -}}

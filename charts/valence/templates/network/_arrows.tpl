@@ -1,42 +1,49 @@
-{{/* The arrows of the drawing, as rules; who may call whom stands nowhere else. */}}
+{{/*
+The arrows of the drawing, as rules; who may call whom stands nowhere else. Kubernetes takes an empty
+list of peers for everybody. Here it means nobody: such a rule is left out.
+*/}}
+
+{{/* One rule: (list "to" peers (list ports…)). */}}
+{{- define "valence.rule" -}}
+{{- $side := index . 0 -}}
+{{- $ports := index . 2 -}}
+{{- with index . 1 }}
+- {{ $side }}: {{- toYaml . | nindent 4 }}
+  ports:
+    {{- range $ports }}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* A component of this release, as a list of one peer: (list $ "postgres"). */}}
+{{- define "valence.peer" -}}
+- podSelector:
+    matchLabels: {{- include "valence.selectorOf" . | nindent 6 }}
+{{- end }}
 
 {{- define "valence.toPostgres" -}}
-- to:
-    {{- if include "valence.ownPostgres" . }}
-    - podSelector:
-        matchLabels: {{- include "valence.selectorOf" (list . "postgres") | nindent 10 }}
-    {{- else }}
-    {{- toYaml .Values.networkPolicy.database | nindent 4 }}
-    {{- end }}
-  ports:
-    - {port: {{ .Values.networkPolicy.databasePort }}, protocol: TCP}
+{{- $peers := .Values.networkPolicy.database -}}
+{{- if include "valence.ownPostgres" . -}}
+{{- $peers = include "valence.peer" (list . "postgres") | fromYamlArray -}}
+{{- end -}}
+{{ include "valence.rule" (list "to" $peers (list .Values.networkPolicy.databasePort)) }}
 {{- end }}
 
 {{- define "valence.toRedis" -}}
-- to:
-    {{- if include "valence.ownValkey" . }}
-    - podSelector:
-        matchLabels: {{- include "valence.selectorOf" (list . "valkey") | nindent 10 }}
-    {{- else }}
-    {{- toYaml .Values.networkPolicy.redis | nindent 4 }}
-    {{- end }}
-  ports:
-    - {port: {{ .Values.networkPolicy.redisPort }}, protocol: TCP}
+{{- $peers := .Values.networkPolicy.redis -}}
+{{- if include "valence.ownValkey" . -}}
+{{- $peers = include "valence.peer" (list . "valkey") | fromYamlArray -}}
+{{- end -}}
+{{ include "valence.rule" (list "to" $peers (list .Values.networkPolicy.redisPort)) }}
 {{- end }}
 
 {{/* The public port, for the edge and for `helm test`. */}}
 {{- define "valence.fromEdge" -}}
-- from:
-    {{- toYaml .Values.networkPolicy.edge | nindent 4 }}
-    - podSelector:
-        matchLabels: {{- include "valence.selectorOf" (list . "tests") | nindent 10 }}
-  ports:
-    - {port: http, protocol: TCP}
+{{- $tests := include "valence.peer" (list . "tests") | fromYamlArray -}}
+{{ include "valence.rule" (list "from" (concat (.Values.networkPolicy.edge | default list) $tests) (list "http")) }}
 {{- end }}
 
 {{- define "valence.fromPrometheus" -}}
-- from:
-    {{- toYaml .Values.networkPolicy.prometheus | nindent 4 }}
-  ports:
-    - {port: internal, protocol: TCP}
+{{ include "valence.rule" (list "from" .Values.networkPolicy.prometheus (list "internal")) }}
 {{- end }}
