@@ -278,8 +278,8 @@ def _ended(session: Session, user_id: uuid.UUID, task_id: uuid.UUID) -> Batch:
 
 def _version(batch: Batch, form: Format, known: Collection[str] | None = None) -> str:
     """What the results of a batch that has ended are called until it is tried again."""
-    assert batch.finished_at is not None  # noqa: S101 - it has ended
-    version = f"{batch.id}.{batch.finished_at.timestamp():.6f}.{form}"
+    ended_at = batch.finished_at or batch.created_at  # the first, but the type does not say so
+    version = f"{batch.id}.{ended_at.timestamp():.6f}.{form}"
     if known is not None and not {version, ANY}.intersection(known):
         raise Outdated
     return version
