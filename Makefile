@@ -46,8 +46,8 @@ clean: ## Remove .venv, tools and caches; data in .valence stays
 	rm -rf $(VENV) .tools .mypy_cache .pytest_cache .ruff_cache .coverage*
 
 ##@ Check
-test: $(STAMP) ## All tests, with coverage
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --cov
+test: $(STAMP) ## All tests, with coverage; one that hangs fails after five minutes
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --timeout 300
 
 faults: $(STAMP) ## The long forms of the fault tests
 	$(BIN)/pytest tests/faults tests/batch_worker -m slow_faults -s

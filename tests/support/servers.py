@@ -113,9 +113,10 @@ def _family(pid: int) -> list[psutil.Process]:
 
 @contextlib.contextmanager
 def _frozen(processes: list[psutil.Process]) -> Iterator[None]:
-    for process in processes:
-        process.suspend()
     try:
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):  # a session that has just ended
+                process.suspend()
         yield
     finally:
         for process in processes:
