@@ -199,8 +199,9 @@ make_backup() {
   dump
   drill "$partial.dump" "$partial.tables"
   local name old
-  name=$(date -u +%Y%m%dT%H%M%SZ)
-  [[ ! -e $BACKUP_DIR/$name.dump ]] || fail "there is a backup of this second already"
+  until name=$(date -u +%Y%m%dT%H%M%SZ) && [[ ! -e $BACKUP_DIR/$name.dump ]]; do
+    sleep 0.1 # the one before has the name of this second
+  done
   mv "$partial.tables" "$BACKUP_DIR/$name.tables"
   (cd "$BACKUP_DIR" && {
     sha256sum "${partial##*/}.dump" | sed "s|${partial##*/}|$name|"
