@@ -99,7 +99,7 @@ LABEL org.opencontainers.image.title="valence-migrate" \
 COPY --from=common-dependencies /opt/valence /opt/valence
 COPY --from=code /code/common /opt/valence/lib/python3.11/site-packages
 COPY alembic alembic
-CMD ["python", "-m", "valence_common.schema", "upgrade"]
+CMD ["python", "-m", "valence_common.migrations", "upgrade"]
 ARG REVISION=
 LABEL org.opencontainers.image.revision="${REVISION}"
 

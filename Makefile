@@ -106,7 +106,7 @@ chart: $(STAMP) ## Write what follows from chart and settings: schema, chart REA
 	$(BIN)/python charts/generate.py
 
 docs: $(STAMP) ## Write what is derived from the code: OpenAPI, settings, the table of cases
-	$(BIN)/python -m valence.local.surface
+	$(BIN)/python -m tools.docs
 	PYTHONPATH=tests $(BIN)/python -m support.cases
 
 sbom: $(STAMP) ## Write dist/sbom.json: all that the lock holds, as CycloneDX

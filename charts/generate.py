@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from valence_auth.settings import Settings as Auth
-from valence_batch_worker.backlog import MOST_CHUNKS, WAITING
+from valence_batch_worker.batches.backlog import MOST_CHUNKS, WAITING
 from valence_batch_worker.settings import Settings as Worker
 from valence_common.settings import DatabaseSettings
 from valence_common.settings import Settings as Common
@@ -155,7 +155,7 @@ def waiting() -> str:
 
 
 FILES = {
-    CHART / "files" / "waiting.sql": waiting,
+    CHART / "files" / "backlog.sql": waiting,
     SCHEMA: schema,
     CHART / "README.md": readme,
     INSTALL / "base" / "valence.yaml": install,

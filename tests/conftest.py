@@ -15,7 +15,7 @@ from alembic.config import Config
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
-from support.oracle import Oracle
+from support.invariants import Oracle
 from support.stack import Account, Stack
 from valence.local.postgres import Postgres
 from valence.local.valkey import Valkey

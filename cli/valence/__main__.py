@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from valence import admin, keys
-from valence.exits import fail, fail_without_extra
+from valence import admin, keyring
+from valence.output import fail, fail_without_extra
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.add_typer(keys.app, name="keys")
+app.add_typer(keyring.app, name="keys")
 app.add_typer(admin.app, name="admin")
 
 
@@ -33,8 +33,8 @@ def local(
     """Run all of Valence on this machine until Ctrl-C."""
     try:
         # The typed client is installed without what the launcher needs.
+        from valence.local.data_dir import Home  # noqa: PLC0415
         from valence.local.errors import LocalError  # noqa: PLC0415
-        from valence.local.home import Home  # noqa: PLC0415
         from valence.local.launcher import Launcher  # noqa: PLC0415
     except ImportError as error:
         fail_without_extra("valence local", error)

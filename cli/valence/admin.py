@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from valence.exits import fail, fail_without_extra, say
+from valence.output import fail, fail_without_extra, say
 
 app = typer.Typer(no_args_is_help=True, help="Superusers of the Valence on this machine.")
 
@@ -42,7 +42,7 @@ def create(
         # The typed client is installed without the services.
         from pydantic import SecretStr  # noqa: PLC0415
 
-        from valence.local.home import Home  # noqa: PLC0415
+        from valence.local.data_dir import Home  # noqa: PLC0415
         from valence_auth import create_admin  # noqa: PLC0415
     except ImportError as error:
         fail_without_extra("valence admin", error)

@@ -6,7 +6,7 @@ Importing this package brings neither scikit-learn, SciPy, joblib nor NumPy.
 
 from valence_ml.loading import DEFAULT_MODEL, load
 from valence_ml.manifest import Manifest, ModelError
-from valence_ml.scores import Contribution, Explanation, Score, Scorer, model_name
+from valence_ml.scorer import Contribution, Explanation, Score, Scorer, model_name
 
 __all__ = [
     "DEFAULT_MODEL",

@@ -80,9 +80,9 @@ def pack(
     Opening a joblib file executes what is in it: give only files of people you trust.
     """
     # Imported here: it needs scikit-learn, which `evaluate` and `verify` do not.
-    from valence_ml import packing  # noqa: PLC0415
+    from valence_ml import packaging  # noqa: PLC0415
 
-    manifest, reason = packing.pack_file(pipeline, out, name=name, version=version)
+    manifest, reason = packaging.pack_file(pipeline, out, name=name, version=version)
     if reason:
         typer.echo(reason, err=True)
     typer.echo(f"{name} {version} is in {out}, of the {manifest.kind} kind")

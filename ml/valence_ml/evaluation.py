@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from valence_ml import progress
 from valence_ml.data import Examples
 from valence_ml.manifest import Metric
-from valence_ml.scores import Scorer
+from valence_ml.scorer import Scorer
 
 _CHUNK = 512
 

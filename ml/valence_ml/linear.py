@@ -10,7 +10,7 @@ import msgspec
 
 from valence_ml import npz
 from valence_ml.manifest import Manifest, ModelError
-from valence_ml.scores import Contribution, Explanation, Score, decide
+from valence_ml.scorer import Contribution, Explanation, Score, decide
 from valence_ml.text import NORMALISERS
 
 WEIGHTS = "weights.npz"

@@ -5,7 +5,7 @@ from pathlib import Path
 from valence_ml import release
 from valence_ml.linear import WEIGHTS, LinearScorer, LinearWeights
 from valence_ml.manifest import Manifest, ModelError
-from valence_ml.scores import Scorer
+from valence_ml.scorer import Scorer
 
 DEFAULT_MODEL = Path(__file__).with_name("releases") / "valence-default-1.0.0"
 """The release that this package carries."""

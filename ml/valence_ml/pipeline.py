@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from valence_ml.manifest import Manifest, ModelError
-from valence_ml.scores import Explanation, Score, decide
+from valence_ml.scorer import Explanation, Score, decide
 
 PIPELINE = "pipeline.joblib"
 

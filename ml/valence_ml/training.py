@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from valence_ml import data, progress
 from valence_ml.evaluation import measure, wrong
 from valence_ml.manifest import Manifest, ModelError, Source, Training
-from valence_ml.packing import Provenance, pack
+from valence_ml.packaging import Provenance, pack
 from valence_ml.release import reserve
 from valence_ml.text import TOKEN_PATTERN, normalise
 

@@ -1,4 +1,4 @@
-"""The table of cases in tests/cases/README.md is true and whole."""
+"""The table of cases in tests/acceptance/README.md is true and whole."""
 
 import pytest
 

@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 
 from support.rows import query
 from support.users import make
-from valence_auth import accounts, administration, audit
-from valence_auth.administration import Filter, Limits, NotOneself, UserNotFound
+from valence_auth import accounts, audit
+from valence_auth import admin as auth_admin
+from valence_auth.admin import Filter, Limits, NotOneself, UserNotFound
 from valence_common.db import Database, new_id
 from valence_common.models import ApiKey, AuditEvent, LoginSession, Revocation, User
 from valence_common.problems import DomainError, Forbidden
@@ -62,13 +63,13 @@ def acts(session: Session, user: User) -> list[tuple[uuid.UUID | None, str]]:
     return [(event.actor_id, event.action) for event in session.scalars(events)]
 
 
-def change(session: Session, admin: User, user: User, **state: bool) -> administration.Record:
+def change(session: Session, admin: User, user: User, **state: bool) -> auth_admin.Record:
     wanted = {"is_active": None, "is_superuser": None} | state
-    return administration.change(session, admin.id, user.id, **wanted)
+    return auth_admin.change(session, admin.id, user.id, **wanted)
 
 
 def search(session: Session, admin: User, **only: Any) -> list[str]:
-    found, _ = administration.users(session, admin.id, Filter(**only), limit=100, cursor=None)
+    found, _ = auth_admin.users(session, admin.id, Filter(**only), limit=100, cursor=None)
     return [user.username for user in found]
 
 
@@ -112,9 +113,7 @@ def test_pages_hold_each_user_once(session: Session, admin: User) -> None:
     names = [make(session, f"u{n}-{tag}").username for n in range(5)]
     seen, cursor = [], None
     for page in range(3):
-        found, cursor = administration.users(
-            session, admin.id, Filter(q=tag), limit=2, cursor=cursor
-        )
+        found, cursor = auth_admin.users(session, admin.id, Filter(q=tag), limit=2, cursor=cursor)
         seen += [user.username for user in found]
         make(session, f"late{page}-{tag}")
     assert (names[::-1], None) == (seen, cursor)
@@ -130,7 +129,7 @@ def test_a_record_counts_what_is_alive(session: Session, admin: User, user: User
     give_key(session, user, expires_at=now + HOUR)
     give_key(session, user, expires_at=now - HOUR)
     give_key(session, user, revoked_at=now)
-    record = administration.user(session, admin.id, user.id)
+    record = auth_admin.user(session, admin.id, user.id)
     assert (user.id, 1, 2) == (record.user.id, record.live_sessions, record.live_keys)
     assert [] == acts(session, user), "reading is not audited"
 
@@ -178,7 +177,7 @@ def test_nobody_takes_away_their_own_rights(session: Session, admin: User) -> No
         lambda: change(session, admin, admin, is_active=False),
         lambda: change(session, admin, admin, is_superuser=False),
         lambda: change(session, admin, admin, is_active=True, is_superuser=False),
-        lambda: administration.erase(session, admin.id, admin.id),
+        lambda: auth_admin.erase(session, admin.id, admin.id),
     ):
         with pytest.raises(NotOneself):
             work()
@@ -189,10 +188,10 @@ def test_nobody_takes_away_their_own_rights(session: Session, admin: User) -> No
 def test_limits(session: Session, admin: User, user: User) -> None:
     """They are kept, told to everybody, and audited with what was before; once."""
     limits = Limits("default", 5, 0, None)
-    record = administration.set_limits(session, admin.id, user.id, limits)
+    record = auth_admin.set_limits(session, admin.id, user.id, limits)
     assert (5, 0, None) == (record.user.per_minute, record.user.burst, record.user.texts_per_day)
     assert user.id in told(session)
-    administration.set_limits(session, admin.id, user.id, limits)
+    auth_admin.set_limits(session, admin.id, user.id, limits)
     changed = AuditEvent.action == "user.limits_changed"
     [event] = session.scalars(select(AuditEvent).where(AuditEvent.subject_id == user.id, changed))
     assert (admin.id, "user.limits_changed") == (event.actor_id, event.action)
@@ -202,7 +201,7 @@ def test_limits(session: Session, admin: User, user: User) -> None:
 def test_sessions_end(session: Session, admin: User, user: User) -> None:
     """All of theirs, and nobody else's; their account stays as it is."""
     opened, other = log_in(session, user), log_in(session, admin)
-    administration.end_sessions(session, admin.id, user.id)
+    auth_admin.end_sessions(session, admin.id, user.id)
     assert opened in told(session)
     assert other not in told(session)
     assert (admin.id, "user.sessions_ended") == acts(session, user)[-1]
@@ -212,26 +211,26 @@ def test_sessions_end(session: Session, admin: User, user: User) -> None:
 def test_erase(session: Session, admin: User, user: User) -> None:
     """Nobody can act for it, it is not found any more, and who did it is in the audit log."""
     name, opened = user.username, log_in(session, user)
-    administration.erase(session, admin.id, user.id)
+    auth_admin.erase(session, admin.id, user.id)
     assert {opened, user.id} <= told(session)
     assert accounts.find(session, name) is None
     assert [admin.id] == [actor for actor, _ in acts(session, user)]
     with pytest.raises(UserNotFound):
-        administration.user(session, admin.id, user.id)
+        auth_admin.user(session, admin.id, user.id)
 
 
 def _calls(session: Session, actor: uuid.UUID, user: uuid.UUID) -> list[Callable[[], object]]:
     """Every noun, for this actor and this user."""
     today = datetime.now(UTC).date()
     return [
-        lambda: administration.user(session, actor, user),
-        lambda: administration.change(session, actor, user, is_active=None, is_superuser=None),
-        lambda: administration.set_limits(session, actor, user, PLAIN),
-        lambda: administration.end_sessions(session, actor, user),
-        lambda: administration.erase(session, actor, user),
-        lambda: administration.users(session, actor, Filter(), limit=1, cursor=None),
+        lambda: auth_admin.user(session, actor, user),
+        lambda: auth_admin.change(session, actor, user, is_active=None, is_superuser=None),
+        lambda: auth_admin.set_limits(session, actor, user, PLAIN),
+        lambda: auth_admin.end_sessions(session, actor, user),
+        lambda: auth_admin.erase(session, actor, user),
+        lambda: auth_admin.users(session, actor, Filter(), limit=1, cursor=None),
         lambda: audit.page(session, actor, audit.Filter(), limit=1, cursor=None),
-        lambda: administration.read_usage(
+        lambda: auth_admin.read_usage(
             session, actor, today, today, user_id=None, limit=1, cursor=None
         ),
     ]
@@ -284,7 +283,7 @@ def _at_once(database: Database, *changes: tuple[uuid.UUID, uuid.UUID, dict[str,
         barrier.wait()
         try:
             with database.transaction() as session:
-                administration.change(session, actor, target, **wanted)
+                auth_admin.change(session, actor, target, **wanted)
         except DomainError as error:
             return type(error).__name__
         return "done"

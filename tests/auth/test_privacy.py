@@ -14,7 +14,7 @@ from support.batches import make_user
 from support.rows import query
 from support.stack import PASSWORD, Account, Stack
 from support.waiting import until
-from valence_auth import erasing, sessions
+from valence_auth import erasure, sessions
 from valence_common.db import make_engine
 from valence_common.models import User
 
@@ -87,7 +87,7 @@ def test_an_erased_row_says_nothing_of_its_owner(session: Session) -> None:
     before = {user.username, user.username_key, user.email, user.email_key, "friends", 1, 2, 3}
     administrator = session.get_one(User, make_user(session))
     administrator.is_superuser = True
-    erasing.erase(session, user, actor_id=administrator.id)
+    erasure.erase(session, user, actor_id=administrator.id)
     session.flush()
     session.refresh(user)
     values = {column.name: getattr(user, column.name) for column in User.__table__.columns}
@@ -106,11 +106,11 @@ def test_the_last_administrator_stays(own_database_url: str) -> None:
         last.is_superuser = other.is_superuser = True
         other.is_active = False
         session.flush()
-        with pytest.raises(erasing.LastSuperuser):
-            erasing.erase(session, last)
+        with pytest.raises(erasure.LastSuperuser):
+            erasure.erase(session, last)
         other.is_active = True
         session.flush()
-        erasing.erase(session, last)
+        erasure.erase(session, last)
         assert last.erased_at is not None
     engine.dispose()
 
@@ -131,7 +131,7 @@ def test_a_login_under_way_gets_no_session_of_an_erased_account(database_url: st
         user = session.get_one(User, make_user(session))
         session.commit()
     with Session(engine) as session:
-        erasing.erase(session, user)
+        erasure.erase(session, user)
         session.commit()
     with Session(engine) as session, pytest.raises(sessions.Changed):
         sessions.open_session(session, user, lifetime=timedelta(days=1), idle=timedelta(days=1))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from support import odd_model
+from support import faulty_model
 from support.jobs import SECONDS_A_CHUNK, Jobs
 from support.servers import Ground
 from valence_common.db import Database
@@ -31,14 +31,14 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     """Servers that may break, the web services, and no worker yet."""
     folder = tmp_path_factory.mktemp("ground")
     with Ground.laid(folder, auth={}, inference=Jobs.web_settings) as ground:
-        ground.stack.environment |= odd_model.ENVIRONMENT
+        ground.stack.environment |= faulty_model.ENVIRONMENT
         yield ground
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The odd model, a little slow."""
-    return odd_model.write(tmp_path_factory.mktemp("odd") / "odd-1", seconds=SECONDS_A_CHUNK)
+    return faulty_model.write(tmp_path_factory.mktemp("odd") / "odd-1", seconds=SECONDS_A_CHUNK)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from support.servers import FragileValkey
-from valence_common.queue import QUEUE, SCORE_TASK, Doorbell
+from valence_common.celery_app import QUEUE, SCORE_TASK, Doorbell
 
 SHORT = 1.0
 """Seconds that a ring may take when nobody hears; its own timeout is a fifth of that."""
@@ -52,7 +52,7 @@ def test_rings_that_wait_already_count_towards_the_bound(
 ) -> None:
     """However often sweepers ring while no worker hears, the queue stays short."""
     for _ in range(10):
-        assert doorbell.ring(5, at_most_queued=16) is True
+        assert doorbell.ring(5, max_queued=16) is True
     assert 16 == queued(valkey)
     assert doorbell.ring(3) is True
     assert 19 == queued(valkey)

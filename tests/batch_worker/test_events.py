@@ -9,7 +9,7 @@ from support.jobs import Jobs
 from support.rows import query
 from support.stack import PASSWORD, Account
 from support.waiting import until
-from valence_common.records import TOLD
+from valence_common.audit import PUBLISHED
 
 API = "/api/v1"
 
@@ -24,7 +24,7 @@ def heard(reader: Reader, account: Account, last: str) -> list[tuple[str, str, d
 def test_the_page_lists_what_is_told() -> None:
     """Every type, and no other."""
     listed = re.findall(r"^\| `(\w+\.\w+)` \|", PAGE.read_text("utf-8"), re.MULTILINE)
-    assert sorted(TOLD) == sorted(listed)
+    assert sorted(PUBLISHED) == sorted(listed)
 
 
 def test_an_accounts_life_is_told(jobs: Jobs) -> None:

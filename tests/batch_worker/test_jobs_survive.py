@@ -9,13 +9,13 @@ import httpx
 import psutil
 import pytest
 
-from support import odd_model
+from support import faulty_model
 from support.jobs import Jobs
 from support.rows import query
 from support.servers import Ground
 from support.stack import Service
 from support.waiting import until
-from valence_common.queue import QUEUE
+from valence_common.celery_app import QUEUE
 
 
 @pytest.fixture(scope="module")
@@ -122,15 +122,15 @@ def test_child_killed_mid_batch_is_replaced_by_its_own_worker(jobs: Jobs, worker
 
 def test_text_that_makes_the_model_raise_fails_alone(jobs: Jobs, worker: Service) -> None:
     """A model's error is the text's, not the batch's; neither text nor traceback is logged."""
-    account, task_id, texts = jobs.submit(20, at_19=odd_model.RAISES)
+    account, task_id, texts = jobs.submit(20, at_19=faulty_model.RAISES)
     jobs.judge(account, task_id, texts, failed=[19])
-    assert odd_model.RAISES not in worker.output()
+    assert faulty_model.RAISES not in worker.output()
     assert "Traceback (most recent call last)" not in worker.output()
 
 
 def test_text_that_kills_the_process_fails_alone(jobs: Jobs, worker: Service) -> None:
     """The attempt was counted before the process died, so the text is found."""
-    account, task_id, texts = jobs.submit(1, at_0=odd_model.KILLS)
+    account, task_id, texts = jobs.submit(1, at_0=faulty_model.KILLS)
     other = jobs.submit(20)
     jobs.judge(account, task_id, texts, failed=[0], status="failed")
     jobs.judge(*other)
@@ -138,7 +138,7 @@ def test_text_that_kills_the_process_fails_alone(jobs: Jobs, worker: Service) ->
 
 def test_text_that_hangs_the_process_fails_alone(jobs: Jobs, worker: Service) -> None:
     """A model that never comes back costs its text, not the worker."""
-    account, task_id, texts = jobs.submit(1, at_0=odd_model.HANGS)
+    account, task_id, texts = jobs.submit(1, at_0=faulty_model.HANGS)
     other = jobs.submit(20)
     jobs.judge(account, task_id, texts, failed=[0], status="failed")
     jobs.judge(*other)

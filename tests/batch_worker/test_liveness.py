@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from support.impatient_worker import CONSUMER_SECONDS
 from support.jobs import Jobs
-from support.nervous_worker import CONSUMER_SECONDS
 from support.servers import Ground
 from support.stack import Service
 from support.waiting import until
@@ -124,7 +124,7 @@ def stuck_file(tmp_path: Path) -> Path:
 def worker(ground: Ground, model: Path, stuck_file: Path) -> Iterator[Service]:
     """One that is judged after seconds."""
     ground.stack.environment["STUCK_FILE"] = str(stuck_file)
-    worker = Jobs(ground, model).start_worker(module="support.nervous_worker")
+    worker = Jobs(ground, model).start_worker(module="support.impatient_worker")
     yield worker
     worker.kill()
 

@@ -10,11 +10,11 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
-from support import odd_model
+from support import faulty_model
 from support.jobs import Jobs
 from support.rows import query
 from support.waiting import until
-from valence_common.queue import Doorbell
+from valence_common.celery_app import Doorbell
 
 GRACE_SECONDS = 20
 """What Kubernetes would give at least, and case 42; an unloaded machine needs a tenth of it."""
@@ -70,7 +70,7 @@ def test_case_042_sigterm_mid_chunk_gives_back_a_chunk_that_takes_too_long(
     As many rollouts as it has attempts do not make it poisonous: it is as good as untried.
     """
     url, long_lease = jobs.ground.postgres.url(), {"lease_seconds": 30, "max_attempts": 2}
-    slow = odd_model.write(tmp_path / "slow-1", seconds=60)
+    slow = faulty_model.write(tmp_path / "slow-1", seconds=60)
     found = "SELECT state, attempt FROM batch_chunks WHERE batch_id = :id"
     account, task_id, texts = jobs.submit(10)
     for _ in range(2):

@@ -15,7 +15,7 @@ from support.rows import query
 from support.servers import Ground
 from support.stack import Service
 from support.waiting import until
-from valence_common.queue import Doorbell
+from valence_common.celery_app import Doorbell
 
 DOUBLED_MESSAGES = 15
 AT_WORK_WITHIN = 20

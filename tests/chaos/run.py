@@ -13,7 +13,7 @@ from typing import Final
 from chaos.clients import Clients
 from chaos.faults import Faults
 from chaos.verdict import COUNT_EXECUTIONS, Sent, Verdict, judge
-from support import odd_model
+from support import faulty_model
 from support.rows import query
 from support.servers import Ground
 
@@ -42,7 +42,7 @@ def run(size: Size, seed: int, folder: Path) -> Verdict:
     """Everything from empty servers to the verdict."""
     started = time.monotonic()
     worker_settings = {
-        "model_dir": odd_model.write(folder / "odd-1", seconds=size.seconds),
+        "model_dir": faulty_model.write(folder / "odd-1", seconds=size.seconds),
         "concurrency": 2,
         "lease_seconds": 5,
         "sweep_seconds": 0.5,
@@ -51,7 +51,7 @@ def run(size: Size, seed: int, folder: Path) -> Verdict:
     web_settings = {"chunk_texts": size.chunk_texts, "database_pool_size": 4}
     with Ground.laid(folder, auth={}) as ground:
         query(ground.postgres.url(), COUNT_EXECUTIONS)
-        ground.stack.environment |= odd_model.ENVIRONMENT
+        ground.stack.environment |= faulty_model.ENVIRONMENT
         clients = Clients(ground.stack)
         faults = Faults(ground, random.Random(seed), worker_settings, web_settings, lambda _: None)
         services = [start() for start in (faults.start_web, faults.start_worker) for _ in range(2)]

@@ -3,7 +3,7 @@
 import math
 
 from support.chart import EXTERNAL, NOTHING, TRIAL, Object, helm_template, objects, only, pods
-from valence_batch_worker.backlog import MOST_CHUNKS, WAITING
+from valence_batch_worker.batches.backlog import MOST_CHUNKS, WAITING
 
 RESERVED = 3 + 10
 """What Postgres keeps for superusers, and a margin for people and migrations."""

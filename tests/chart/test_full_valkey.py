@@ -12,7 +12,7 @@ from support.chart import TRIAL, objects, only
 from support.waiting import until
 from valence.local.binaries import find_valkey
 from valence.local.ports import free_port
-from valence_common.queue import QUEUE
+from valence_common.celery_app import QUEUE
 
 QUEUED = 50
 FULL = {**TRIAL, "trial": {"enabled": True, "valkey": {"maxMemory": "4mb"}}}

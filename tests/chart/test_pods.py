@@ -204,7 +204,7 @@ def test_nodes_are_chosen_for_all_pods_at_once() -> None:
         "inference": {"tolerations": mine},
     }
     found = {name: pod["spec"] for name, pod in pods(objects(values)).items()}
-    assert {"valence-postgres", "valence-backup", "valence-admin", "valence-tests-thread"} <= set(
+    assert {"valence-postgres", "valence-backup", "valence-admin", "valence-tests-smoke"} <= set(
         found
     )
     assert {"disk": "ssd"} == found["valence-auth"]["nodeSelector"]

@@ -37,7 +37,7 @@ def password_file(stack: Stack, tmp_path: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("name", ["thread", "refusals"])
+@pytest.mark.parametrize("name", ["smoke", "negative"])
 def test_an_installation_that_works_passes(name: str, services: tuple[str, str]) -> None:
     done = script(name, *services)
     assert (0, True) == (done.returncode, "PASS" in done.stdout), done.stdout + done.stderr

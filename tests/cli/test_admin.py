@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from support.rows import query
 from valence.__main__ import app
-from valence.local.home import Home
+from valence.local.data_dir import Home
 from valence_auth import create_admin
 from valence_auth.passwords import Passwords
 

@@ -72,7 +72,7 @@ def test_a_silent_dependency_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
         dependencies.silent = True
         loop = asyncio.get_running_loop()
         started = loop.time()
-        assert {"postgres": False, "redis": False} == await dependencies.health().ask()
+        assert {"postgres": False, "redis": False} == await dependencies.health().check()
         assert loop.time() - started < 1
 
     asyncio.run(work())
@@ -127,7 +127,7 @@ def test_many_who_ask_at_once_share_an_answer() -> None:
 
     async def work() -> None:
         health = Health({"postgres": check})
-        answers = await asyncio.gather(*(health.ask() for _ in range(100)))
+        answers = await asyncio.gather(*(health.check() for _ in range(100)))
         assert [{"postgres": True}] * 100 == answers
 
     asyncio.run(work())

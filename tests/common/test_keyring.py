@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from valence_common import keyring
-from valence_common.keyring import Described, Keyring, KeyringError
+from valence_common.keyring import KeyInfo, Keyring, KeyringError
 from valence_common.security import LEEWAY_SECONDS, MAX_LIFETIME_SECONDS
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -37,7 +37,7 @@ def test_generated_file_is_good(keyring_file: Path) -> None:
     """What `generate` makes is one active key of 32 bytes."""
     keys = Keyring(keyring_file)
     assert 32 == len(keys.active().secret)
-    assert keys.active() == keys.verifying(keys.active().kid)
+    assert keys.active() == keys.verification_key(keys.active().kid)
 
 
 def test_rotation(tmp_path: Path) -> None:
@@ -46,11 +46,11 @@ def test_rotation(tmp_path: Path) -> None:
     _write(path, "a", a)
     keys = Keyring(path)
     _write(path, "a", a, b)
-    assert ("a", "b") == (keys.active().kid, keys.verifying("b").kid)
+    assert ("a", "b") == (keys.active().kid, keys.verification_key("b").kid)
     _write(path, "b", a, b)
-    assert ("b", "a") == (keys.active().kid, keys.verifying("a").kid)
+    assert ("b", "a") == (keys.active().kid, keys.verification_key("a").kid)
     _write(path, "b", b)
-    assert keys.verifying("a") is None
+    assert keys.verification_key("a") is None
     _write(path, "a", a, b)
     assert "a" == keys.active().kid
 
@@ -70,7 +70,7 @@ def test_a_key_verifies_until_its_end(tmp_path: Path) -> None:
         _key("naive-past", verify_until=(now - hour).replace(tzinfo=None).isoformat()),
     )
     keys = Keyring(path)
-    known = {k for k in ("past", "future", "naive", "naive-past", "no") if keys.verifying(k)}
+    known = {k for k in ("past", "future", "naive", "naive-past", "no") if keys.verification_key(k)}
     assert {"future", "naive"} == known
 
 
@@ -86,7 +86,7 @@ def test_a_mounted_secret_is_swapped(tmp_path: Path) -> None:
     (tmp_path / "..data_tmp").symlink_to("v2")
     (tmp_path / "..data_tmp").replace(tmp_path / "..data")
     assert "v2" == keys.active().kid
-    assert keys.verifying("v1") is None
+    assert keys.verification_key("v1") is None
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"active":"x","keys":[]}', None])
@@ -98,7 +98,7 @@ def test_a_broken_file_keeps_the_old_keys(keyring_file: Path, content: str | Non
         keyring_file.unlink()
     else:
         keyring_file.write_text(content)
-    assert before == keys.active() == keys.verifying(before.kid)
+    assert before == keys.active() == keys.verification_key(before.kid)
     _write(keyring_file, "new", _key("new"))
     assert "new" == keys.active().kid
 
@@ -177,11 +177,11 @@ def test_an_active_key_with_an_end_is_refused(tmp_path: Path, hours: int) -> Non
 
 def _states(content: bytes) -> list[tuple[bool, bool, datetime | None]]:
     """Of each key: whether it signs, whether it waits, and its end."""
-    return [(d.active, d.waiting, d.verify_until) for d in keyring.describe(content)]
+    return [(d.active, d.waiting, d.verify_until) for d in keyring.list_keys(content)]
 
 
 def _kids(content: bytes) -> list[str]:
-    return [described.kid for described in keyring.describe(content)]
+    return [described.kid for described in keyring.list_keys(content)]
 
 
 def test_a_key_retires_after_all_that_it_signed() -> None:
@@ -236,7 +236,7 @@ def test_a_second_rotation_keeps_earlier_ends() -> None:
     later = NOW + timedelta(minutes=10)
     twice = keyring.activate(keyring.add(once), later)
     ends = [END, later + keyring.RETIRES_AFTER, None]
-    assert ends == [described.verify_until for described in keyring.describe(twice)]
+    assert ends == [described.verify_until for described in keyring.list_keys(twice)]
 
 
 def test_a_waiting_key_is_dropped_by_name() -> None:
@@ -268,13 +268,13 @@ def test_steps_that_would_refuse_somebody_are_refused() -> None:
 def test_a_key_that_was_left_verifying_is_not_the_waiting_one() -> None:
     """Older keys without an end, from a rotation by hand, get one with the next rotation."""
     by_hand = json.dumps({"active": "b", "keys": [_key("a"), _key("b")]}).encode()
-    assert [Described("a", False, False, None), Described("b", True, False, None)] == (
-        keyring.describe(by_hand)
+    assert [KeyInfo("a", False, False, None), KeyInfo("b", True, False, None)] == (
+        keyring.list_keys(by_hand)
     )
     with pytest.raises(KeyringError, match="no key waits"):
         keyring.activate(by_hand, NOW)
     rotated = keyring.activate(keyring.add(by_hand), NOW)
-    assert [END, END, None] == [described.verify_until for described in keyring.describe(rotated)]
+    assert [END, END, None] == [described.verify_until for described in keyring.list_keys(rotated)]
 
 
 @pytest.mark.parametrize("content", [b"", b"null", b'{"active":"x","keys":[]}'])
@@ -284,7 +284,7 @@ def test_steps_take_only_good_keyrings(content: bytes) -> None:
         lambda: keyring.add(content),
         lambda: keyring.activate(content, NOW),
         lambda: keyring.drop(content, NOW),
-        lambda: keyring.describe(content),
+        lambda: keyring.list_keys(content),
     ):
         with pytest.raises(KeyringError):
             step()

@@ -82,7 +82,7 @@ def test_describe_is_short() -> None:
 
     with pytest.raises(KeyError) as caught:
         deep(50)
-    described = log.describe(caught.value)
+    described = log.log_fields(caught.value)
     assert "KeyError" == described["error"]
     assert 6 == len(described["where"])
     assert SECRET not in str(described)

@@ -15,14 +15,14 @@ def test_who_waited_is_news_as_well(own_database_url: str) -> None:
     url, user_id = SecretStr(own_database_url), uuid.uuid4()
     database, revocations = Database(url, pool_size=2, timeout=5), Revocations(url)
     heard: list[uuid.UUID] = []
-    revocations.listen(heard.append)
+    revocations.subscribe(heard.append)
     with database.transaction() as slow:
         slow.execute(select(func.now()))
         with database.transaction() as quick:
             revoke(quick, [user_id])
-        asyncio.run(revocations.look())
+        asyncio.run(revocations.poll())
         revoke(slow, [user_id])
-    asyncio.run(revocations.look())
+    asyncio.run(revocations.poll())
     assert [user_id] * 2 == heard
     revocations.close()
     database.close()

@@ -183,7 +183,7 @@ def test_install_without_helm(other: str, checkout: Path) -> None:
             *("rollout", "status", f"deployment/valence-{name}", "--timeout=240s"), namespace=other
         )
     print(f"\nwithout helm: all ready after {time.monotonic() - started:.0f} s")
-    script = str(CHART / "files" / "thread.py")
+    script = str(CHART / "files" / "smoke.py")
     url = "http://127.0.0.1:{}"
     with forwarded(other, "auth") as auth, forwarded(other, "inference") as inference:
         said = run("python3", script, url.format(auth), url.format(inference))

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from support import contained
+from support import sandbox
 from support.rows import query
 from support.stack import Stack
 from support.waiting import until
@@ -25,7 +25,7 @@ OF_A_WORKER = ("/tmp/valence-metrics-", "/tmp/pymp-")
 
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    contained.needed()
+    sandbox.needed()
     return tmp_path_factory.mktemp("secrets")
 
 
@@ -38,10 +38,10 @@ def stack(
 ) -> Iterator[Stack]:
     """All three services, contained."""
     stack = Stack(tmp_path_factory.mktemp("stack"), module_database_url, redis_url)
-    stack.environment |= contained.ENVIRONMENT
-    stack.through = contained.command(secrets)
+    stack.environment |= sandbox.ENVIRONMENT
+    stack.through = sandbox.command(secrets)
     shutil.copy(stack.keyring, secrets)
-    web = {"jwt_keyring_file": contained.SECRETS / stack.keyring.name}
+    web = {"jwt_keyring_file": sandbox.SECRETS / stack.keyring.name}
     try:
         for name in ("auth", "inference"):
             stack.start(name, ready=False, **web)
@@ -58,7 +58,7 @@ def stack(
 
 def environment(**variables: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("VALENCE_")}
-    return kept | contained.ENVIRONMENT | variables
+    return kept | sandbox.ENVIRONMENT | variables
 
 
 def test_case_044_the_container_is_one(secrets: Path) -> None:
@@ -73,21 +73,21 @@ def test_case_044_the_container_is_one(secrets: Path) -> None:
         " *(status[f'Cap{k}'].strip(' \\t\\n0') for k in ('Eff', 'Prm', 'Bnd', 'Inh')))\n"
     )
     said = subprocess.run(
-        contained.command(secrets, [sys.executable, "-c", look]),
+        sandbox.command(secrets, [sys.executable, "-c", look]),
         env=environment(),
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (0, f"1 {contained.UID} []") == (said.returncode, said.stdout.strip()), said.stderr
+    assert (0, f"1 {sandbox.UID} []") == (said.returncode, said.stdout.strip()), said.stderr
     assert not Path("/tmp/proof").exists()
 
 
 def test_case_044_migration_on_a_read_only_root(secrets: Path, empty_database_url: str) -> None:
     """The init container's command makes the whole schema and writes no file."""
-    migrate = [sys.executable, "-m", "valence_common.schema", "upgrade"]
+    migrate = [sys.executable, "-m", "valence_common.migrations", "upgrade"]
     said = subprocess.run(
-        contained.command(secrets, migrate),
+        sandbox.command(secrets, migrate),
         env=environment(
             VALENCE_DATABASE_URL=empty_database_url,
             VALENCE_MIGRATIONS_DIR=str(ROOT / "alembic"),
@@ -109,8 +109,8 @@ def test_case_044_services_on_a_read_only_root(stack: Stack) -> None:
     task = stack.finish(account, stack.submit(account, texts))
     assert ("completed", 1500) == (task["status"], task["done"])
     for service in stack.services:
-        process = contained.first(service)
-        files = contained.written(process)
+        process = sandbox.first(service)
+        files = sandbox.written(process)
         if service.name == "batch_worker":
             files = [path for path in files if not path.startswith(OF_A_WORKER)]
         assert [] == files, service.name
@@ -120,9 +120,9 @@ def test_case_044_services_on_a_read_only_root(stack: Stack) -> None:
 def test_case_043_pid_1_reaps_its_children(stack: Stack) -> None:
     """Web services have none; a worker's that is killed is replaced, and no zombie is left."""
     for name in ("auth", "inference"):
-        assert [] == contained.first(stack.running(name)[0]).children()
+        assert [] == sandbox.first(stack.running(name)[0]).children()
     [service] = stack.running("batch_worker")
-    worker = contained.first(service)
+    worker = sandbox.first(service)
     before = worker.children(recursive=True)
     assert before
     before[0].kill()
@@ -139,7 +139,7 @@ def test_case_043_pid_1_reaps_its_children(stack: Stack) -> None:
 def test_case_043_sigterm_reaches_pid_1(stack: Stack) -> None:
     """PID 1 has no default for a signal: each service handles it, and leaves nobody behind."""
     for service in list(stack.services):
-        process = contained.first(service)
+        process = sandbox.first(service)
         family = [process, *process.children(recursive=True)]
         process.terminate()
         assert service.process.wait(30) in STOPPED, service.output()

@@ -12,7 +12,7 @@ import httpx
 import psycopg2
 import pytest
 
-from support import odd_model
+from support import faulty_model
 from support.jobs import SECONDS_A_CHUNK, Jobs
 from support.load import at_once, probed
 from support.rows import query
@@ -46,9 +46,9 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
     """All services; the worker gives a text two attempts."""
     folder = tmp_path_factory.mktemp("ground")
-    model = odd_model.write(folder / "odd-1", seconds=SECONDS_A_CHUNK)
+    model = faulty_model.write(folder / "odd-1", seconds=SECONDS_A_CHUNK)
     with Ground.laid(folder, auth={}, inference=Jobs.web_settings) as ground:
-        ground.stack.environment |= odd_model.ENVIRONMENT
+        ground.stack.environment |= faulty_model.ENVIRONMENT
         jobs = Jobs(ground, model)
         jobs.start_worker(lease_seconds=4, max_attempts=2)
         yield jobs

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from support import odd_model
+from support import faulty_model
 from support.raw import connect, half_sent
 from support.rows import judge_batch, query
 from support.servers import FragilePostgres, FragileValkey, Ground
@@ -88,7 +88,7 @@ def _changed(folder: Path, _: Path) -> None:
 
 def _other_scikit_learn(folder: Path, _: Path) -> None:
     shutil.rmtree(folder)
-    odd_model.write(folder)
+    faulty_model.write(folder)
     _edit_manifest(folder, lambda manifest: manifest["libraries"].update({"scikit-learn": "99.1"}))
 
 
@@ -108,7 +108,7 @@ class _Touch:
 
 def _evil(folder: Path, touched: Path) -> None:
     shutil.rmtree(folder)
-    odd_model.write(folder)
+    faulty_model.write(folder)
     (folder / "pipeline.joblib").write_bytes(pickle.dumps(_Touch(touched)))
 
 
@@ -130,7 +130,7 @@ def test_case_037_bad_model_stops_the_process_with_one_line(ground: Ground, tmp_
             folder = tmp_path / f"{name}{spoil.__name__}"
             shutil.copytree(DEFAULT_MODEL, folder)
             spoil(folder, touched)
-            ground.stack.environment |= odd_model.ENVIRONMENT
+            ground.stack.environment |= faulty_model.ENVIRONMENT
             started.append(ground.stack.start(name, ready=False, model_dir=folder))
     for service in started:
         assert service.process.wait(30) == 78, service.output()

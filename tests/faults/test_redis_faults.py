@@ -13,7 +13,7 @@ from support.rows import judge_batch
 from support.servers import Ground
 from support.stack import Account, Stack
 from support.waiting import until
-from valence_common.queue import QUEUE
+from valence_common.celery_app import QUEUE
 
 ANALYZE = "/api/v1/sentiment/analyze"
 LOGOUT = "/api/v1/auth/logout"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support import odd_model
+from support import faulty_model
 from support.rows import query
 from support.servers import Ground
 from support.stack import Account, Stack
@@ -21,8 +21,8 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     """All services, told not to store texts; the worker's model does what a text tells it to."""
     folder = tmp_path_factory.mktemp("forgetful")
     with Ground.laid(folder, auth={}, inference=FORGET) as ground:
-        ground.stack.environment |= odd_model.ENVIRONMENT
-        model = odd_model.write(folder / "odd-1")
+        ground.stack.environment |= faulty_model.ENVIRONMENT
+        model = faulty_model.write(folder / "odd-1")
         worker = {"model_dir": model, "concurrency": 1, "sweep_seconds": 0.3, "max_attempts": 1}
         ground.stack.start("batch_worker", **worker, **FORGET)
         yield ground
@@ -69,7 +69,7 @@ def test_batch_s_texts_go_once_they_are_scored(
     ground: Ground, stack: Stack, account: Account
 ) -> None:
     """Results keep their places; one that could not be scored leaves no text either."""
-    texts = [*TEXTS, f"The heron's {odd_model.RAISES}", "a good fourth"]
+    texts = [*TEXTS, f"The heron's {faulty_model.RAISES}", "a good fourth"]
     task = stack.finish(account, stack.submit(account, texts))
     assert "completed_with_errors" == task["status"]
     assert [
@@ -80,7 +80,7 @@ def test_batch_s_texts_go_once_they_are_scored(
     ] == [(result["index"], result["text"], result["sentiment"]) for result in task["results"]]
     assert [] == holding(ground, "heron")
     items = stack.get("/api/v1/sentiment/history", account).json()["items"]
-    scored = [text for text in texts if odd_model.RAISES not in text]
+    scored = [text for text in texts if faulty_model.RAISES not in text]
     assert sorted(map(sha256, scored)) == sorted(item["text_sha256"] for item in items)
 
 

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from support.places import PASSWORD, Place, execute
+from support.roles import PASSWORD, Place, execute
 
 
 @pytest.fixture

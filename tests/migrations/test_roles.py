@@ -9,20 +9,24 @@ from pydantic import SecretStr
 from sqlalchemy import select
 
 from support.batches import accept, claim, make_user, score
-from support.belongings import belongings
 from support.files import store
-from support.places import ROLES, Place, execute
+from support.owned_rows import belongings
+from support.roles import ROLES, Place, execute
 from support.rows import query
-from valence_auth import erasing, takeout
-from valence_batch_worker import chunks, erasure, pieces, retention
-from valence_batch_worker.relay import STREAM, Relay
+from valence_auth import data_export
+from valence_auth import erasure as auth_erasure
+from valence_batch_worker.batches import chunks
+from valence_batch_worker.cleanup import bulk_delete, retention
+from valence_batch_worker.cleanup import erasure as worker_erasure
+from valence_batch_worker.outbox_relay import STREAM, Relay
 from valence_batch_worker.settings import Settings
 from valence_batch_worker.webhooks import deliveries as queue
-from valence_common import records
-from valence_common.cache import blocking_client
+from valence_common import audit
 from valence_common.db import Database
 from valence_common.models import Batch, User
-from valence_inference import batches, deliveries, exports, steering, summary, webhooks
+from valence_common.redis_client import blocking_client
+from valence_inference.batches import deliveries, export, lifecycle, summary, webhook_secrets
+from valence_inference.batches import status as batch_status
 
 
 def test_roles_get_their_rows_and_no_more(place: Place) -> None:
@@ -63,12 +67,12 @@ def test_roles_suffice_to_take_out_erase_and_forget(place: Place) -> None:
         chunks.complete(session, mine, score(mine.texts), "m", store_texts=False)
 
     async def take_out() -> bytes:
-        return b"".join([piece async for piece in await takeout.begin(auth, user.id)])
+        return b"".join([piece async for piece in await data_export.begin(auth, user.id)])
 
     assert b'"sentiment":"positive"' in asyncio.run(take_out())
     with auth.transaction() as session:
-        erasing.erase(session, user)
-    assert pieces.delete_piece(worker, "erasure", erasure.erase_piece) > 0
+        auth_erasure.erase(session, user)
+    assert bulk_delete.delete_piece(worker, "erasure", worker_erasure.erase_piece) > 0
     assert {0} == set(belongings(place.url, user.id).values())
     settings = Settings(
         database_url=SecretStr(place.url_of("worker")),
@@ -78,7 +82,7 @@ def test_roles_suffice_to_take_out_erase_and_forget(place: Place) -> None:
         retain_events_days=1,
     )
     for reason, piece in retention.pieces(settings, lambda: 1).items():
-        pieces.delete_piece(worker, reason, piece)
+        bulk_delete.delete_piece(worker, reason, piece)
 
 
 def test_roles_suffice_to_steer_batches(place: Place) -> None:
@@ -93,22 +97,22 @@ def test_roles_suffice_to_steer_batches(place: Place) -> None:
         failed = store(session, user, ["a"], sizes=[1], failed={0}, status="failed")
         live = store(session, user, ["a"], status="processing", finished_at=None)
     for work in (
-        partial(steering.retry, texts=1, inline=1),
-        partial(steering.cancel, inline=1),
-        steering.delete,
+        partial(lifecycle.retry, texts=1, inline=1),
+        partial(lifecycle.cancel, inline=1),
+        lifecycle.delete,
     ):
         with inference.transaction() as session:
             work(session, user, failed)
     with inference.transaction() as session:
-        steering.cancel(session, user, live, inline=1)
+        lifecycle.cancel(session, user, live, inline=1)
     with inference.transaction() as session:
-        assert 1 == len(exports.page(session, user, live, start=0, limit=9)[0])
+        assert 1 == len(export.page(session, user, live, start=0, limit=9)[0])
     with inference.transaction() as session:
         summary._read(session, user, live, "m")
     with inference.transaction() as session:
-        shown, _ = batches.page(session, user, batches.Filter(), limit=9, cursor=None)
+        shown, _ = batch_status.page(session, user, batch_status.Filter(), limit=9, cursor=None)
         assert [live] == [status.batch.id for status in shown]
-    assert pieces.delete_piece(worker, "deleted", retention.DELETED["deleted"]) > 0
+    assert bulk_delete.delete_piece(worker, "deleted", retention.DELETED["deleted"]) > 0
     assert 1 == belongings(place.url, user)["batches"]
 
 
@@ -120,7 +124,7 @@ def test_roles_suffice_to_tell_events(place: Place, redis_url: str) -> None:
         database = Database(SecretStr(place.url_of(role)), pool_size=1, timeout=10, pooled=False)
         with database.transaction() as session:
             told = {"actor_id": None, "user_id": somebody, "subject_id": somebody}
-            records.record(session, "account.registered", **told)
+            audit.record(session, "account.registered", **told)
     for role in ("auth", "inference"):
         assert not place.may(role, "SELECT", "events")
         assert not place.may(role, "UPDATE", "events", "number")
@@ -133,7 +137,7 @@ def test_roles_suffice_to_tell_events(place: Place, redis_url: str) -> None:
     execute(place.url, "SELECT setval('event_numbers', 1)")
     client.xadd(STREAM, {"type": "of an installation before"}, id="77-0")
     with database.transaction() as session:
-        records.record(session, "account.erased", **told)
+        audit.record(session, "account.erased", **told)
     relay.work()
     assert "78-0" == client.xrevrange(STREAM, count=1)[0][0]
     client.delete(STREAM)
@@ -151,9 +155,9 @@ def test_roles_suffice_for_webhooks(place: Place) -> None:
     with auth.transaction() as session:
         user_id = make_user(session)
     with inference.transaction() as session:
-        webhooks.make_secret(session, user_id)
-        _, secret = webhooks.make_secret(session, user_id)
-        assert 2 == len(webhooks.secrets_of(session, user_id))
+        webhook_secrets.make_secret(session, user_id)
+        _, secret = webhook_secrets.make_secret(session, user_id)
+        assert 2 == len(webhook_secrets.secrets_of(session, user_id))
         url = "https://example.com/"
         batch = accept(session, user_id, ["a"], chunk_texts=1, webhook_url=url)
     with worker.transaction() as session:
@@ -170,9 +174,9 @@ def test_roles_suffice_for_webhooks(place: Place) -> None:
         [log], _ = deliveries.page(session, user_id, batch.id, limit=1, cursor=None)
         assert [500] == [attempt.status_code for attempt in log.attempts]
         deliveries.redeliver(session, user_id, batch.id, log.delivery.id, enabled=True)
-        webhooks.end_secrets(session, user_id)
+        webhook_secrets.end_secrets(session, user_id)
     with worker.transaction() as session:
-        assert pieces.delete_batches(session, select(Batch.id), most=100) > 0
+        assert bulk_delete.delete_batches(session, select(Batch.id), most=100) > 0
     assert [(0, 0)] == query(
         place.url,
         "SELECT (SELECT count(*) FROM webhook_deliveries), (SELECT count(*) FROM webhook_attempts)",

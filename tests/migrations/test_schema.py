@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from support.locks import MIGRATION, WAITERS, held
-from support.places import Place, execute
+from support.roles import Place, execute
 from support.rows import query
 from support.servers import FragilePostgres
 from support.waiting import until

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
 import valence_ml
-from valence_ml import data, packing
+from valence_ml import data, packaging
 from valence_ml.text import TOKEN_PATTERN, normalise
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample.tsv"
@@ -40,7 +40,7 @@ def pack(pipeline: Pipeline, tmp_path: Path) -> Callable[[], Path]:
 
     def packed() -> Path:
         directory = tmp_path / "release"
-        packing.pack(pipeline, directory, name="small", version="1.2.3")
+        packaging.pack(pipeline, directory, name="small", version="1.2.3")
         return directory
 
     return packed

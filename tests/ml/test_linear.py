@@ -16,7 +16,7 @@ from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import make_pipeline
 
 import valence_ml
-from valence_ml import packing, release
+from valence_ml import packaging, release
 from valence_ml.compiling import reference_pipeline
 from valence_ml.data import Examples
 from valence_ml.linear import WEIGHTS, LinearWeights
@@ -93,7 +93,7 @@ def test_compiled_pipeline_gives_the_probabilities_of_scikit_learn(
 ) -> None:
     """Whatever can be compiled agrees to 1e-9, after a round through the disk."""
     pipeline = make_pipeline(VECTORIZERS[vectorizer], CLASSIFIERS[classifier]).fit(*sample)
-    packing.pack(pipeline, tmp_path / "release", name="small", version="1")
+    packaging.pack(pipeline, tmp_path / "release", name="small", version="1")
     scorer = valence_ml.load(tmp_path / "release")
     assert worst(scorer, pipeline, sample.texts + ODD + shuffled(sample, 300)) <= 1e-9
 
@@ -181,7 +181,7 @@ def test_explanation_counts_terms_and_starts_with_the_strongest(
 def test_extreme_logits_do_not_overflow(sample: Examples, tmp_path: Path) -> None:
     """Without a norm a long text's logit reaches the thousands; that is 0 or 1, not an error."""
     pipeline = make_pipeline(TfidfVectorizer(norm=None), LogisticRegression(C=1e6)).fit(*sample)
-    packing.pack(pipeline, tmp_path / "release", name="small", version="1")
+    packaging.pack(pipeline, tmp_path / "release", name="small", version="1")
     scorer = valence_ml.load(tmp_path / "release")
     scores = scorer.score(["great " * 2_000, "bad " * 2_000])
     assert [(score.label, score.confidence) for score in scores] == [

@@ -7,11 +7,11 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from valence_batch_worker import chunks
+from valence_batch_worker.batches import chunks
 from valence_common.db import new_id
 from valence_common.models import Batch, User
-from valence_inference import submissions
-from valence_inference.uploads.packing import Limits
+from valence_inference.batches import submit
+from valence_inference.uploads.chunking import Limits
 from valence_inference.uploads.upload import JsonUpload, Submission
 from valence_ml import Score
 
@@ -47,7 +47,7 @@ def accept(
 ) -> Batch:
     """A batch of this user, handed in as JSON."""
     submission = packed(texts, chunk_texts=chunk_texts, **options)
-    return submissions.accept(session, user_id, submission, key=key)
+    return submit.accept(session, user_id, submission, key=key)
 
 
 def packed(texts: Sequence[str], *, chunk_texts: int = 2, **options: Any) -> Submission:

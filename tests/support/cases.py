@@ -1,4 +1,4 @@
-"""`make docs` writes tests/cases/README.md from this: which test proves which catalogue's case.
+"""`make docs` writes tests/acceptance/README.md from this: which test proves which case.
 
 A test of a case has the case's number in its name; others that prove one are named in `ELSEWHERE`.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 TESTS: Final = Path(__file__).parents[1]
-TABLE: Final = TESTS / "cases/README.md"
+TABLE: Final = TESTS / "acceptance/README.md"
 
 # Every visible case of parts A, B, D and E; of part C those that have a test of their number.
 TITLES: Final = {

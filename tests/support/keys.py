@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 
-from support.oracle import Oracle
+from support.invariants import Oracle
 from support.stack import Account
 
 KEYS = "/api/v1/api-keys"

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from support.oidc_provider import CLIENT_ID, CLIENT_SECRET, OidcProvider
 from support.stack import Service, Stack
 from valence.local.ports import free_port
-from valence_auth.oidc import transactions
+from valence_auth.oidc import login_state
 from valence_auth.oidc.provider import Client, Provider
 
 LOGIN, CALLBACK = "/api/v1/auth/oidc/login", "/api/v1/auth/oidc/callback"
@@ -94,7 +94,7 @@ def as_client(provider: OidcProvider) -> Provider:
 
 async def claims_of(client: Provider, provider: OidcProvider) -> Any:
     """What a login through it comes to."""
-    transaction = transactions.begin()
+    transaction = login_state.begin()
     async with httpx.AsyncClient(trust_env=False) as http:
         way = (await http.get(await client.login_url(transaction))).headers["Location"]
     return await client.claims(parse_qs(urlsplit(way).query)["code"][0], transaction)

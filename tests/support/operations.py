@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import httpx
+from tools import docs
 
 from support.rows import query
 from support.stack import Account, Stack
-from valence.local import surface
 from valence_common.db import new_id
 from valence_common.security import SCOPES
 
@@ -69,7 +69,7 @@ class Operation:
 
 def operations() -> list[Operation]:
     """All that is documented."""
-    document = surface.document()
+    document = docs.document()
     schemas = document["components"]["schemas"]
     return [
         _read(method, path, operation, schemas)

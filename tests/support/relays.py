@@ -9,10 +9,10 @@ from sqlalchemy import text
 from support.events import Told, judge_order, stream
 from support.rows import query
 from support.servers import FragileValkey
-from valence_batch_worker.loop import Loop
-from valence_batch_worker.relay import Relay
-from valence_common.cache import blocking_client
+from valence_batch_worker.outbox_relay import Relay
+from valence_batch_worker.periodic import Loop
 from valence_common.db import Database
+from valence_common.redis_client import blocking_client
 
 
 def make(database: Database, valkey: FragileValkey, cls: type[Relay] = Relay) -> Relay:

@@ -157,7 +157,7 @@ class Traffic:
 
 def active(file: Path) -> str:
     """The kid that signs."""
-    [kid] = [key.kid for key in keyring.describe(file.read_bytes()) if key.active]
+    [kid] = [key.kid for key in keyring.list_keys(file.read_bytes()) if key.active]
     return kid
 
 

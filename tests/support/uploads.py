@@ -5,9 +5,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from valence_common.bodies import Media
+from valence_common.web.request_body import ContentType
 from valence_inference.schemas.submissions import BatchOptions
-from valence_inference.uploads.packing import Limits
+from valence_inference.uploads.chunking import Limits
 from valence_inference.uploads.upload import CSV, JsonUpload, Submission, Upload, file_upload
 
 LIMITS = Limits(10_000, 100_000, 500, 32 * 1024 * 1024)
@@ -33,7 +33,7 @@ def read_file(
     within: Limits = LIMITS,
     **options: Any,
 ) -> Submission:
-    media = Media(kind, {})
+    media = ContentType(kind, {})
     return read(file_upload(media, BatchOptions(**options), within), body, cuts)
 
 

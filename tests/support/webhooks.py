@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 
 from support.batches import make_user
 from support.rows import query
+from valence_common.audit import end_batch
 from valence_common.db import new_id
 from valence_common.models import Batch, BatchChunk, WebhookDelivery, WebhookSecret
-from valence_common.records import end_batch
 
 SECRET = "whsec_of-a-user-of-a-test"
 

@@ -238,7 +238,7 @@ restore() {
     --no-privileges --dbname=service=valence "$dump_file" >/dev/null 2>"$work/said" ||
     fail "the dump could not be restored, and nothing was changed: $(said)"
   compare "$tables_file" source_psql
-  printf 'backup: %s is restored; give the roles their rights: valence_common.schema upgrade\n' \
+  printf 'backup: %s is restored; give the roles their rights: valence_common.migrations upgrade\n' \
     "${dump_file##*/}"
 }
 

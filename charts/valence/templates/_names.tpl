@@ -20,7 +20,7 @@
 {{- end }}
 
 {{/* The name of the component whose folder this is. */}}
-{{- define "valence.here" -}}
+{{- define "valence.componentName" -}}
 {{ include "valence.fullname" . }}-{{ include "valence.component" . }}
 {{- end }}
 

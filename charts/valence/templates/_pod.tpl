@@ -190,7 +190,7 @@ preStop:
 - name: {{ ternary "migrate" "wait-for-schema" (eq $command "upgrade") }}
   image: {{ include "valence.image" (list $root $root.Values.migrate.image) }}
   imagePullPolicy: {{ $root.Values.image.pullPolicy }}
-  command: [python, -m, valence_common.schema, {{ $command }}]
+  command: [python, -m, valence_common.migrations, {{ $command }}]
   env:
     - name: VALENCE_SECRETS_DIR
       value: /etc/valence/{{ ternary "owner" "secrets" (eq $command "upgrade") }}

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 
 from valence.local import banner
+from valence.local.data_dir import Home
 from valence.local.errors import LocalError
-from valence.local.home import Home
 from valence.local.ports import reserve
 from valence.local.postgres import Postgres
 from valence.local.processes import Child

@@ -13,16 +13,17 @@ from contextlib import AbstractAsyncContextManager
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from valence.local.data_dir import Home
 from valence.local.errors import LocalError
-from valence.local.home import Home
 from valence.local.router import Router, lifespans
 from valence_auth.app import PREFIXES
 from valence_auth.app import create_app as create_auth
 from valence_auth.settings import Settings as AuthSettings
 from valence_batch_worker.settings import Settings as WorkerSettings
-from valence_common import keyring, log, server
+from valence_common import keyring, log
 from valence_common.health import internal_app
 from valence_common.settings import PREFIX, SECRETS_DIR, SettingsError, load
+from valence_common.web import server
 from valence_inference.app import create_app as create_inference
 from valence_inference.settings import Settings as InferenceSettings
 

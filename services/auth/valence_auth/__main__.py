@@ -2,6 +2,6 @@
 
 from valence_auth.app import create_app
 from valence_auth.settings import Settings
-from valence_common.entry import run_web
+from valence_common.web.process import run_web
 
 run_web("auth", Settings, create_app)

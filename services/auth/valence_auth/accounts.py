@@ -10,9 +10,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from valence_common.audit import record
 from valence_common.models import User
 from valence_common.problems import Invalid, InvalidCredential
-from valence_common.records import record
 
 MAX_EMAIL = 254
 

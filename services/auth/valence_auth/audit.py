@@ -8,9 +8,9 @@ from typing import Final, NamedTuple
 from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
-from valence_auth.administration import check
-from valence_common import pages
+from valence_auth.admin import check
 from valence_common.models import AuditEvent
+from valence_common.web import pagination
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SKEW_MS: Final = 3600_000  # ids are made by the services' clocks, times by the database's
@@ -49,7 +49,9 @@ def page(
 ) -> tuple[Sequence[AuditEvent], uuid.UUID | None]:
     """Up to `limit` events, newest first, and where the page after begins."""
     check(session, actor_id)
-    return pages.newest(session, AuditEvent, only.conditions(), limit=limit, cursor=cursor)
+    return pagination.newest_first(
+        session, AuditEvent, only.conditions(), limit=limit, cursor=cursor
+    )
 
 
 def _id_at(moment: datetime, more_ms: int) -> uuid.UUID:

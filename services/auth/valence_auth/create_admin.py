@@ -17,13 +17,13 @@ from pydantic import SecretStr
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from valence_auth import accounts, administration
+from valence_auth import accounts, admin
 from valence_auth.passwords import Passwords, weakness
 from valence_common.db import Database
-from valence_common.entry import stop
 from valence_common.models import User
 from valence_common.problems import DomainError, Unavailable
 from valence_common.settings import DatabaseSettings, SettingsError, load
+from valence_common.web.process import exit_with_error
 
 QUERY_SECONDS: Final = 5.0
 NEXT: Final = "Log in with POST /api/v1/auth/login: the token has the scope `admin`."
@@ -67,7 +67,7 @@ def create(
             raise AdminError(f"There is no account {username}: a new one needs --email, too.")
         hashed = None if password is None else _hash(password(), username)
         with database.transaction() as session:
-            user, made = administration.appoint(
+            user, made = admin.appoint(
                 session, username=username, email=email, password_hash=hashed
             )
             if found is None and not made:
@@ -109,11 +109,11 @@ def _nothing_to_do(
     session: Session, found: User | None, *, promote: bool, first: bool
 ) -> str | None:
     """Why all is as it should be already; raises `AdminError` for another's account."""
-    if first and administration.superusers(session):
+    if first and admin.superusers(session):
         return "There is a superuser already: nothing was changed."
     if found is None or promote:
         return None
-    if administration.administers(found):
+    if admin.administers(found):
         return f"{found.username} is a superuser already: nothing was changed."
     raise AdminError(
         f"An account {found.username} exists and is no active superuser: give another name,"
@@ -148,7 +148,7 @@ def main(arguments: Sequence[str]) -> None:
             first=given.first,
         )
     except (SettingsError, AdminError) as error:
-        stop("create_admin", error)
+        exit_with_error("create_admin", error)
     sys.stdout.write(f"{done}\n")
 
 

@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 
 from valence_auth import accounts, sessions
 from valence_auth.passwords import Passwords
+from valence_common.audit import record
 from valence_common.db import Database
 from valence_common.models import User
 from valence_common.problems import Invalid, InvalidCredential
-from valence_common.records import record
 
 TRIES = 2
 

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 from passlib.hash import argon2, pbkdf2_sha256
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
-from valence_common.threads import Threads
-from valence_common.turns import Line
+from valence_common.concurrency import ThreadPool, TimedSemaphore
 
 MIN_BYTES, MAX_BYTES = 8, 256
 WAIT_SECONDS = 5.0
@@ -51,14 +50,14 @@ class Passwords:
 
     def __init__(self, hashers: int):
         size = hashers or os.cpu_count() or 1
-        self._threads = Threads("hasher", size, wait=WAIT_SECONDS)
+        self._threads = ThreadPool("hasher", size, timeout=WAIT_SECONDS)
         # Whoever only registers leaves room for those who log in.
-        self._newcomers = Line("hasher", patience=WAIT_SECONDS, at_once=max(1, size // 2))
+        self._newcomers = TimedSemaphore("hasher", timeout=WAIT_SECONDS, limit=max(1, size // 2))
         self._nobody: str = _argon2id.hash(os.urandom(16).hex())
 
     async def hash(self, password: str) -> str:
         """A new password's argon2id hash; raises `Unavailable` when too many are waiting."""
-        async with self._newcomers.turn():
+        async with self._newcomers.slot():
             return await self._threads.run(_argon2id.hash, password)
 
     async def check(self, password: str, hashed: str | None) -> Check:

@@ -15,13 +15,13 @@ from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from valence_auth import accounts
-from valence_common import pages
+from valence_common.audit import record
 from valence_common.db import new_id
 from valence_common.models import LoginSession, RefreshToken, User
 from valence_common.problems import Invalid, InvalidCredential, NotFound
-from valence_common.records import record
 from valence_common.revocations import revoke
 from valence_common.security import ADMIN, SCOPES
+from valence_common.web import pagination
 
 REFRESH_BYTES: Final = 32
 GRACE: Final = timedelta(seconds=10)
@@ -177,7 +177,7 @@ def page(
     """A user's live sessions, newest first, and where the page after begins."""
     busy = LoginSession.last_used_at > func.clock_timestamp() - idle
     alive = [*_alive(user_id), busy]
-    return pages.newest(session, LoginSession, alive, limit=limit, cursor=after)
+    return pagination.newest_first(session, LoginSession, alive, limit=limit, cursor=after)
 
 
 def count(session: Session, user_id: uuid.UUID) -> int:

@@ -15,10 +15,10 @@ if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):  # empty is where the process
 from valence_batch_worker.app import create_app
 from valence_batch_worker.settings import Settings
 from valence_common import log
-from valence_common.entry import stop
-from valence_common.queue import QUEUE
-from valence_common.server import ServeError
+from valence_common.celery_app import QUEUE
 from valence_common.settings import SettingsError, load
+from valence_common.web.process import exit_with_error
+from valence_common.web.server import ServeError
 from valence_ml import ModelError
 from valence_ml import load as load_model
 
@@ -29,7 +29,7 @@ try:
     log.configure(SERVICE, level=settings.log_level, style=settings.log_format)
     app = create_app(settings, load_model(settings.model_dir))
 except (SettingsError, ModelError, ServeError) as error:
-    stop(SERVICE, error)
+    exit_with_error(SERVICE, error)
 
 app.worker_main(
     [

@@ -11,12 +11,12 @@ import structlog
 from celery import Celery, bootsteps, signals
 from prometheus_client import multiprocess
 
+from valence_batch_worker.background import Parent
+from valence_batch_worker.batches.worker import TURN_SECONDS, Worker
 from valence_batch_worker.liveness import TICK_SECONDS, Liveness
-from valence_batch_worker.parent import Parent
 from valence_batch_worker.settings import Settings
-from valence_batch_worker.work import TURN_SECONDS, Worker
+from valence_common.celery_app import SCORE_TASK, Doorbell, make_celery
 from valence_common.db import Database
-from valence_common.queue import SCORE_TASK, Doorbell, make_celery
 from valence_ml import Scorer, model_name
 
 

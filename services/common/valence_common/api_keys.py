@@ -19,7 +19,7 @@ SECRET_BYTES: Final = 24
 _KEY = re.compile(r"vl_([0-9a-f]{32})_([0-9a-f]{48})([0-9a-f]{8})")
 
 
-class Claim(NamedTuple):
+class ParsedKey(NamedTuple):
     """Which key it says it is, and the SHA-256 of the secret that came with it."""
 
     key_id: uuid.UUID
@@ -33,12 +33,12 @@ def make(key_id: uuid.UUID) -> tuple[str, bytes]:
     return f"{body}{_checksum(body)}", _hash(secret)
 
 
-def read(key: str) -> Claim:
+def read(key: str) -> ParsedKey:
     """What a key claims; raises `InvalidCredential` for what `make` cannot have written."""
     match = _KEY.fullmatch(key)
     if match is None or _checksum(key[:-8]) != match[3]:
         raise InvalidCredential
-    return Claim(uuid.UUID(match[1]), _hash(match[2]))
+    return ParsedKey(uuid.UUID(match[1]), _hash(match[2]))
 
 
 def _checksum(body: str) -> str:

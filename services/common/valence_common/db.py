@@ -25,8 +25,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from valence_common.concurrency import ThreadPool
 from valence_common.problems import Unavailable
-from valence_common.threads import Threads
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class DeadlineExceeded(psycopg2.OperationalError):  # type: ignore[misc] # untyp
     """Postgres did not answer within the transaction's time."""
 
 
-class Abandoned(Exception):
+class TransactionCancelled(Exception):
     """Whoever asked for the transaction was told that it failed, so it must not be committed."""
 
 
@@ -82,7 +82,7 @@ def renew_deadline() -> None:
 def _check_abandoned() -> None:
     abandoned: threading.Event | None = getattr(_running, "abandoned", None)
     if abandoned is not None and abandoned.is_set():
-        raise Abandoned
+        raise TransactionCancelled
 
 
 def make_engine(url: SecretStr, *, statement_seconds: float = 30, **options: Any) -> Engine:
@@ -133,7 +133,7 @@ class Database:
         )
         # The server gives up when we do, or what we left behind would fill its connections.
         self.engine = make_engine(url, statement_seconds=timeout, pool_pre_ping=pooled, **options)
-        self._threads = Threads("postgres", pool_size, wait=timeout)
+        self._threads = ThreadPool("postgres", pool_size, timeout=timeout)
 
     @contextmanager
     def transaction(self, *, deadline: float | None = None) -> Iterator[Session]:

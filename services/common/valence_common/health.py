@@ -33,7 +33,7 @@ class Health:
         self._asked_at = float("-inf")
         self._answer: asyncio.Future[dict[str, bool]] | None = None
 
-    async def ask(self) -> dict[str, bool]:
+    async def check(self) -> dict[str, bool]:
         """Whether each dependency answers, as of the last half second: anybody may ask often."""
         now = time.monotonic()
         if self._answer is None or now - self._asked_at > FRESH_SECONDS:
@@ -81,7 +81,7 @@ def internal_app(
         return PlainTextResponse("not ready", 503, headers={"Retry-After": "1"})
 
     async def show_metrics(_: Request) -> Response:
-        for name, up in (await health.ask()).items():
+        for name, up in (await health.check()).items():
             dependency_up.labels(name).set(up)
         return Response(render(), media_type=CONTENT_TYPE_LATEST)
 

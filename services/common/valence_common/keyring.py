@@ -50,7 +50,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     keys: list[_Entry]
 
 
-class Key(msgspec.Struct, frozen=True):
+class SigningKey(msgspec.Struct, frozen=True):
     """One HMAC key; `verify_until` is a Unix time, or None for no end."""
 
     kid: str
@@ -58,7 +58,7 @@ class Key(msgspec.Struct, frozen=True):
     verify_until: float | None
 
 
-class Described(msgspec.Struct, frozen=True):
+class KeyInfo(msgspec.Struct, frozen=True):
     """What may be shown of a key: it signs, waits to be activated, or verifies until its end."""
 
     kid: str
@@ -76,12 +76,12 @@ class Keyring:
         self._stamp = self._stat()
         self._active, self._keys = _parse(path)
 
-    def active(self) -> Key:
+    def active(self) -> SigningKey:
         """The key that signs."""
         self._refresh()
         return self._keys[self._active]
 
-    def verifying(self, kid: str) -> Key | None:
+    def verification_key(self, kid: str) -> SigningKey | None:
         """The key of that name if it may still verify."""
         self._refresh()
         key = self._keys.get(kid)
@@ -119,12 +119,12 @@ def generate() -> bytes:
     return msgspec.json.encode(_File(active=entry.kid, keys=[entry]))
 
 
-def describe(content: bytes) -> list[Described]:
+def list_keys(content: bytes) -> list[KeyInfo]:
     """The keys in the file's order, without their secrets."""
     file = _decode(content)
     waiting = _waiting(file)
     return [
-        Described(entry.kid, entry.kid == file.active, entry is waiting, entry.end)
+        KeyInfo(entry.kid, entry.kid == file.active, entry is waiting, entry.end)
         for entry in file.keys
     ]
 
@@ -187,7 +187,7 @@ def _waiting(file: _File) -> _Entry | None:
     return last if last.kid != file.active and last.verify_until is None else None
 
 
-def _parse(path: Path) -> tuple[str, dict[str, Key]]:
+def _parse(path: Path) -> tuple[str, dict[str, SigningKey]]:
     try:
         file = _decode(path.read_bytes())
         return file.active, {entry.kid: _key(entry) for entry in file.keys}
@@ -216,7 +216,7 @@ def _decode(content: bytes) -> _File:
     return file
 
 
-def _key(entry: _Entry) -> Key:
+def _key(entry: _Entry) -> SigningKey:
     if not _KID.fullmatch(entry.kid):
         raise KeyringError("a kid is not 1-64 of A-Z a-z 0-9 . _ -")
     try:
@@ -226,4 +226,4 @@ def _key(entry: _Entry) -> Key:
         raise KeyringError(f"key {entry.kid} is not base64url") from None
     if len(secret) < MIN_KEY_BYTES or len(set(secret)) < MIN_DISTINCT_BYTES:
         raise KeyringError(f"key {entry.kid} is weak, it needs {MIN_KEY_BYTES} random bytes")
-    return Key(entry.kid, secret, entry.end.timestamp() if entry.end else None)
+    return SigningKey(entry.kid, secret, entry.end.timestamp() if entry.end else None)

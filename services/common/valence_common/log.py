@@ -79,12 +79,12 @@ def _without_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict
         error = record.exc_info[1]
         record.exc_info, record.exc_text = None, None
         if error is not None:
-            event.update(describe(error), event=str(record.msg))
+            event.update(log_fields(error), event=str(record.msg))
     event.pop("exc_info", None)
     return event
 
 
-def describe(error: BaseException) -> dict[str, object]:
+def log_fields(error: BaseException) -> dict[str, object]:
     """An unexpected error as log fields: its type and where it came from, never its message."""
     frames = traceback.extract_tb(error.__traceback__)[-6:]
     where = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames]

@@ -215,11 +215,11 @@ def problem(
 async def on_domain_error(connection: HTTPConnection, error: Exception) -> Response:
     """Answer a `DomainError`."""
     assert isinstance(error, DomainError)  # noqa: S101 - registered for this class only
-    body = describe(connection, error)
+    body = to_problem(connection, error)
     return JSONResponse(body, error.status, headers=error.headers, media_type=MEDIA_TYPE)
 
 
-def describe(connection: HTTPConnection, error: DomainError) -> dict[str, Any]:
+def to_problem(connection: HTTPConnection, error: DomainError) -> dict[str, Any]:
     """A `DomainError` as a problem document; only a failing dependency is worth a log line."""
     if isinstance(error, Unavailable):
         structlog.get_logger().warning("unavailable", dependency=error.dependency)
@@ -249,10 +249,10 @@ def _methods(request: Request) -> set[str]:
 async def on_validation_error(request: Request, error: Exception) -> Response:
     """Answer a request whose fields break rules, without its input."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class only
-    return await on_domain_error(request, broken(error.errors()))
+    return await on_domain_error(request, from_pydantic(error.errors()))
 
 
-def broken(errors: Sequence[Mapping[str, Any]], *, within: str = "") -> Unprocessable:
+def from_pydantic(errors: Sequence[Mapping[str, Any]], *, within: str = "") -> Unprocessable:
     """What pydantic says of fields, and of those `within` that one, without their input."""
     place = (within,) if within else ()
     # The framework says it again for each dependency that asked for the same field.

@@ -17,12 +17,12 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from valence_common.db import Database
-from valence_common.log import describe
+from valence_common.log import log_fields
 from valence_common.models import Revocation
 from valence_common.problems import Unavailable
 from valence_common.security import LEEWAY_SECONDS, MAX_LIFETIME_SECONDS
 
-LOOK_SECONDS: Final = 1.0
+POLL_SECONDS: Final = 1.0
 TIMEOUT_SECONDS: Final = 2.0
 
 # Rows are dated before their transaction ends and seen after: look back further than any of ours
@@ -57,7 +57,7 @@ class Revocations:
         return subject_id in self._revoked
 
     @property
-    def known(self) -> bool:
+    def loaded(self) -> bool:
         """Whether Postgres was read at least once; before that nobody can be trusted."""
         return self._looked_at is not None
 
@@ -66,27 +66,29 @@ class Revocations:
         """Seconds since the news was last complete; infinite before the first time."""
         return float("inf") if self._looked_at is None else time.monotonic() - self._looked_at
 
-    def listen(self, listener: Listener) -> None:
+    def subscribe(self, listener: Listener) -> None:
         """Call back for each subject that there is news of."""
         self._listeners.append(listener)
 
-    async def follow(self) -> None:
+    async def poll_forever(self) -> None:
         """Look every second until cancelled; whatever goes wrong, who stopped would trust on."""
         while True:
             try:
-                await self.look()
+                await self.poll()
             except Unavailable as error:
                 structlog.get_logger().warning("unavailable", dependency=error.dependency)
             except Exception as error:  # noqa: BLE001 - the next look may succeed
-                structlog.get_logger().error("revocations_not_read", **describe(error))
-            await asyncio.sleep(LOOK_SECONDS)
+                structlog.get_logger().error("revocations_not_read", **log_fields(error))
+            await asyncio.sleep(POLL_SECONDS)
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Read the news; raises `Unavailable` when Postgres does not answer."""
         asked_at = time.monotonic()
         # After an outage the gap is read as well.
         since = HORIZON if self._looked_at is None else OVERLAP + timedelta(seconds=self.age)
-        for subject_id, revoked_at in await self._database.run(_news, min(since, HORIZON)):
+        for subject_id, revoked_at in await self._database.run(
+            _recent_changes, min(since, HORIZON)
+        ):
             if self._revoked.get(subject_id) != revoked_at:
                 self._revoked[subject_id] = revoked_at
                 for listener in self._listeners:
@@ -104,7 +106,7 @@ class Revocations:
             del self._revoked[subject_id]
 
 
-def _news(session: Session, since: timedelta) -> list[tuple[uuid.UUID, datetime]]:
+def _recent_changes(session: Session, since: timedelta) -> list[tuple[uuid.UUID, datetime]]:
     recent = Revocation.revoked_at > func.now() - since
     query = select(Revocation.subject_id, func.max(Revocation.revoked_at)).where(recent)
     rows = session.execute(query.group_by(Revocation.subject_id))

@@ -135,7 +135,7 @@ def _verified_claims(keyring: Keyring, token: str) -> _Claims:
     header = msgspec.json.decode(decoded_header, type=_Header)
     if header.alg != ALGORITHM or header.typ != TOKEN_TYPE:
         raise InvalidCredential
-    key = keyring.verifying(header.kid)
+    key = keyring.verification_key(header.kid)
     if key is None:
         raise InvalidCredential
     payload = jws.verify(token, CryptographyHMACKey(key.secret, ALGORITHM), algorithms=[ALGORITHM])

@@ -26,7 +26,7 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as UnreadableError
 from pydantic_settings.sources import SecretsSettingsSource
 
-from valence_common.spellings import Hosts, Networks, Origins, PostgresUrl, RedisUrl
+from valence_common.setting_types import Hosts, Networks, Origins, PostgresUrl, RedisUrl
 
 PREFIX = "VALENCE_"
 SECRETS_DIR = "VALENCE_SECRETS_DIR"

@@ -1,6 +1,6 @@
 """`python -m valence_inference` serves the inference service; imported by nobody."""
 
-from valence_common.entry import run_web
+from valence_common.web.process import run_web
 from valence_inference.app import create_app
 from valence_inference.settings import Settings
 from valence_ml import ModelError

@@ -7,23 +7,24 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from valence_common import web
-from valence_common.limits import Limiter
-from valence_common.queue import Doorbell
-from valence_common.turns import Turns
-from valence_inference import api, public
-from valence_inference.allowances import Allowances
-from valence_inference.credentials import ApiKeys
-from valence_inference.doorbell import Ringer
+from valence_common.celery_app import Doorbell
+from valence_common.concurrency import ConcurrencyLimit
+from valence_common.rate_limits import Limiter
+from valence_common.web import app as web_app
+from valence_inference import api
+from valence_inference.api import service
+from valence_inference.batches.notify import Ringer
+from valence_inference.batches.summary import Summaries
 from valence_inference.history import History
-from valence_inference.meter import Meter
-from valence_inference.metrics import StreamMetrics
+from valence_inference.live.connections import Streams
+from valence_inference.live.metrics import StreamMetrics
+from valence_inference.live.progress import Watching
+from valence_inference.metering.api_keys import ApiKeys
+from valence_inference.metering.limits import Meter
+from valence_inference.metering.plans import Allowances
+from valence_inference.metering.usage import Usage, WrittenTexts
 from valence_inference.settings import Settings
-from valence_inference.streams import Streams
-from valence_inference.summary import Summaries
-from valence_inference.uploads.room import Room
-from valence_inference.usage import Usage, WrittenTexts
-from valence_inference.watching import Watching
+from valence_inference.uploads.memory import Room
 from valence_ml import load
 
 DOWNLOADS, DOWNLOADS_EACH = 16, 2
@@ -32,7 +33,7 @@ DOWNLOADS, DOWNLOADS_EACH = 16, 2
 
 def create_app(settings: Settings) -> FastAPI:
     """The application for these settings; its lifespan raises `ModelError` for a bad model."""
-    documentation = [public.docs_router] if settings.docs_enabled else []
+    documentation = [service.docs_router] if settings.docs_enabled else []
 
     @contextlib.asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
@@ -41,12 +42,12 @@ def create_app(settings: Settings) -> FastAPI:
         async with app.state.usage.written(), watching.kept(), streams.kept(stopping):
             yield
 
-    app = web.create_app(
+    app = web_app.create_app(
         title="Valence inference",
         description="Sentiment of texts, one now or many soon.",
         settings=settings,
-        routers=[*api.routers, public.router, *documentation],
-        running=running,
+        routers=[*api.routers, service.router, *documentation],
+        background=running,
     )
     doorbell = Doorbell(settings.redis_url, timeout=settings.redis_timeout_seconds)
     app.state.history = History(
@@ -55,7 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
         store_texts=settings.store_texts,
     )
     app.state.summaries = Summaries(app.state.database)
-    app.state.downloads = Turns(at_once=DOWNLOADS, each=DOWNLOADS_EACH)
+    app.state.downloads = ConcurrencyLimit(max_total=DOWNLOADS, per_user=DOWNLOADS_EACH)
     app.state.room = Room(body_bytes=settings.batch_body_bytes)
     app.state.ringer = Ringer(doorbell, wait=settings.redis_timeout_seconds)
     _limit(app, settings)

@@ -13,10 +13,10 @@ from sqlalchemy import ColumnElement, delete, func, insert, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from valence_common.concurrency import TimedSemaphore
 from valence_common.db import Database, new_id
 from valence_common.models import Prediction
 from valence_common.problems import FieldError, InvalidCredential, Unavailable, Unprocessable
-from valence_common.turns import Line
 from valence_ml import Score
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -83,7 +83,7 @@ class History:
         self._database = database
         self._required = required
         # A search reads every text of its user: more at once would take all connections.
-        self._search = Line("search", patience=database.timeout)
+        self._search = TimedSemaphore("search", timeout=database.timeout)
         self._store_texts = store_texts
 
     async def record(self, prediction: Prediction) -> bool:
@@ -101,7 +101,7 @@ class History:
     ) -> tuple[Sequence[Prediction], str | None]:
         """Up to `limit` predictions before `cursor`, newest first, and the next page's cursor."""
         after = None if cursor is None else Cursor.decode(cursor)
-        async with self._search.turn() if only.q is not None else contextlib.nullcontext():
+        async with self._search.slot() if only.q is not None else contextlib.nullcontext():
             rows = await self._database.run(_page, user_id, only, limit + 1, after)
         if len(rows) <= limit:
             return rows, None

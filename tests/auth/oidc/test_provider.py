@@ -22,7 +22,7 @@ from support.oidc_provider import (
 from support.stack import Stack
 from support.tokens import DROP
 from valence.local.ports import free_port
-from valence_auth.oidc import transactions
+from valence_auth.oidc import login_state
 from valence_common.problems import Unavailable
 
 
@@ -47,7 +47,7 @@ def test_discovery_must_make_sense(provider: OidcProvider, discovery: dict[str, 
     """Another issuer, an endpoint without TLS, too much to read: nobody is sent anywhere."""
     provider.discovery = discovery
     with pytest.raises(Unavailable):
-        asyncio.run(as_client(provider).login_url(transactions.begin()))
+        asyncio.run(as_client(provider).login_url(login_state.begin()))
 
 
 def test_secret_in_the_form(provider: OidcProvider) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from support.batches import make_user
 from support.webhooks import SECRET, age, make_ended
-from valence_batch_worker import queues
+from valence_batch_worker import fair_queue
 from valence_batch_worker.webhooks import deliveries
 from valence_batch_worker.webhooks.deliveries import Delivery, Outcome
 from valence_common.db import new_id
@@ -206,7 +206,7 @@ def test_users_take_turns(session: Session) -> None:
     for _ in range(5):
         make_ended(session, URL, user_id=many)
     few = [make_ended(session, URL).user_id for _ in range(2)]
-    after, seen = queues.FIRST, []
+    after, seen = fair_queue.FIRST, []
     for _ in range(8):
         mine = claim(session, after=after)
         after = mine.user_id

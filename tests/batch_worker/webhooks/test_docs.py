@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from valence_batch_worker.webhooks.sending import REASONS
-from valence_batch_worker.webhooks.signing import signature
+from valence_batch_worker.webhooks.sender import REASONS
+from valence_batch_worker.webhooks.signature import signature
 
 PAGE = (Path(__file__).parents[3] / "docs/webhooks.md").read_text("utf-8")
 BODY = b'{"id": 1}'

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support import odd_model
+from support import faulty_model
 from support.jobs import CHUNK_TEXTS
 from support.servers import Ground
 from support.stack import Account, Service
@@ -16,7 +16,7 @@ SETTINGS = {"chunk_texts": CHUNK_TEXTS, "redis_timeout_seconds": 2}
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     """The web services, and no worker."""
     with Ground.laid(tmp_path_factory.mktemp("ground"), auth={}, inference=SETTINGS) as ground:
-        ground.stack.environment |= odd_model.ENVIRONMENT
+        ground.stack.environment |= faulty_model.ENVIRONMENT
         yield ground
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support import credentials, odd_model
+from support import credentials, faulty_model
 from support.jobs import SECONDS_A_CHUNK, Jobs
 from support.live import (
     Event,
@@ -175,7 +175,7 @@ def test_a_message_in_work_is_answered_before_the_end(ground: Ground, user: Acco
 @pytest.fixture
 def jobs(ground: Ground, tmp_path: Path) -> Iterator[Jobs]:
     """A slow worker."""
-    model = odd_model.write(tmp_path / "odd-1", seconds=SECONDS_A_CHUNK * 2)
+    model = faulty_model.write(tmp_path / "odd-1", seconds=SECONDS_A_CHUNK * 2)
     jobs = Jobs(ground, model)
     worker = jobs.start_worker()
     yield jobs

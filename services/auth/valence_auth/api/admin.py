@@ -8,15 +8,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from valence_auth import administration, audit
-from valence_auth.api.parts import SettingsDep
+from valence_auth import admin, audit
+from valence_auth.api.dependencies import SettingsDep
 from valence_auth.schemas import admin as schemas
 from valence_auth.schemas.accounts import User
-from valence_common.access import requires
-from valence_common.bodies import strict
 from valence_common.problems import FieldError, Unprocessable
 from valence_common.security import ADMIN, Principal
-from valence_common.web import API, DatabaseDep
+from valence_common.web.access import requires
+from valence_common.web.app import API, DatabaseDep
+from valence_common.web.request_body import strict
 
 router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["admin"])
 
@@ -30,9 +30,9 @@ async def users(
     query: Annotated[schemas.UserQuery, Query()],
 ) -> schemas.UserPage:
     """The accounts, newest first; `q` is a part of the username or e-mail address."""
-    only = administration.Filter(query.q, query.is_active, query.is_superuser)
+    only = admin.Filter(query.q, query.is_active, query.is_superuser)
     found, next_cursor = await database.run(
-        administration.users, principal.user_id, only, limit=query.limit, cursor=query.cursor
+        admin.users, principal.user_id, only, limit=query.limit, cursor=query.cursor
     )
     items = [User.model_validate(user) for user in found]
     return schemas.UserPage(items=items, next_cursor=next_cursor)
@@ -43,7 +43,7 @@ async def user(
     user_id: uuid.UUID, principal: Administrator, database: DatabaseDep
 ) -> schemas.UserRecord:
     """One account with its limits, and how many sessions and keys act for it."""
-    record = await database.run(administration.user, principal.user_id, user_id)
+    record = await database.run(admin.user, principal.user_id, user_id)
     return schemas.UserRecord.of(record)
 
 
@@ -53,7 +53,7 @@ async def change(
 ) -> schemas.UserRecord:
     """Disable, enable, promote or demote an account; its sessions end, everywhere within 5 s."""
     record = await database.run(
-        administration.change,
+        admin.change,
         principal.user_id,
         user_id,
         is_active=body.is_active,
@@ -73,21 +73,21 @@ async def set_limits(
     """Give an account a plan, and limits of its own where they are not null."""
     if body.plan not in settings.plans:
         raise Unprocessable([FieldError("body.plan", "plan", "Not a plan of this installation")])
-    limits = administration.Limits(**body.model_dump())
-    record = await database.run(administration.set_limits, principal.user_id, user_id, limits)
+    limits = admin.Limits(**body.model_dump())
+    record = await database.run(admin.set_limits, principal.user_id, user_id, limits)
     return schemas.UserRecord.of(record)
 
 
 @router.delete("/admin/users/{user_id}/sessions", status_code=204)
 async def end_sessions(user_id: uuid.UUID, principal: Administrator, database: DatabaseDep) -> None:
     """Log an account out everywhere, within 5 s; its API keys stay."""
-    await database.run(administration.end_sessions, principal.user_id, user_id)
+    await database.run(admin.end_sessions, principal.user_id, user_id)
 
 
 @router.delete("/admin/users/{user_id}", status_code=204)
 async def erase(user_id: uuid.UUID, principal: Administrator, database: DatabaseDep) -> None:
     """Erase an account with all that is its own."""
-    await database.run(administration.erase, principal.user_id, user_id)
+    await database.run(admin.erase, principal.user_id, user_id)
 
 
 @router.get("/admin/audit")
@@ -113,7 +113,7 @@ async def read_usage(
 ) -> schemas.AdminUsagePage:
     """What one user, or everybody, asked for, by day, API key and route."""
     rows, next_cursor = await database.run(
-        administration.read_usage,
+        admin.read_usage,
         principal.user_id,
         *query.days,
         user_id=query.user,

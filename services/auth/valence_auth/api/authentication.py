@@ -10,8 +10,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.security import OAuth2PasswordRequestForm
 
-from valence_auth import accounts, logins, sessions, throttles
-from valence_auth.api.parts import (
+from valence_auth import accounts, logins, sessions, throttling
+from valence_auth.api.dependencies import (
     AddressDep,
     LimiterDep,
     OpeningDep,
@@ -20,12 +20,12 @@ from valence_auth.api.parts import (
     tokens,
 )
 from valence_auth.schemas import accounts as schemas
-from valence_common import limits
-from valence_common.access import Authenticated, Public
-from valence_common.bodies import strict
-from valence_common.pages import PageQuery
+from valence_common import rate_limits
 from valence_common.problems import InvalidCredential, NotFound
-from valence_common.web import API, DatabaseDep, KeyringDep
+from valence_common.web.access import Authenticated, Public
+from valence_common.web.app import API, DatabaseDep, KeyringDep
+from valence_common.web.pagination import PageQuery
+from valence_common.web.request_body import strict
 
 router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["auth"])
 
@@ -34,27 +34,27 @@ LoginForm = Annotated[OAuth2PasswordRequestForm, Depends()]
 
 async def throttle_registration(
     address: AddressDep, limiter: LimiterDep, settings: SettingsDep
-) -> AsyncIterator[Sequence[limits.State]]:
+) -> AsyncIterator[Sequence[rate_limits.LimitStatus]]:
     """Count a registration before any work is done for it."""
-    charges = throttles.register(settings, address)
-    left = await limiter.take(*charges)
-    async with throttles.returned(limiter, charges):
+    charges = throttling.register(settings, address)
+    left = await limiter.acquire(*charges)
+    async with throttling.returned(limiter, charges):
         yield left
 
 
 async def throttle_login(
     form: LoginForm, address: AddressDep, limiter: LimiterDep, settings: SettingsDep
-) -> AsyncIterator[Sequence[limits.State]]:
+) -> AsyncIterator[Sequence[rate_limits.LimitStatus]]:
     """Count a login before any work is done for it, whether the account exists or not."""
-    own = throttles.login(settings, form.username, address)
-    everywhere = throttles.everywhere(settings, form.username)
-    left = [*await limiter.take(*own), *await limiter.take(*everywhere)]
-    async with throttles.returned(limiter, [*own, *everywhere]):
+    own = throttling.login(settings, form.username, address)
+    everywhere = throttling.everywhere(settings, form.username)
+    left = [*await limiter.acquire(*own), *await limiter.acquire(*everywhere)]
+    async with throttling.returned(limiter, [*own, *everywhere]):
         yield left
 
 
-Registrations = Annotated[Sequence[limits.State], Depends(throttle_registration)]
-Attempts = Annotated[Sequence[limits.State], Depends(throttle_login)]
+Registrations = Annotated[Sequence[rate_limits.LimitStatus], Depends(throttle_registration)]
+Attempts = Annotated[Sequence[rate_limits.LimitStatus], Depends(throttle_login)]
 
 
 @router.post("/auth/register", status_code=201, dependencies=[Public])
@@ -71,7 +71,7 @@ async def register(
     user = await database.run(
         accounts.register, username=body.username, email=body.email, password_hash=password_hash
     )
-    response.headers.update(limits.headers(left))
+    response.headers.update(rate_limits.headers(left))
     return schemas.User.model_validate(user)
 
 
@@ -93,7 +93,7 @@ async def login(
     open_it = partial(opening, scopes=form.scopes)
     grant = await logins.log_in(database, passwords, form.username, form.password, open_it)
     # Not on refusals: they are alike to the byte, whoever has tried before.
-    response.headers.update(limits.headers(left))
+    response.headers.update(rate_limits.headers(left))
     return tokens(keyring, settings, grant)
 
 

@@ -8,17 +8,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from valence_auth import throttles
-from valence_auth.api.parts import AddressDep, LimiterDep, OpeningDep, SettingsDep, tokens
-from valence_auth.oidc import identities, transactions
+from valence_auth import throttling
+from valence_auth.api.dependencies import AddressDep, LimiterDep, OpeningDep, SettingsDep, tokens
+from valence_auth.oidc import identities, login_state
 from valence_auth.oidc.provider import Provider, known_error, log_refusal
 from valence_auth.schemas.accounts import Tokens
 from valence_auth.schemas.oidc import Callback
-from valence_common import limits
-from valence_common.access import Public
-from valence_common.bodies import strict
+from valence_common import rate_limits
 from valence_common.problems import Invalid, InvalidCredential, NotFound
-from valence_common.web import API, DatabaseDep, KeyringDep
+from valence_common.web.access import Public
+from valence_common.web.app import API, DatabaseDep, KeyringDep
+from valence_common.web.request_body import strict
 
 router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["auth"])
 
@@ -46,21 +46,21 @@ async def throttle(
     address: AddressDep,
     limiter: LimiterDep,
     settings: SettingsDep,
-) -> Sequence[limits.State]:
+) -> Sequence[rate_limits.LimitStatus]:
     """Count one step of a login, since each asks the provider for something.
 
     One address may try each as often as it may register, since a login can make an account.
     """
     step = request.scope["route"].name
-    return await limiter.take(
+    return await limiter.acquire(
         *(
             charge._replace(limit=charge.limit._replace(name=f"oidc-{step}"))
-            for charge in throttles.register(settings, address)
+            for charge in throttling.register(settings, address)
         )
     )
 
 
-Attempts = Annotated[Sequence[limits.State], Depends(throttle)]
+Attempts = Annotated[Sequence[rate_limits.LimitStatus], Depends(throttle)]
 
 
 @router.get(
@@ -71,11 +71,11 @@ async def begin(provider: ProviderDep, keyring: KeyringDep, left: Attempts) -> R
 
     404 where no provider is set.
     """
-    transaction = transactions.begin()
+    transaction = login_state.begin()
     url = await provider.login_url(transaction)
-    answer = RedirectResponse(url, status_code=302, headers=limits.headers(left))
-    sealed = transactions.seal(keyring, transaction)
-    answer.set_cookie(value=sealed, max_age=transactions.LIFETIME_SECONDS, **_cookie(provider))
+    answer = RedirectResponse(url, status_code=302, headers=rate_limits.headers(left))
+    sealed = login_state.seal(keyring, transaction)
+    answer.set_cookie(value=sealed, max_age=login_state.LIFETIME_SECONDS, **_cookie(provider))
     return answer
 
 
@@ -93,7 +93,7 @@ async def callback(
 ) -> Tokens:
     """Trade the code that the provider gave the browser for tokens."""
     cookie = _cookie(provider)
-    transaction = transactions.unseal(keyring, request.cookies.get(cookie["key"], ""))
+    transaction = login_state.unseal(keyring, request.cookies.get(cookie["key"], ""))
     if transaction is None or not _same(transaction.state, query.state):
         raise NotBegun
     if query.error is not None or query.iss not in {None, provider.client.issuer}:
@@ -103,7 +103,7 @@ async def callback(
         raise Invalid
     claims = await provider.claims(query.code, transaction)
     grant = await database.run(identities.log_in, claims, partial(opening, by="oidc"))
-    response.headers.update(limits.headers(left))
+    response.headers.update(rate_limits.headers(left))
     response.delete_cookie(**cookie)
     return tokens(keyring, settings, grant)
 

@@ -5,21 +5,21 @@ from typing import Annotated
 
 from fastapi import APIRouter, Response
 
-from valence_auth import accounts, erasing, logins, takeout, throttles
-from valence_auth.api.parts import AddressDep, LimiterDep, PasswordsDep, SettingsDep
+from valence_auth import accounts, data_export, erasure, logins, throttling
+from valence_auth.api.dependencies import AddressDep, LimiterDep, PasswordsDep, SettingsDep
 from valence_auth.schemas import privacy as schemas
-from valence_common.access import Authenticated
-from valence_common.bodies import strict
-from valence_common.downloads import Download
-from valence_common.turns import Turns
-from valence_common.web import API, DatabaseDep, state
+from valence_common.concurrency import ConcurrencyLimit
+from valence_common.web.access import Authenticated
+from valence_common.web.app import API, DatabaseDep, from_state
+from valence_common.web.request_body import strict
+from valence_common.web.streaming import StreamedFile
 
 router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["users"])
 
-TurnsDep = Annotated[Turns, state("takeouts")]
+TurnsDep = Annotated[ConcurrencyLimit, from_state("takeouts")]
 
 
-class TakeoutDocument(Download):
+class TakeoutDocument(StreamedFile):
     """The JSON document of a take-out."""
 
     media_type = "application/json"
@@ -38,10 +38,10 @@ async def export(
 
     It may be long, and is complete only with its last bracket.
     """
-    await limiter.take(*throttles.take_out(principal.user_id))
+    await limiter.acquire(*throttling.take_out(principal.user_id))
     with ExitStack() as turn:
-        turn.enter_context(turns.take(principal.user_id))
-        pieces = await takeout.begin(database, principal.user_id)
+        turn.enter_context(turns.slot(principal.user_id))
+        pieces = await data_export.begin(database, principal.user_id)
         return TakeoutDocument(pieces, "valence.json", turn.pop_all())
 
 
@@ -61,6 +61,6 @@ async def erase(
     """
     user = await database.run(accounts.current, principal.user_id)
     if user.password_hash is not None or body.password is not None:
-        await limiter.take(*throttles.password(settings, user.username, address))
+        await limiter.acquire(*throttling.password(settings, user.username, address))
         await logins.check_password(passwords, user, body.password or "")
-    await database.run(erasing.erase, user)
+    await database.run(erasure.erase, user)

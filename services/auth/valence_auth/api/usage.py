@@ -6,9 +6,9 @@ from fastapi import APIRouter, Query
 
 from valence_auth import usage
 from valence_auth.schemas import usage as schemas
-from valence_common.access import Authenticated
-from valence_common.bodies import strict
-from valence_common.web import API, DatabaseDep
+from valence_common.web.access import Authenticated
+from valence_common.web.app import API, DatabaseDep
+from valence_common.web.request_body import strict
 
 router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["users"])
 

@@ -2,14 +2,14 @@
 
 from fastapi import APIRouter
 
-from valence_auth import accounts, logins, throttles
-from valence_auth.api.parts import AddressDep, LimiterDep, PasswordsDep, SettingsDep
+from valence_auth import accounts, logins, throttling
+from valence_auth.api.dependencies import AddressDep, LimiterDep, PasswordsDep, SettingsDep
 from valence_auth.passwords import weakness
 from valence_auth.schemas import accounts as schemas
-from valence_common.access import Authenticated
-from valence_common.bodies import strict
 from valence_common.problems import FieldError, Unprocessable
-from valence_common.web import API, DatabaseDep
+from valence_common.web.access import Authenticated
+from valence_common.web.app import API, DatabaseDep
+from valence_common.web.request_body import strict
 
 router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["users"])
 
@@ -46,7 +46,7 @@ async def change_password(
     if reason := weakness(body.new_password, user.username):
         message = f"The password {reason}"
         raise Unprocessable([FieldError("body.new_password", "value_error", message)])
-    await limiter.take(*throttles.password(settings, user.username, address))
+    await limiter.acquire(*throttling.password(settings, user.username, address))
     await logins.check_password(passwords, user, body.current_password)
     new = await passwords.hash(body.new_password)
     await database.run(logins.change_password, user, new, keep=principal.session_id)

@@ -13,9 +13,9 @@ from valence_auth.accounts import display_email, email_key, record_registration
 from valence_auth.logins import OpenSession
 from valence_auth.oidc.id_tokens import Claims
 from valence_auth.sessions import Grant
+from valence_common.audit import record
 from valence_common.models import Identity, User
 from valence_common.problems import Conflict, Forbidden
-from valence_common.records import record
 
 MIN_NAME, MAX_NAME = 3, 48
 

@@ -6,12 +6,12 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
-from valence_auth.administration import Record
+from valence_auth.admin import Record
 from valence_auth.schemas.accounts import User
 from valence_auth.schemas.usage import UsageQuery, UsageRow
 from valence_common.models import Usage
-from valence_common.pages import PageQuery
-from valence_common.wire import Moment, PlainText
+from valence_common.web.field_types import TextWithoutNul, Timestamp
+from valence_common.web.pagination import PageQuery
 
 _CLOSED = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 MOST = 1_000_000_000
@@ -20,7 +20,7 @@ MOST = 1_000_000_000
 class UserQuery(PageQuery):
     """Which users; all that is given must match."""
 
-    q: PlainText | None = Field(
+    q: TextWithoutNul | None = Field(
         default=None,
         min_length=1,
         max_length=254,
@@ -35,11 +35,11 @@ class AuditQuery(PageQuery):
 
     actor: uuid.UUID | None = Field(default=None, description="The id of who did it.")
     subject: uuid.UUID | None = Field(default=None, description="The id of what it was done to.")
-    action: PlainText | None = Field(
+    action: TextWithoutNul | None = Field(
         default=None, min_length=1, max_length=64, description="Such as `user.disabled`."
     )
-    since: Moment | None = Field(default=None, alias="from", description="Included.")
-    until: Moment | None = Field(default=None, alias="to", description="Not included.")
+    since: Timestamp | None = Field(default=None, alias="from", description="Included.")
+    until: Timestamp | None = Field(default=None, alias="to", description="Not included.")
 
 
 class Change(BaseModel):

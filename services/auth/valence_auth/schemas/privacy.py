@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from valence_auth.schemas.accounts import User
 from valence_common.models import BatchChunk, BatchResult
-from valence_common.wire import Digest
+from valence_common.web.field_types import HexDigest
 
 FORMAT = "valence-takeout-1"
 
@@ -85,7 +85,7 @@ class TakeoutPrediction(_Row):
     id: uuid.UUID
     created_at: datetime
     text: str | None
-    text_sha256: Digest = Field(validation_alias="text_hash")
+    text_sha256: HexDigest = Field(validation_alias="text_hash")
     sentiment: str
     confidence: float
     low_confidence: bool

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from valence_batch_worker.queues import FIRST, around, follow_index
+from valence_batch_worker.fair_queue import FIRST, around, follow_index
 from valence_common.db import new_id
 
 FIRST_PAUSE: Final = timedelta(seconds=5)

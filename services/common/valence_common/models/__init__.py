@@ -14,25 +14,25 @@ from valence_common.models.accounts import (
     User,
 )
 from valence_common.models.base import Base
-from valence_common.models.events import EVENT_NUMBERS, Event
-from valence_common.models.history import NO_KEY, Prediction, Usage
-from valence_common.models.jobs import (
+from valence_common.models.batches import (
     DEFAULT_PRIORITY,
-    ENDED,
-    KEY_AGE,
+    IDEMPOTENCY_TTL,
+    TERMINAL,
     Batch,
     BatchChunk,
     BatchResult,
     IdempotencyKey,
 )
+from valence_common.models.events import EVENT_NUMBERS, Event
+from valence_common.models.history import NO_KEY, Prediction, Usage
 from valence_common.models.webhooks import WebhookAttempt, WebhookDelivery, WebhookSecret
 
 __all__ = [
     "DEFAULT_PRIORITY",
-    "ENDED",
     "EVENT_NUMBERS",
-    "KEY_AGE",
+    "IDEMPOTENCY_TTL",
     "NO_KEY",
+    "TERMINAL",
     "ApiKey",
     "AuditEvent",
     "Base",

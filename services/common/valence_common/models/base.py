@@ -30,6 +30,6 @@ class Base(DeclarativeBase):
     }
 
 
-def in_(column: str, *values: str) -> str:
+def one_of(column: str, *values: str) -> str:
     """The CHECK that a column holds one of these."""
     return f"{column} IN ({', '.join(repr(value) for value in values)})"

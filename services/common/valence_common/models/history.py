@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, T
 from sqlalchemy.orm import Mapped, mapped_column
 
 from valence_common.db import new_id
-from valence_common.models.base import Base, in_
+from valence_common.models.base import Base, one_of
 
 NO_KEY = uuid.UUID(int=0)
 """Stands for "no API key" in a primary key."""
@@ -22,7 +22,7 @@ class Prediction(Base):
     __tablename__ = "predictions"
     __table_args__ = (
         Index("ix_predictions_user_id_created_at_id", "user_id", "created_at", "id"),
-        CheckConstraint(in_("sentiment", "positive", "negative"), name="sentiment"),
+        CheckConstraint(one_of("sentiment", "positive", "negative"), name="sentiment"),
         {"postgresql_partition_by": "RANGE (created_at)"},
     )
 

@@ -7,7 +7,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from valence_common.db import new_id
-from valence_common.models.base import Base, in_
+from valence_common.models.base import Base, one_of
 
 
 class WebhookSecret(Base):
@@ -36,7 +36,7 @@ class WebhookDelivery(Base):
 
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
-        CheckConstraint(in_("status", "pending", "delivered", "failed"), name="status"),
+        CheckConstraint(one_of("status", "pending", "delivered", "failed"), name="status"),
         Index("ix_webhook_deliveries_due", "next_at", postgresql_where=text("status = 'pending'")),
         Index(
             "ix_webhook_deliveries_queue",

@@ -3,13 +3,13 @@
 from valence_inference.api import (
     analyses,
     batches,
-    events,
     history,
     models,
     results,
-    stream,
+    sse,
     submissions,
     webhooks,
+    websocket,
 )
 
 routers = [
@@ -17,8 +17,8 @@ routers = [
     submissions.router,
     batches.router,
     results.router,
-    events.router,
-    stream.router,
+    sse.router,
+    websocket.router,
     history.router,
     models.router,
     webhooks.router,

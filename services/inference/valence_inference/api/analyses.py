@@ -2,12 +2,12 @@
 
 from fastapi import APIRouter
 
-from valence_common.bodies import strict
-from valence_common.web import API
+from valence_common.web.app import API
+from valence_common.web.request_body import strict
 from valence_inference import scoring
-from valence_inference.api.parts import Analyst, HistoryDep, ScorerDep, SettingsDep, UsageDep
+from valence_inference.api.dependencies import Analyst, HistoryDep, ScorerDep, SettingsDep, UsageDep
 from valence_inference.history import of_score
-from valence_inference.meter import ANALYZE
+from valence_inference.metering.limits import ANALYZE
 from valence_inference.schemas import analyses as schemas
 from valence_ml import model_name
 

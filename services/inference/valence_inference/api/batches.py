@@ -5,10 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from valence_common.bodies import strict
-from valence_common.web import API, DatabaseDep
-from valence_inference import batches, steering
-from valence_inference.api.parts import (
+from valence_common.web.app import API, DatabaseDep
+from valence_common.web.request_body import strict
+from valence_inference.api.dependencies import (
     BatchOwner,
     MeterDep,
     RingerDep,
@@ -17,8 +16,10 @@ from valence_inference.api.parts import (
     SummariesDep,
     UsageDep,
 )
-from valence_inference.batches import Filter
-from valence_inference.meter import BATCH
+from valence_inference.batches import lifecycle
+from valence_inference.batches import status as batch_status
+from valence_inference.batches.status import Filter
+from valence_inference.metering.limits import BATCH
 from valence_inference.schemas import batches as schemas
 from valence_inference.schemas.summary import TaskSummary
 
@@ -31,7 +32,7 @@ async def task(
 ) -> schemas.Task:
     """How far a batch is; with its results once it has ended, if it is small."""
     status = await database.run(
-        batches.status, principal.user_id, task_id, inline=settings.inline_results
+        batch_status.status, principal.user_id, task_id, inline=settings.inline_results
     )
     return schemas.Task.of(status)
 
@@ -45,7 +46,7 @@ async def tasks(
     """One's batches, newest first, without results; `next_cursor` leads to the page after."""
     only = Filter(query.status, query.since, query.until)
     found, next_cursor = await database.run(
-        batches.page, principal.user_id, only, limit=query.limit, cursor=query.cursor
+        batch_status.page, principal.user_id, only, limit=query.limit, cursor=query.cursor
     )
     items = [schemas.TaskItem.of(status) for status in found]
     return schemas.TaskPage(items=items, next_cursor=next_cursor)
@@ -68,7 +69,7 @@ async def cancel(
     It needs no worker, and no batch ends otherwise after it.
     """
     status = await database.run(
-        steering.cancel, principal.user_id, task_id, inline=settings.inline_results
+        lifecycle.cancel, principal.user_id, task_id, inline=settings.inline_results
     )
     return schemas.Task.of(status)
 
@@ -85,10 +86,10 @@ async def retry(
     settings: SettingsDep,
 ) -> schemas.Task:
     """Try the failed texts of a batch again; they count as texts of a new one do."""
-    texts = await database.run(steering.failed, principal.user_id, task_id)
+    texts = await database.run(lifecycle.failed, principal.user_id, task_id)
     async with meter.batch(request, principal, texts):
         status = await database.run(
-            steering.retry,
+            lifecycle.retry,
             principal.user_id,
             task_id,
             texts=texts,
@@ -102,4 +103,4 @@ async def retry(
 @router.delete("/sentiment/task/{task_id}", status_code=204)
 async def delete(task_id: uuid.UUID, principal: BatchOwner, database: DatabaseDep) -> None:
     """Delete a batch with its texts and results, cancelled first if it runs; history stays."""
-    await database.run(steering.delete, principal.user_id, task_id)
+    await database.run(lifecycle.delete, principal.user_id, task_id)

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from valence_common.bodies import strict
-from valence_common.web import API
-from valence_inference.api.parts import Historian, HistoryDep
+from valence_common.web.app import API
+from valence_common.web.request_body import strict
+from valence_inference.api.dependencies import Historian, HistoryDep
 from valence_inference.history import Filter
 from valence_inference.schemas import history as schemas
 

@@ -4,11 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from valence_common.access import Authenticated
-from valence_common.bodies import strict
-from valence_common.web import API
-from valence_inference import releases
-from valence_inference.api.parts import ScorerDep, SettingsDep
+from valence_common.web.access import Authenticated
+from valence_common.web.app import API
+from valence_common.web.request_body import strict
+from valence_inference import model_info
+from valence_inference.api.dependencies import ScorerDep, SettingsDep
 from valence_inference.schemas import models as schemas
 
 router = APIRouter(prefix=API, route_class=strict("analyze_body_bytes"), tags=["models"])
@@ -17,7 +17,7 @@ router = APIRouter(prefix=API, route_class=strict("analyze_body_bytes"), tags=["
 @router.get("/models")
 async def models(_: Authenticated, scorer: ScorerDep) -> schemas.ModelPage:
     """The models that are served."""
-    return schemas.ModelPage(items=[releases.summary(scorer)])
+    return schemas.ModelPage(items=[model_info.summary(scorer)])
 
 
 @router.get("/models/{version}")
@@ -28,4 +28,4 @@ async def model(
     settings: SettingsDep,
 ) -> schemas.Model:
     """A served model's metrics, sources and card; `version` is `name@version` or the version."""
-    return releases.describe(scorer, settings.model_dir, version)
+    return model_info.describe(scorer, settings.model_dir, version)

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Final
 import msgspec
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from valence_common.bodies import JSON_TYPE, strict
-from valence_common.downloads import Download, takes_gzip
-from valence_common.web import API, DatabaseDep
-from valence_inference import exports
-from valence_inference.api.parts import BatchOwner, TurnsDep
+from valence_common.web.app import API, DatabaseDep
+from valence_common.web.request_body import JSON_TYPE, strict
+from valence_common.web.streaming import StreamedFile, accepts_gzip
+from valence_inference.api.dependencies import BatchOwner, TurnsDep
+from valence_inference.batches import export
 from valence_inference.schemas import results as schemas
 
 router = APIRouter(prefix=API, route_class=strict("analyze_body_bytes"), tags=["sentiment"])
@@ -74,16 +74,16 @@ async def results(
     if form == "json":
         place, most = query.cursor or 0, query.limit or PAGE
         items, following, version = await database.run(
-            exports.page, user_id, task_id, start=place, limit=most, known=known
+            export.page, user_id, task_id, start=place, limit=most, known=known
         )
         page = msgspec.json.encode({"items": items, "next_cursor": following})
         return Response(page, media_type=JSON_TYPE, headers={"ETag": f'"{version}"'})
     with ExitStack() as turn:
-        turn.enter_context(turns.take(user_id))
-        stream = exports.Stream(database, user_id, task_id, form, query.start or 0, known)
-        pieces, zipped = await stream.begin(), takes_gzip(request)
+        turn.enter_context(turns.slot(user_id))
+        stream = export.Stream(database, user_id, task_id, form, query.start or 0, known)
+        pieces, zipped = await stream.begin(), accepts_gzip(request)
         tag = f'"{stream.version}{GZIPPED if zipped else ""}"'
-        return Download(
+        return StreamedFile(
             pieces,
             f"{task_id}.{form}",
             turn.pop_all(),

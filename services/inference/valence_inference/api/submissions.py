@@ -7,11 +7,10 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
-from valence_common.bodies import JSON_TYPE, StrictRequest, strict
 from valence_common.problems import FieldError, Unprocessable
-from valence_common.web import API, DatabaseDep
-from valence_inference import submissions, webhooks
-from valence_inference.api.parts import (
+from valence_common.web.app import API, DatabaseDep
+from valence_common.web.request_body import JSON_TYPE, StrictRequest, strict
+from valence_inference.api.dependencies import (
     BatchOwner,
     MeterDep,
     RingerDep,
@@ -19,11 +18,12 @@ from valence_inference.api.parts import (
     SettingsDep,
     UsageDep,
 )
-from valence_inference.meter import BATCH
+from valence_inference.batches import submit, webhook_secrets
+from valence_inference.metering.limits import BATCH
 from valence_inference.schemas import submissions as schemas
 from valence_inference.settings import Settings
-from valence_inference.uploads.forms import TWICE
-from valence_inference.uploads.receiving import FORM, receive
+from valence_inference.uploads.multipart import TWICE
+from valence_inference.uploads.receive import FORM, receive
 from valence_inference.uploads.upload import CSV, NDJSON
 
 router = APIRouter(prefix=API, route_class=strict("batch_body_bytes"), tags=["sentiment"])
@@ -136,7 +136,7 @@ async def analyze_batch(
     with room.place(principal.user_id) as place:
         submission = await receive(request, options, settings, place)
         _check(submission.webhook_url, settings)
-        receipt = await submissions.hand_in(
+        receipt = await submit.hand_in(
             database, principal.user_id, submission, key=key, charge=charge
         )
     if receipt.replayed:
@@ -150,7 +150,7 @@ async def analyze_batch(
 
 def _check(webhook_url: str | None, settings: Settings) -> None:
     if webhook_url is not None:
-        webhooks.check_url(
+        webhook_secrets.check_url(
             webhook_url,
             enabled=settings.webhooks_enabled,
             allow_http=settings.webhooks_allow_http,

@@ -5,11 +5,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from valence_common.bodies import strict
-from valence_common.pages import PageQuery
-from valence_common.web import API, DatabaseDep
-from valence_inference import deliveries, webhooks
-from valence_inference.api.parts import BatchOwner, SettingsDep
+from valence_common.web.app import API, DatabaseDep
+from valence_common.web.pagination import PageQuery
+from valence_common.web.request_body import strict
+from valence_inference.api.dependencies import BatchOwner, SettingsDep
+from valence_inference.batches import deliveries, webhook_secrets
 from valence_inference.schemas import webhooks as schemas
 
 router = APIRouter(prefix=API, route_class=strict("analyze_body_bytes"), tags=["webhooks"])
@@ -21,24 +21,24 @@ async def make_secret(principal: BatchOwner, database: DatabaseDep) -> schemas.N
 
     If there is one, it signs beside the new one for 24 hours more; at most five sign at a time.
     """
-    webhooks.check_login(principal)
-    made, value = await database.run(webhooks.make_secret, principal.user_id)
+    webhook_secrets.check_login(principal)
+    made, value = await database.run(webhook_secrets.make_secret, principal.user_id)
     return schemas.NewSecret(**made._asdict(), secret=value)
 
 
 @router.get("/webhooks/secret")
 async def list_secrets(principal: BatchOwner, database: DatabaseDep) -> schemas.SecretPage:
     """The secrets that sign your webhooks, newest first, without their values."""
-    webhooks.check_login(principal)
-    found = await database.run(webhooks.secrets_of, principal.user_id)
+    webhook_secrets.check_login(principal)
+    found = await database.run(webhook_secrets.secrets_of, principal.user_id)
     return schemas.SecretPage(items=[schemas.Secret(**each._asdict()) for each in found])
 
 
 @router.delete("/webhooks/secret", status_code=204)
 async def end_secrets(principal: BatchOwner, database: DatabaseDep) -> None:
     """End your secrets; nothing is sent until there is a new one."""
-    webhooks.check_login(principal)
-    await database.run(webhooks.end_secrets, principal.user_id)
+    webhook_secrets.check_login(principal)
+    await database.run(webhook_secrets.end_secrets, principal.user_id)
 
 
 @router.get("/sentiment/task/{task_id}/deliveries")

@@ -4,7 +4,7 @@ import uuid
 
 from pydantic import BaseModel, Field
 
-from valence_inference.schemas.words import CLOSED, Sentiment, Text
+from valence_inference.schemas.fields import CLOSED, Sentiment, Text
 
 
 class AnalyzeRequest(BaseModel):

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from valence_common.pages import PageQuery
-from valence_common.wire import Moment
-from valence_inference.batches import Status
+from valence_common.web.field_types import Timestamp
+from valence_common.web.pagination import PageQuery
+from valence_inference.batches.status import Status
 from valence_inference.schemas.results import Result
 
 TaskStatus = Literal[
@@ -71,8 +71,10 @@ class TasksQuery(PageQuery):
     status: list[TaskStatus] = Field(
         default=[], max_length=20, description="One, or several by repeating it."
     )
-    since: Moment | None = Field(default=None, alias="from", description="Accepted then or later.")
-    until: Moment | None = Field(default=None, alias="to", description="Accepted before.")
+    since: Timestamp | None = Field(
+        default=None, alias="from", description="Accepted then or later."
+    )
+    until: Timestamp | None = Field(default=None, alias="to", description="Accepted before.")
 
 
 class TaskItem(Task):

@@ -5,8 +5,8 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from valence_common.wire import Digest, Moment, PlainText
-from valence_inference.schemas.words import Sentiment
+from valence_common.web.field_types import HexDigest, TextWithoutNul, Timestamp
+from valence_inference.schemas.fields import Sentiment
 
 
 class HistoryFilter(BaseModel):
@@ -15,10 +15,12 @@ class HistoryFilter(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     sentiment: Sentiment | None = None
-    model: PlainText | None = Field(default=None, max_length=128, description="`name@version`.")
-    since: Moment | None = Field(default=None, alias="from", description="Included.")
-    until: Moment | None = Field(default=None, alias="to", description="Not included.")
-    q: PlainText | None = Field(
+    model: TextWithoutNul | None = Field(
+        default=None, max_length=128, description="`name@version`."
+    )
+    since: Timestamp | None = Field(default=None, alias="from", description="Included.")
+    until: Timestamp | None = Field(default=None, alias="to", description="Not included.")
+    q: TextWithoutNul | None = Field(
         default=None,
         min_length=1,
         max_length=200,
@@ -40,7 +42,7 @@ class HistoryItem(BaseModel):
 
     id: uuid.UUID
     text: str | None = Field(description="Null where texts are not stored.")
-    text_sha256: Digest = Field(
+    text_sha256: HexDigest = Field(
         validation_alias="text_hash",
         description="In its place, the SHA-256 of its UTF-8 in hexadecimal.",
     )

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from valence_inference.schemas.words import Sentiment
+from valence_inference.schemas.fields import Sentiment
 
 
 class ModelSummary(BaseModel):

@@ -4,8 +4,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from valence_inference.exports import Format
-from valence_inference.schemas.words import Sentiment
+from valence_inference.batches.export import Format
+from valence_inference.schemas.fields import Sentiment
 
 LAST_PLACE = 2**31 - 2
 

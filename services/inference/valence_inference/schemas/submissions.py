@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from valence_common.models import DEFAULT_PRIORITY
-from valence_common.wire import PlainText
-from valence_inference.schemas.words import CLOSED, Text
+from valence_common.web.field_types import TextWithoutNul
+from valence_inference.schemas.fields import CLOSED, Text
 
 Priority = Annotated[
     int, Field(ge=1, le=9, description="Among one's own batches: 1 is worked on first, 9 last.")
 ]
 WebhookUrl = Annotated[
-    PlainText,
+    TextWithoutNul,
     Field(min_length=1, max_length=2048, description="Who is told when the batch has ended."),
 ]
 
@@ -37,7 +37,7 @@ class BatchOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    column: PlainText | None = Field(
+    column: TextWithoutNul | None = Field(
         default=None,
         min_length=1,
         max_length=200,

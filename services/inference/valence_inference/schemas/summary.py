@@ -4,9 +4,9 @@ import uuid
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from valence_inference.batches.summary import Reason, Summary
 from valence_inference.schemas.batches import TaskStatus
-from valence_inference.schemas.words import Sentiment
-from valence_inference.summary import Reason, Summary
+from valence_inference.schemas.fields import Sentiment
 
 
 class _Part(BaseModel):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from valence_inference.deliveries import Log
+from valence_inference.batches.deliveries import Log
 
 
 class Secret(BaseModel):

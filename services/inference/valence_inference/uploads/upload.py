@@ -7,13 +7,13 @@ from typing import Any, Final, Protocol
 import msgspec
 from pydantic import ValidationError
 
-from valence_common.bodies import JSON_TYPE, Media
-from valence_common.problems import FieldError, Unprocessable, UnsupportedMedia, broken
+from valence_common.problems import FieldError, Unprocessable, UnsupportedMedia, from_pydantic
+from valence_common.web.request_body import JSON_TYPE, ContentType
 from valence_inference.schemas.submissions import BatchOptions, BatchRequest
-from valence_inference.uploads.packing import Chunk, Limits, Packer
-from valence_inference.uploads.records import Records
-from valence_inference.uploads.tables import Table
-from valence_inference.uploads.texts import Texts
+from valence_inference.uploads.chunking import Chunk, Limits, Packer
+from valence_inference.uploads.csv_reader import Table
+from valence_inference.uploads.json_reader import Texts
+from valence_inference.uploads.ndjson_reader import Records
 
 CSV: Final = "text/csv"
 NDJSON: Final = "application/x-ndjson"
@@ -70,7 +70,7 @@ class JsonUpload:
         try:
             fields = BatchRequest.model_validate(self._texts.rest)
         except ValidationError as error:
-            raise broken(error.errors(), within="body") from None
+            raise from_pydantic(error.errors(), within="body") from None
         self._packer.close()
         return Submission(
             format="json",
@@ -133,16 +133,16 @@ def json_upload(options: BatchOptions, limits: Limits) -> JsonUpload:
     return JsonUpload(limits)
 
 
-def file_upload(media: Media, options: BatchOptions, limits: Limits) -> FileUpload:
+def file_upload(media: ContentType, options: BatchOptions, limits: Limits) -> FileUpload:
     """An upload of a CSV or NDJSON file; raises `UnsupportedMedia`, or `Unprocessable` for options
     that do not go with it.
     """
     media.check(FILES)
-    if media.kind == NDJSON:
+    if media.media_type == NDJSON:
         _refuse_options(options, {"header", "delimiter"}, NDJSON)
     if "header" in media.parameters:
         options = _with_header(options, media.parameters["header"].lower())
-    return FileUpload(media.kind, options, limits)
+    return FileUpload(media.media_type, options, limits)
 
 
 def _with_header(options: BatchOptions, said: str) -> BatchOptions:

@@ -1,0 +1,90 @@
+"""One's own API keys; only a login manages them, never a key."""
+
+import uuid
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from valence_auth import api_keys, throttling
+from valence_auth.api.dependencies import LimiterDep
+from valence_auth.schemas import api_keys as schemas
+from valence_common import rate_limits
+from valence_common.web.access import Authenticated
+from valence_common.web.app import API, DatabaseDep
+from valence_common.web.pagination import PageQuery
+from valence_common.web.request_body import strict
+
+MOST_GRACE_SECONDS = 86_400
+
+router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["api-keys"])
+
+
+@router.post("/api-keys", status_code=201)
+async def create_key(
+    body: schemas.KeyRequest,
+    principal: Authenticated,
+    database: DatabaseDep,
+    limiter: LimiterDep,
+    response: Response,
+) -> schemas.NewKey:
+    """Make a key for a program; the answer is the only place that ever shows it.
+
+    It acts where texts are scored and read, never on accounts.
+    """
+    left = await limiter.acquire(*throttling.new_key(principal.user_id))
+    response.headers.update(rate_limits.headers(left))
+    return _shown(
+        await database.run(
+            api_keys.create,
+            principal,
+            name=body.name,
+            scopes=body.scopes,
+            expires_at=body.expires_at,
+            per_minute=body.per_minute,
+        )
+    )
+
+
+@router.get("/api-keys")
+async def list_keys(
+    principal: Authenticated,
+    database: DatabaseDep,
+    query: Annotated[PageQuery, Query()],
+) -> schemas.KeyPage:
+    """The keys that are not revoked, newest first."""
+    rows, next_cursor = await database.run(
+        api_keys.page, principal.user_id, limit=query.limit, cursor=query.cursor
+    )
+    items = [schemas.Key.model_validate(row) for row in rows]
+    return schemas.KeyPage(items=items, next_cursor=next_cursor)
+
+
+@router.delete("/api-keys/{key_id}", status_code=204)
+async def revoke_key(key_id: uuid.UUID, principal: Authenticated, database: DatabaseDep) -> None:
+    """End a key for good; every process refuses it within seconds."""
+    await database.run(api_keys.revoke, principal.user_id, key_id)
+
+
+@router.post("/api-keys/{key_id}/rotate", status_code=201)
+async def rotate_key(
+    key_id: uuid.UUID,
+    principal: Authenticated,
+    database: DatabaseDep,
+    limiter: LimiterDep,
+    response: Response,
+    grace_seconds: Annotated[int, Query(ge=0, le=MOST_GRACE_SECONDS)] = 0,
+) -> schemas.NewKey:
+    """Trade a key for a new one of the same name, scopes, limit and end.
+
+    The old one works for `grace_seconds` more, by default not at all.
+    """
+    left = await limiter.acquire(*throttling.new_key(principal.user_id))
+    response.headers.update(rate_limits.headers(left))
+    grace = timedelta(seconds=grace_seconds)
+    return _shown(await database.run(api_keys.rotate, principal, key_id, grace=grace))
+
+
+def _shown(made: api_keys.Made) -> schemas.NewKey:
+    listed = schemas.Key.model_validate(made.row)
+    return schemas.NewKey(**listed.model_dump(), key=made.key)

@@ -1,0 +1,1 @@
+"""Batches: claiming, scoring and storing chunks, and recovering lost ones."""

@@ -1,0 +1,106 @@
+"""Sweeping: what a dead worker held, what nobody rang for, and what no attempt could score.
+
+Safe at any number of sweepers: each takes other rows (`SKIP LOCKED`), and a second ring for the
+same work is heard by a worker that finds nothing to do.
+"""
+
+import time
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from valence_batch_worker.batches.chunks import OPEN, Claim, Lost, count_end, give_up, to_json
+from valence_batch_worker.fair_queue import follow_index
+from valence_common.db import Database, new_id
+
+POISON = "could not be scored"
+MOST_AT_ONCE = 200
+SETTLE_SECONDS = 10
+
+_EXPIRE = text("""
+UPDATE batch_chunks SET state = 'pending', lease_until = NULL
+WHERE id IN (
+    SELECT id FROM batch_chunks WHERE state = 'running' AND lease_until < now()
+    ORDER BY lease_until LIMIT :most FOR UPDATE SKIP LOCKED
+)
+""")
+
+# `attempt > 0` is the condition of the index that this follows; its order is not needed otherwise.
+_EXHAUSTED = text(f"""
+SELECT chunk.id, chunk.attempt, chunk.batch_id, chunk.user_id, chunk.start, chunk.texts,
+    chunk.priority, chunk.rows
+FROM batch_chunks AS chunk
+WHERE chunk.state = 'pending' AND chunk.attempt > 0 AND chunk.attempt >= :max_attempts AND {OPEN}
+ORDER BY chunk.attempt DESC LIMIT 1 FOR UPDATE OF chunk SKIP LOCKED
+""")  # noqa: S608 - a constant of that file
+
+_DELETE = text("DELETE FROM batch_chunks WHERE id = :id")
+
+_INSERT = text("""
+INSERT INTO batch_chunks (id, batch_id, user_id, priority, start, size, texts, rows, attempt)
+VALUES (:id, :batch_id, :user_id, :priority, :start, :size, CAST(:texts AS json),
+    CAST(:rows AS json), :attempt)
+""")
+
+
+def expire(session: Session) -> int:
+    """Take chunks back whose lease has run out; returns how many."""
+    follow_index(session)
+    result = session.connection().execute(_EXPIRE, {"most": MOST_AT_ONCE})
+    return result.rowcount
+
+
+def settle_exhausted(database: Database, *, max_attempts: int, store_texts: bool = True) -> int:
+    """Cut each chunk that no attempt could score in two; fail it once it is a single text."""
+    settled, ends = 0, time.monotonic() + SETTLE_SECONDS
+    while settled < MOST_AT_ONCE and time.monotonic() < ends:
+        with database.transaction() as session:
+            follow_index(session)
+            row = session.execute(_EXHAUSTED, {"max_attempts": max_attempts}).one_or_none()
+            if row is None:
+                break
+            *claim, priority, rows = row
+            chunk = Claim(*claim)
+            if len(chunk.texts) > 1:
+                _cut(session, chunk, priority, rows, max_attempts=max_attempts)
+        if len(chunk.texts) == 1:
+            _fail(database, chunk, store_texts=store_texts)
+        settled += 1
+    return settled
+
+
+def _cut(
+    session: Session, chunk: Claim, priority: int, rows: list[Any] | None, *, max_attempts: int
+) -> None:
+    """Replace a chunk by its halves, under new ids: the old fencing token is void.
+
+    A half starts with one attempt left, for every step on the way to the poisonous text may cost
+    a worker's life; a single text has all of them, so that bad luck condemns none.
+    """
+    half = len(chunk.texts) // 2
+    session.execute(_DELETE, {"id": chunk.id})
+    for part in (slice(half), slice(half, None)):
+        texts = chunk.texts[part]
+        values = {
+            "id": new_id(),
+            "batch_id": chunk.batch_id,
+            "user_id": chunk.user_id,
+            "priority": priority,
+            "start": chunk.start + (part.start or 0),
+            "size": len(texts),
+            "texts": to_json(texts),
+            "rows": None if rows is None else to_json(rows[part]),
+            "attempt": 0 if len(texts) == 1 else max_attempts - 1,
+        }
+        session.execute(_INSERT, values)
+
+
+def _fail(database: Database, chunk: Claim, *, store_texts: bool) -> None:
+    # A transaction of its own: it locks the batch before the chunk, as completing does.
+    try:
+        with database.transaction() as session:
+            ended = give_up(session, chunk, POISON, store_texts=store_texts)
+    except Lost:
+        return
+    count_end(chunk, ended)

@@ -1,0 +1,1 @@
+"""Cleanup: deleting what has expired and what belonged to erased accounts."""

@@ -1,0 +1,55 @@
+"""Which addresses are the public's: whoever connects where users say must not reach our own.
+
+"Public" is what the registries of special-purpose addresses (RFC 6890 and its successors) call
+globally reachable, seen through every form in which IPv6 carries an IPv4 address.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+# Special by the registries, and not so to every release of Python that we run on.
+_SPECIAL: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "3fff::/20")
+)
+# Inside Azure this one public address is the host's own agent, which hands out credentials.
+_AZURE_HOST: Final = ipaddress.IPv4Address("168.63.129.16")
+
+
+def is_public(address: Address) -> bool:
+    """Whether anybody may be there; an address inside an address counts as well."""
+    if embedded := list(_embedded(address)):
+        return all(is_public(inner) for inner in embedded)
+    if isinstance(address, ipaddress.IPv6Address) and address not in _UNICAST:
+        return False
+    if address == _AZURE_HOST or any(address in network for network in _SPECIAL):
+        return False
+    return address.is_global and not (address.is_multicast or address.is_reserved)
+
+
+def is_allowed(address: Address, allowed: Iterable[Network]) -> bool:
+    """Whether it is public, or in one of the networks that are allowed all the same."""
+    address = unmap_ipv4(address)
+    return is_public(address) or any(address in network for network in allowed)
+
+
+def unmap_ipv4(address: Address) -> Address:
+    """An IPv4 address that was written as IPv6 (`::ffff:…`) as itself, since it is reached so."""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def _embedded(address: Address) -> Iterator[Address]:
+    if isinstance(address, ipaddress.IPv4Address):
+        return
+    for inner in (address.ipv4_mapped, address.sixtofour, *(address.teredo or ())):
+        if inner is not None:
+            yield inner
+    if address in _NAT64:
+        yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)

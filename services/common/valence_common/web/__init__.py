@@ -1,0 +1,1 @@
+"""The web edge of a service: everything that only serves HTTP and WebSocket."""

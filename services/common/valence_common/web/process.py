@@ -1,0 +1,63 @@
+"""How a service's process starts: settings, logs, ports; what stops it is one sentence."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+from fastapi import FastAPI
+
+from valence_common import log
+from valence_common.health import internal_app
+from valence_common.keyring import KeyringError
+from valence_common.settings import SettingsError, WebSettings, load
+from valence_common.web import server
+
+S = TypeVar("S", bound=WebSettings)
+
+EX_CONFIG = 78  # EX_CONFIG of sysexits.h
+
+
+def exit_with_error(service: str, error: Exception) -> NoReturn:
+    """End the process with one sentence for its operator."""
+    sys.stderr.write(f"valence {service}: {error}\n")
+    raise SystemExit(EX_CONFIG)
+
+
+def run_web(
+    service: str,
+    settings_class: type[S],
+    create_app: Callable[[S], FastAPI],
+    *,
+    fatal: tuple[type[Exception], ...] = (),
+) -> None:
+    """Serve one web service until it is told to stop; `fatal` are start-up's own errors."""
+    try:
+        settings = load(settings_class)
+        log.configure(service, level=settings.log_level, style=settings.log_format)
+        app = create_app(settings)
+        public_socket = server.bind(settings.host, settings.port)
+        internal_socket = server.bind(settings.internal_host, settings.internal_port)
+    except KeyringError as error:
+        exit_with_error(service, KeyringError(f"VALENCE_JWT_KEYRING_FILE: {error}"))
+    except (SettingsError, server.ServeError) as error:
+        exit_with_error(service, error)
+    metrics = app.state.metrics
+    internal = internal_app(
+        app.state.health, render=metrics.render, dependency_up=metrics.dependency_up
+    )
+    try:
+        asyncio.run(
+            server.serve(
+                app,
+                internal,
+                lifespan=lambda: app.router.lifespan_context(app),
+                public_socket=public_socket,
+                internal_socket=internal_socket,
+                drain_seconds=settings.drain_seconds,
+                message_bytes=app.state.message_bytes,
+                on_stopping=app.state.stopping.set,
+            )
+        )
+    except fatal as error:
+        exit_with_error(service, error)

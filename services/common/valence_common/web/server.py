@@ -1,0 +1,286 @@
+"""How a service is served: uvicorn with a guarded parser, a public and an internal port.
+
+uvicorn with httptools refuses smuggled requests, but takes headers of any size and waits for them
+for ever; `GuardedProtocol` bounds both. Both ports live in one event loop, so that `/livez` says
+something about it; the internal one answers until the public one has drained.
+"""
+
+import asyncio
+import contextlib
+import functools
+import http
+import json
+import resource
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import httptools
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from valence_common.problems import MEDIA_TYPE
+from valence_common.web import websocket
+from valence_common.web.middleware import SECURITY_HEADERS
+
+MAX_HEADER_BYTES = 32 * 1024
+MAX_HEADERS = 100
+HEADER_SECONDS = 10.0
+BACKLOG = 2048
+MAX_CONNECTIONS = 8000
+KEEP_ALIVE_SECONDS = 75  # nginx keeps its side for 60 s: it never meets one that we close
+
+
+class ServeError(Exception):
+    """The process cannot listen; the message is one sentence for its operator."""
+
+
+@functools.cache
+def max_connections() -> int:
+    """How many clients a port may have at once, so that descriptors are left for all else.
+
+    Takes as many of them as the process may have: shells give out few by default. asyncio accepts
+    a whole backlog before a connection of it can be refused, and falls into a storm of log lines
+    where it finds no descriptor.
+    """
+    reserved = BACKLOG + 192
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + reserved
+    had = max(soft, wanted if hard == resource.RLIM_INFINITY else min(hard, wanted))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (had, hard))
+    return max(BACKLOG // 32, min(MAX_CONNECTIONS, had - reserved))
+
+
+class HardenedHttpProtocol(HttpToolsProtocol):
+    """HTTP/1.1 whose connections are bounded in number, and their heads in size, number, time."""
+
+    _status = http.HTTPStatus.BAD_REQUEST
+    _unread_bytes = 0
+    _head_bytes = 0
+    _head_count = 0
+    _in_head = True
+    _is_handshake = False
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Give the first head its time, or one client too many none."""
+        super().connection_made(transport)
+        if len(self.connections) > max_connections():
+            transport.abort()
+            return
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer."""
+        self._head_arrived()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bound what comes without a head's end or a body's part: heads, trailers, extensions."""
+        self._unread_bytes += len(data)
+        super().data_received(data)
+        if self._unread_bytes > MAX_HEADER_BYTES:
+            self._refuse_head()
+
+    def on_message_begin(self) -> None:
+        """A head begins: on a kept connection, with this very data."""
+        super().on_message_begin()
+        if not self._in_head:
+            self._expect_head()
+
+    def on_url(self, url: bytes) -> None:
+        """Count the target's bytes."""
+        super().on_url(url)
+        if len(self.url) > MAX_HEADER_BYTES:
+            self._reject_head()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count the fields and their bytes; trailers count too, and are no headers."""
+        self._head_count += 1
+        self._head_bytes += len(name) + len(value)
+        if self._head_count > MAX_HEADERS or self._head_bytes > MAX_HEADER_BYTES:
+            self._reject_head()
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is there; the body has its own limits."""
+        self._head_arrived()
+        self._unread_bytes = 0
+        version = self.parser.get_http_version()
+        hosts = [value for name, value in self.headers if name == b"host"]
+        # RFC 9112, section 3.2: exactly one Host, but in HTTP/1.0.
+        if version not in {"1.0", "1.1"} or (version == "1.1" and len(hosts) != 1):
+            raise httptools.HttpParserCallbackError("not HTTP/1.1 with one host")
+        encodings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        if any(encoding.lower() != b"chunked" for encoding in encodings):
+            raise httptools.HttpParserCallbackError("unknown transfer encoding")
+        busy = bool(self.cycle) and not self.cycle.response_complete
+        self._is_handshake = not busy and websocket.is_handshake(
+            self.parser.get_method(), version, self.url, self.headers
+        )
+        super().on_headers_complete()
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            # Declined by answering in HTTP; what follows may be meant in another protocol.
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body came."""
+        self._unread_bytes = 0
+        super().on_body(body)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Go on as a WebSocket."""
+        self.headers[:] = websocket.without_extensions(self.headers)
+        super().handle_websocket_upgrade()
+
+    def _should_upgrade(self) -> bool:
+        return self._is_handshake and self._should_upgrade_to_ws()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: anybody may ask for anything."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer a head that cannot be served with a problem document, then close."""
+        del msg
+        self._head_arrived()
+        if self.transport.is_closing():
+            return
+        body = json.dumps(
+            {
+                "type": "about:blank",
+                "title": self._status.phrase,
+                "status": self._status.value,
+                "detail": "The HTTP request could not be read",
+                "instance": "/",
+                "request_id": "",
+            }
+        ).encode()
+        fields = {
+            "Content-Type": MEDIA_TYPE,
+            "Content-Length": len(body),
+            "Connection": "close",
+            **SECURITY_HEADERS,
+        }
+        head = f"HTTP/1.1 {self._status.value} {self._status.phrase}\r\n" + "".join(
+            f"{name.lower()}: {value}\r\n" for name, value in fields.items()
+        )
+        self.transport.write(f"{head}\r\n".encode() + body)
+        self.transport.close()
+
+    def _expect_head(self) -> None:
+        self._in_head, self._head_bytes, self._head_count = True, 0, 0
+        self._head_timer = self.loop.call_later(HEADER_SECONDS, self._head_late)
+
+    def _head_arrived(self) -> None:
+        self._in_head = False
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_late(self) -> None:
+        self._status = http.HTTPStatus.REQUEST_TIMEOUT
+        self.send_400_response("")
+
+    def _reject_head(self) -> None:
+        """Called from within the parser, which turns the error into `send_400_response`."""
+        self._status = http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        raise httptools.HttpParserCallbackError("head too large")
+
+    def _refuse_head(self) -> None:
+        self._status = http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        self.send_400_response("")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: `serve` handles signals for both ports."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Listen on an address; raises `ServeError` naming it when it is taken or not ours."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ServeError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+
+
+async def serve(
+    app: ASGIApp,
+    internal: ASGIApp,
+    *,
+    lifespan: Callable[[], AbstractAsyncContextManager[Any]],
+    public_socket: socket.socket,
+    internal_socket: socket.socket,
+    drain_seconds: int,
+    message_bytes: int = 0,
+    on_started: Callable[[], None] = lambda: None,
+    on_stopping: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve both ports until SIGTERM or SIGINT, then drain; a second signal does not wait.
+
+    `lifespan` is entered before a port answers and left after both are closed; what it raises
+    comes out as it is. `message_bytes` bounds a WebSocket's message; 0: none is spoken.
+    `on_stopping` is called with the signal: what stays open until it is told to end must end then.
+    """
+    public = _Server(_config(app, drain_seconds, message_bytes))
+    inner = _Server(_config(internal, 1))
+    with _signals(public, on_stopping):
+        async with lifespan():
+            inner_task = asyncio.create_task(inner.serve(sockets=[internal_socket]))
+            public_task = asyncio.create_task(public.serve(sockets=[public_socket]))
+            while not public.started and not public_task.done():
+                await asyncio.sleep(0.01)
+            structlog.get_logger().info("listening", port=public_socket.getsockname()[1])
+            on_started()
+            await public_task
+            inner.should_exit = True
+            await inner_task
+
+
+async def serve_internal(app: ASGIApp, listening: socket.socket) -> None:
+    """Serve only the internal port, in a thread's own event loop, for as long as that lives."""
+    await _Server(_config(app, 1)).serve(sockets=[listening])
+
+
+def _config(app: ASGIApp, drain_seconds: int, message_bytes: int = 0) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=HardenedHttpProtocol,
+        ws=websocket.HardenedWebSocketProtocol if message_bytes else "none",
+        ws_max_size=message_bytes,
+        ws_per_message_deflate=False,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=drain_seconds,
+    )
+
+
+@contextlib.contextmanager
+def _signals(server: uvicorn.Server, on_stopping: Callable[[], None]) -> Iterator[None]:
+    def stop() -> None:
+        server.force_exit = server.should_exit
+        server.should_exit = True
+        on_stopping()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

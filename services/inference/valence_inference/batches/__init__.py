@@ -1,0 +1,1 @@
+"""Batches: submitting, reading and controlling them."""

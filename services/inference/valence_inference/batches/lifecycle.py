@@ -1,0 +1,167 @@
+"""Steering: what an owner may still do with a batch that was accepted: cancel, retry, delete.
+
+Lock order: the batch, then its chunks, as everywhere. A claim or a cut holds chunks and never waits
+for the batch, so waiting for them here ends soon.
+"""
+
+import uuid
+from collections.abc import Sequence
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from valence_common.audit import end_batch, record
+from valence_common.db import new_id, renew_deadline
+from valence_common.models import TERMINAL, Batch
+from valence_common.problems import Conflict
+from valence_inference.batches import status
+from valence_inference.batches.status import Status
+
+AT_ONCE = 2_000
+
+_OPEN = "FROM batch_chunks WHERE batch_id = :id AND state <> 'done'"
+_LEFT = text(f"SELECT EXISTS (SELECT {_OPEN})")
+_DROP = text(f"DELETE {_OPEN}")
+
+_COUNT = text("""
+SELECT coalesce(sum(size), 0) AS done, coalesce(sum(failed), 0) AS failed
+FROM batch_chunks WHERE batch_id = :id
+""")
+
+_FAILED = text("""
+SELECT coalesce(sum(failed), 0) AS failed, bool_and(json_array_length(texts) > 0) AS stored
+FROM batch_chunks WHERE batch_id = :id AND state = 'done' AND failed > 0
+""")
+
+_NEXT_FAILED = text("""
+SELECT id FROM batch_chunks WHERE batch_id = :id AND state = 'done' AND failed > 0
+ORDER BY start LIMIT :most
+""")
+
+# A chunk that failed failed whole: `give_up` records all of its texts, by then a single one.
+_FORGET = text("""
+DELETE FROM batch_results AS result USING batch_chunks AS chunk
+WHERE chunk.id = ANY(:old) AND result.batch_id = chunk.batch_id
+    AND result.position >= chunk.start AND result.position < chunk.start + chunk.size
+""")
+
+_COPY = text("""
+INSERT INTO batch_chunks (id, batch_id, user_id, priority, start, size, texts, rows)
+SELECT pair.new, chunk.batch_id, :user_id, :priority, chunk.start, chunk.size, chunk.texts,
+    chunk.rows
+FROM unnest(CAST(:old AS uuid[]), CAST(:new AS uuid[])) AS pair (old, new)
+JOIN batch_chunks AS chunk ON chunk.id = pair.old
+""")
+
+_REMOVE = text("DELETE FROM batch_chunks WHERE id = ANY(:old)")
+
+_REOPEN = text("""
+UPDATE batches SET status = 'processing', started_at = now(), finished_at = NULL WHERE id = :id
+""")
+
+_DELETE = text("UPDATE batches SET deleted_at = now() WHERE id = :id")
+
+
+class AlreadyEnded(Conflict):
+    """A batch that has ended cannot be cancelled."""
+
+    detail = "The batch has ended already"
+
+
+class NothingToRetry(Conflict):
+    """The batch has not ended, was cancelled, or every text was scored."""
+
+    detail = "The batch has no failed texts that could be tried again"
+
+
+class TextsGone(Conflict):
+    """Texts are not stored in this installation."""
+
+    detail = "The texts of the batch are not stored, so none can be tried again"
+
+
+def cancel(session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, inline: int) -> Status:
+    """End a batch before its time: what is done stays, the rest is never done.
+
+    What a worker has in hand is lost to it. Cancelling again is no error; raises `AlreadyEnded` for
+    a batch that ended otherwise.
+    """
+    batch = status.find(session, user_id, task_id, lock=True)
+    if batch.status != "cancelled":
+        if batch.status in TERMINAL:
+            raise AlreadyEnded
+        _end(session, batch)
+        session.refresh(batch)
+    return status.describe(session, batch, inline=inline)
+
+
+def _end(session: Session, batch: Batch) -> None:
+    # Who waits for a sweeper that cuts a chunk finds it gone, and its halves at the next look.
+    while session.scalar(_LEFT, {"id": batch.id}):
+        session.execute(_DROP, {"id": batch.id})
+    counts = session.execute(_COUNT, {"id": batch.id}).one()
+    end_batch(
+        session,
+        batch.id,
+        user_id=batch.user_id,
+        status="cancelled",
+        details={"total": batch.total, "done": counts.done, "failed": counts.failed},
+    )
+
+
+def failed(session: Session, user_id: uuid.UUID, task_id: uuid.UUID) -> int:
+    """How many texts of a batch `retry` would try again, at least one; raises what it would."""
+    return _retriable(session, status.find(session, user_id, task_id))
+
+
+def _retriable(session: Session, batch: Batch) -> int:
+    if batch.status not in {"completed_with_errors", "failed"}:
+        raise NothingToRetry
+    row = session.execute(_FAILED, {"id": batch.id}).one()
+    count: int = row.failed
+    if not count:
+        raise NothingToRetry
+    if not row.stored:
+        raise TextsGone
+    return count
+
+
+def retry(
+    session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, texts: int, inline: int
+) -> Status:
+    """Begin a batch again for its failed texts, of which there must be `texts`.
+
+    Their chunks come back under new ids, since the old fencing tokens are used up.
+    """
+    batch = status.find(session, user_id, task_id, lock=True)
+    if _retriable(session, batch) != texts:
+        raise NothingToRetry  # somebody else has just tried them again
+    while old := session.scalars(_NEXT_FAILED, {"id": batch.id, "most": AT_ONCE}).all():
+        _replace(session, batch, old)
+        renew_deadline()
+    session.execute(_REOPEN, {"id": batch.id})
+    _tell(session, batch, "batch.retried", {"total": batch.total, "retried": texts})
+    session.refresh(batch)
+    return status.describe(session, batch, inline=inline)
+
+
+def _replace(session: Session, batch: Batch, old: Sequence[uuid.UUID]) -> None:
+    ids = {"old": list(old), "new": [new_id() for _ in old]}
+    session.execute(_FORGET, {"old": ids["old"]})
+    whose = {"user_id": batch.user_id, "priority": batch.priority}
+    session.execute(_COPY, {**ids, **whose})
+    session.execute(_REMOVE, {"old": ids["old"]})
+
+
+def delete(session: Session, user_id: uuid.UUID, task_id: uuid.UUID) -> None:
+    """Let a batch vanish, cancelled if it is still worked on; workers delete its rows soon."""
+    batch = status.find(session, user_id, task_id, lock=True)
+    if batch.status not in TERMINAL:
+        _end(session, batch)
+    session.execute(_DELETE, {"id": batch.id})
+    _tell(session, batch, "batch.deleted", {"total": batch.total})
+
+
+def _tell(session: Session, batch: Batch, action: str, details: dict[str, int]) -> None:
+    owner = batch.user_id
+    record(session, action, actor_id=owner, user_id=owner, subject_id=batch.id, details=details)

@@ -1,0 +1,1 @@
+"""Live updates: batch progress and the registry of open connections."""

@@ -1,0 +1,1 @@
+"""Metering: plans, rate limits, API keys and usage counts."""

@@ -1,0 +1,125 @@
+"""The meter: who may ask for how much now, decided before their request's body is read."""
+
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from fastapi import Request
+from starlette.requests import HTTPConnection
+
+from valence_common import rate_limits
+from valence_common.problems import Unavailable
+from valence_common.rate_limits import Day, Hit, Limiter, LimitStatus, Rate
+from valence_common.security import Principal
+from valence_common.settings import Plan
+from valence_common.web.app import API
+from valence_inference.metering.api_keys import ApiKeys
+from valence_inference.metering.plans import Allowances
+from valence_inference.metering.usage import Usage, WrittenTexts
+
+ANALYZE: Final = "analyze"
+BATCH: Final = "batch"
+WEBHOOKS: Final = "webhooks"
+LIMITED: Final = {
+    f"{API}/sentiment/analyze": ANALYZE,
+    f"{API}/sentiment/analyze/batch": BATCH,
+    f"{API}/sentiment/task/{{task_id}}/retry": BATCH,
+    f"{API}/webhooks/secret": WEBHOOKS,
+    f"{API}/sentiment/task/{{task_id}}/deliveries/{{delivery_id}}/redeliver": WEBHOOKS,
+}
+"""The routes that ask for work, by their templates, and what their limits are called."""
+
+MINUTE: Final = 60
+
+
+class Meter:
+    """Counts requests against the limits of their user and key.
+
+    A request that its body's faults end has been counted: it was work as well.
+    """
+
+    def __init__(
+        self,
+        *,
+        limiter: Limiter,
+        allowances: Allowances,
+        api_keys: ApiKeys,
+        usage: Usage,
+        written: WrittenTexts,
+    ):
+        self._limiter = limiter
+        self._written = written
+        self._allowances = allowances
+        self._api_keys = api_keys
+        self._usage = usage
+
+    async def count(self, connection: HTTPConnection, principal: Principal) -> None:
+        """Count one request; raises `TooManyRequests`."""
+        if principal.key_id is not None:
+            self._usage.touch(principal.key_id)
+        name = LIMITED.get(connection.scope["route"].path)
+        if name is not None:
+            charges = await self._charges(name, principal)
+            _show(connection, await self._take(charges))
+
+    async def message(self, principal: Principal) -> None:
+        """Count one text of a connection as one analysis; raises `TooManyRequests`."""
+        if principal.key_id is not None:
+            self._usage.touch(principal.key_id)
+        await self._take(await self._charges(ANALYZE, principal))
+
+    async def _charges(self, name: str, principal: Principal) -> list[Hit]:
+        plan = await self._allowances.of(principal.user_id)
+        charges = [Hit(Rate(name, plan.per_minute, MINUTE, plan.burst), str(principal.user_id))]
+        if principal.key_id is not None:
+            per_minute = await self._api_keys.per_minute(principal.key_id)
+            if per_minute is not None:
+                charges.append(Hit(Rate("key", per_minute, MINUTE), str(principal.key_id)))
+        if name == ANALYZE:
+            charges.append(self._texts(principal.user_id, plan, 1))
+        return charges
+
+    @contextlib.asynccontextmanager
+    async def batch(
+        self, request: Request, principal: Principal, texts: int
+    ) -> AsyncIterator[None]:
+        """Take a batch's texts from the day's; raises `TooManyRequests`.
+
+        They are given back if the batch is not stored.
+        """
+        plan = await self._allowances.of(principal.user_id)
+        charge = self._texts(principal.user_id, plan, texts)
+        taken = await self._take([charge])
+        _show(request, taken)
+        try:
+            yield
+        except Exception:
+            if taken:
+                await self._limiter.refund(charge)
+            raise
+
+    def _texts(self, user_id: uuid.UUID, plan: Plan, texts: int) -> Hit:
+        """The charge of today's texts, which goes on from what is written when Redis forgot."""
+
+        async def written() -> int:
+            if self._allowances.away:
+                raise Unavailable("postgres")
+            return await self._written.today(user_id)
+
+        return Hit(Day("texts", plan.texts_per_day), str(user_id), texts, written)
+
+    async def _take(self, charges: Sequence[Hit]) -> list[LimitStatus]:
+        try:
+            return await self._limiter.acquire(*charges)
+        except Unavailable:
+            # Nobody knows how many texts it were today: the other limits hold.
+            known = [charge for charge in charges if charge.initial is None]
+            return await self._limiter.acquire(*known) if known else []
+
+
+def _show(connection: HTTPConnection, states: Sequence[LimitStatus]) -> None:
+    """Put the state of all limits that the request met into its answer."""
+    met: list[LimitStatus] = connection.scope["state"].setdefault("limits", [])
+    met += states
+    connection.scope["state"].setdefault("headers", {}).update(rate_limits.headers(met))

@@ -1,0 +1,171 @@
+"""A form with a file: its other parts are the options of the batch, and come before it."""
+
+import logging
+from typing import Any, Final, NoReturn
+
+from pydantic import ValidationError
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+
+from valence_common.problems import (
+    FieldError,
+    Invalid,
+    Unprocessable,
+    UnsupportedMedia,
+    from_pydantic,
+)
+from valence_common.web.request_body import ContentType
+from valence_inference.schemas.submissions import BatchOptions
+from valence_inference.uploads.chunking import Limits
+from valence_inference.uploads.upload import (
+    CSV,
+    FILES,
+    NDJSON,
+    FileUpload,
+    Submission,
+    file_upload,
+)
+
+FILE_PART: Final = b"file"
+TWICE: Final = "twice"
+"""The rule that an option breaks which is said more than once."""
+
+MOST_HEADERS: Final = 8
+MOST_HEADER_BYTES: Final = 1024
+MOST_OPTION_BYTES: Final = 4 * 1024
+
+_ENDINGS: Final = {b".csv": CSV, b".ndjson": NDJSON, b".jsonl": NDJSON}
+
+# It quotes what it cannot read.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+
+
+class FormUpload:
+    """A multipart/form-data body (RFC 7578) with one part `file`, the last one."""
+
+    def __init__(self, boundary: str, options: BatchOptions, limits: Limits):
+        """`options` are those of the query; each may be said once, there or in the form."""
+        self._given = options.model_dump(include=options.model_fields_set)
+        self._limits = limits
+        self._file: FileUpload | None = None
+        self._option: bytes | None = None  # the name of the part that is being read
+        self._name, self._value = bytearray(), bytearray()
+        self._headers: dict[bytes, bytes] = {}
+        self._content = bytearray()
+        self._ended = False
+        callbacks: Any = {
+            "on_part_begin": self._begin,
+            "on_header_field": self._on_header_field,
+            "on_header_value": self._on_value,
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._open,
+            "on_part_data": self._on_data,
+            "on_part_end": self._close,
+            "on_end": self._end,
+        }
+        try:
+            self._parser = MultipartParser(
+                boundary.encode("latin-1"),
+                callbacks,
+                max_header_count=MOST_HEADERS,
+                max_header_size=MOST_HEADER_BYTES,
+            )
+        except FormParserError:
+            raise UnsupportedMedia("The boundary of the form is too long") from None
+
+    def feed(self, part: bytes) -> None:
+        """Take the next part of the body."""
+        try:
+            self._parser.write(part)
+        except FormParserError:
+            raise Invalid("The form cannot be read") from None
+        if self._file is not None and self._content:
+            self._file.feed(bytes(self._content))
+            self._content.clear()
+
+    def end(self) -> Submission:
+        """The form must have been closed, and held a file."""
+        if not self._ended:
+            raise Invalid("The form is not complete")
+        if self._file is None:
+            raise Unprocessable([FieldError("body.file", "missing", "Field required")])
+        return self._file.end()
+
+    def _begin(self) -> None:
+        if self._file is not None:
+            _refuse("body", "part_after_file", "The file must be the last part")
+        self._headers = {}
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def _on_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        name = bytes(self._name).lower()
+        if name in self._headers:
+            raise Invalid("A part of the form repeats a header")
+        self._headers[name] = bytes(self._value)
+        self._name.clear()
+        self._value.clear()
+
+    def _open(self) -> None:
+        """A part's headers are there."""
+        disposition, names = parse_options_header(self._headers.get(b"content-disposition"))
+        name = names.get(b"name")
+        if disposition != b"form-data" or name is None:
+            raise Invalid("A part of the form has no name")
+        if name == FILE_PART:
+            self._open_file(names.get(b"filename", b""))
+        elif name.decode("latin-1") in BatchOptions.model_fields:
+            self._option = name
+        else:
+            _refuse("body", "extra_forbidden", "Unknown part")
+
+    def _open_file(self, file_name: bytes) -> None:
+        encoding = self._headers.get(b"content-transfer-encoding", b"binary")
+        if encoding.strip().lower() not in {b"binary", b"8bit", b"7bit"}:
+            raise UnsupportedMedia("An encoded file is not accepted")
+        media = ContentType.parse(self._headers.get(b"content-type", b"").decode("latin-1"))
+        if media is None or media.media_type not in FILES:
+            # Browsers know few kinds; the name says it.
+            name = file_name.lower()
+            kinds = [kind for ending, kind in _ENDINGS.items() if name.endswith(ending)]
+            media = ContentType(kinds[0] if kinds else "", {})
+        try:
+            options = BatchOptions.model_validate(self._given)
+        except ValidationError as error:
+            raise from_pydantic(error.errors(), within="body") from None
+        self._file = file_upload(media, options, self._limits)
+
+    def _on_data(self, data: bytes, start: int, end: int) -> None:
+        if self._file is not None:
+            self._content += data[start:end]
+            return
+        self._value += data[start:end]
+        if len(self._value) > MOST_OPTION_BYTES:
+            _refuse("body", "too_long", f"An option of at most {MOST_OPTION_BYTES} bytes")
+
+    def _close(self) -> None:
+        """A part has ended."""
+        if self._option is None:
+            return
+        name = self._option.decode("latin-1")
+        try:
+            value = self._value.decode("utf-8")
+        except UnicodeDecodeError:
+            _refuse(f"body.{name}", "utf_8", "Not UTF-8")
+        if name in self._given:
+            _refuse(f"body.{name}", TWICE, "Said twice")
+        self._given[name] = value
+        self._option = None
+        self._value.clear()
+
+    def _end(self) -> None:
+        self._ended = True
+
+
+def _refuse(field: str, rule: str, message: str) -> NoReturn:
+    raise Unprocessable([FieldError(field, rule, message)])

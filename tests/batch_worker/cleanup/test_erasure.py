@@ -1,0 +1,242 @@
+"""Erasure: nothing is left of an erased account, whatever was under way; others keep all."""
+
+import threading
+import uuid
+from typing import Any
+
+import pytest
+from sqlalchemy import event, select, text
+from sqlalchemy.orm import Session
+
+from support.batches import claim, make_batch, make_user, score
+from support.owned_rows import belongings, owned
+from valence_batch_worker.batches import backlog, chunks
+from valence_batch_worker.cleanup import bulk_delete, erasure
+from valence_common.db import Database, new_id
+from valence_common.models import (
+    ApiKey,
+    AuditEvent,
+    Base,
+    Batch,
+    BatchChunk,
+    IdempotencyKey,
+    Identity,
+    LoginSession,
+    Prediction,
+    RefreshToken,
+    Usage,
+    User,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookSecret,
+)
+
+ERASE = text("UPDATE users SET erased_at = now(), is_active = false WHERE id = :id")
+
+
+def test_tables_without_a_user_are_known() -> None:
+    """What `belongings` cannot count: news of ids, which other processes and systems are told."""
+    assert ["events", "revocations"] == sorted(n for n in Base.metadata.tables if not owned(n))
+
+
+LATE = {
+    "id": str(new_id()),
+    "text": "late",
+    "sentiment": "positive",
+    "confidence": 1,
+    "low_confidence": False,
+}
+
+
+def fill(session: Session) -> uuid.UUID:
+    """A user with something in every table, and a batch half done."""
+    batch = make_batch(session, ["a", "b", "c", "d"])
+    user = batch.user_id
+    login = LoginSession(id=new_id(), user_id=user, expires_at=text("now()"), scopes=[])
+    session.add(login)
+    session.flush()
+    session.add_all(
+        [
+            RefreshToken(session_id=login.id, token_hash=login.id.bytes, expires_at=text("now()")),
+            ApiKey(user_id=user, name="key", secret_hash=b"", scopes=[]),
+            Identity(user_id=user, issuer="https://example.com", subject=str(user)),
+            Usage(user_id=user, day=text("current_date"), route="analyze", requests=1, texts=1),
+            IdempotencyKey(user_id=user, key="key", fingerprint=b"", batch_id=batch.id),
+            WebhookSecret(user_id=user, secret="whsec_"),
+        ]
+    )
+    delivery = WebhookDelivery(id=new_id(), batch_id=batch.id, user_id=user, event="batch.failed")
+    session.add(delivery)
+    session.flush()
+    attempt = WebhookAttempt(number=1, started_at=text("now()"), seconds=1, status_code=500)
+    attempt.delivery_id = delivery.id
+    session.add(attempt)
+    mine = claim(session)
+    assert batch.id == mine.batch_id
+    chunks.complete(session, mine, score(mine.texts), "m")
+    session.execute(text("UPDATE batch_chunks SET available_at = 'infinity'"))
+    return user
+
+
+def mark_erased(database: Database, user_id: uuid.UUID) -> None:
+    with database.transaction() as session:
+        session.execute(ERASE, {"id": user_id})
+
+
+def run_down(database: Database, most: int = bulk_delete.MOST_ROWS) -> int:
+    """Erase until there is nothing to do; returns the number of pieces."""
+    count = 0
+    while bulk_delete.delete_piece(database, "erasure", erasure.erase_piece, most=most):
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize("most", [1, 3, 5000])
+def test_nothing_is_left_of_an_erased_account(
+    database: Database, own_database_url: str, most: int
+) -> None:
+    """In every table, however small the pieces; another account keeps every row."""
+    with database.transaction() as session:
+        other, user = fill(session), fill(session)
+    before = belongings(own_database_url, other)
+    assert belongings(own_database_url, user) == before
+    assert all(before.values())
+    mark_erased(database, user)
+    assert (run_down(database, most) == 1) == (most == 5000)
+    assert {0} == set(belongings(own_database_url, user).values())
+    assert before == belongings(own_database_url, other)
+    with database.transaction() as session:
+        of_it = AuditEvent.subject_id == user
+        events = select(AuditEvent.action, AuditEvent.actor_id, AuditEvent.details).where(of_it)
+        assert [("account.erasure_finished", None, {})] == [
+            tuple(event) for event in session.execute(events)
+        ]
+
+
+def test_an_account_that_is_only_disabled_stays(database: Database, own_database_url: str) -> None:
+    """Only `erased_at` counts."""
+    with database.transaction() as session:
+        user = fill(session)
+        session.execute(text("UPDATE users SET is_active = false"))
+    before = belongings(own_database_url, user)
+    assert 0 == run_down(database)
+    assert before == belongings(own_database_url, user)
+
+
+def test_a_large_account_goes_in_bounded_pieces(database: Database) -> None:
+    """No transaction deletes more than its share."""
+    with database.transaction() as session:
+        user = make_user(session)
+        session.execute(
+            text(
+                "INSERT INTO predictions (id, user_id, text, sentiment, confidence, low_confidence,"
+                " model, created_at) SELECT gen_random_uuid(), :user, 'x', 'positive', 1, false,"
+                " 'm', now() - n * interval '1 minute' FROM generate_series(1, 2500) AS n"
+            ),
+            {"user": user},
+        )
+        session.execute(ERASE, {"id": user})
+    gone = []
+    while piece := bulk_delete.delete_piece(database, "erasure", erasure.erase_piece, most=1000):
+        gone.append(piece)
+    assert [1000, 1000, 501] == gone
+
+
+def test_chunks_of_an_erased_account_are_not_claimed(session: Session) -> None:
+    """Nor waited for, nor cut: its work is over at once."""
+    batch = make_batch(session, ["a", "b"])
+    session.execute(ERASE, {"id": batch.user_id})
+    assert chunks.claim(session, lease_seconds=1, max_attempts=3) is None
+    assert 0 == backlog.waiting(session, max_attempts=3)
+
+
+def test_a_chunk_being_scored_when_its_owner_is_erased_is_not_stored(session: Session) -> None:
+    """The worker has it in hand, and may neither complete it nor give it up."""
+    batch = make_batch(session, ["a", "b"])
+    mine = claim(session)
+    session.execute(ERASE, {"id": batch.user_id})
+    for attempt in (
+        lambda: chunks.complete(session, mine, score(mine.texts), "m"),
+        lambda: chunks.give_up(session, mine, "no"),
+    ):
+        with pytest.raises(chunks.Lost):
+            attempt()
+    assert [] == list(session.scalars(select(Prediction.id)))
+
+
+def test_a_chunk_in_use_keeps_its_batch_until_it_is_free(
+    database: Database, own_database_url: str
+) -> None:
+    """A claim holds its chunk and may want its batch: erasing waits for neither."""
+    with database.transaction() as session:
+        batch = make_batch(session, ["a", "b", "c", "d"])
+        session.execute(ERASE, {"id": batch.user_id})
+    with database.transaction() as claiming:
+        query = select(BatchChunk.id).limit(1).with_for_update()
+        held = claiming.scalars(query).one()
+        assert 1 == run_down(database)
+        with database.transaction() as session:
+            assert [held] == list(session.scalars(select(BatchChunk.id)))
+            assert 1 == len(session.scalars(select(Batch.id)).all())
+            assert session.get(User, batch.user_id) is not None
+    assert 1 == run_down(database)
+    assert {0} == set(belongings(own_database_url, batch.user_id).values())
+
+
+def test_what_is_completed_during_the_erasure_is_found(
+    database: Database, own_database_url: str
+) -> None:
+    """The worker read that the owner is there, then they were erased, then it committed."""
+    with database.transaction() as session:
+        batch = make_batch(session, ["a", "b"])
+        mine = claim(session)
+    with database.transaction() as completing:
+        chunks._fence(completing, mine, failed=0, model="m", store_texts=True)
+        mark_erased(database, batch.user_id)
+        run_down(database)
+        left = belongings(own_database_url, batch.user_id)
+        assert (1, 1) == (left["users"], left["batches"])  # in use
+        values = {"user_id": batch.user_id, "model": "m", "rows": chunks.to_json([LATE])}
+        completing.execute(chunks._HISTORY, values)
+    run_down(database)
+    assert {0} == set(belongings(own_database_url, batch.user_id).values())
+
+
+def test_workers_at_once_do_not_collide(database: Database) -> None:
+    """Whoever finds another at work has nothing to do."""
+    with database.transaction() as session:
+        users = [fill(session) for _ in range(3)]
+        for user in users:
+            session.execute(ERASE, {"id": user})
+    threads = [threading.Thread(target=run_down, args=(database, 4)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    run_down(database)
+    with database.transaction() as session:
+        assert [] == list(session.scalars(select(User.id)))
+        finished = AuditEvent.action == "account.erasure_finished"
+        events = session.scalars(select(AuditEvent.subject_id).where(finished)).all()
+    assert sorted(users) == sorted(filter(None, events))
+
+
+def test_rows_are_found_along_their_indexes(database: Database) -> None:
+    """Whatever statistics say, no table that grows is read from end to end."""
+    plans: list[str] = []
+
+    def explain(_: Any, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
+        if statement.startswith(("DELETE", "UPDATE")):
+            cursor.execute(f"EXPLAIN {statement}", parameters)
+            plans.extend(line for (line,) in cursor)
+
+    with database.transaction() as session:
+        user = fill(session)
+        session.execute(ERASE, {"id": user})
+    event.listen(database.engine, "before_cursor_execute", explain)
+    try:
+        run_down(database)
+    finally:
+        event.remove(database.engine, "before_cursor_execute", explain)
+    assert plans
+    assert [] == [line for line in plans if "Seq Scan" in line]

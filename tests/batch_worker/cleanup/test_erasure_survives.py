@@ -1,0 +1,67 @@
+"""Real workers, an account erased in the middle of its batch, and a worker killed while erasing."""
+
+from support.jobs import Jobs
+from support.owned_rows import belongings
+from support.rows import query
+from support.stack import PASSWORD, Account
+from support.waiting import until
+
+
+def erase(jobs: Jobs, account: Account) -> None:
+    body = {"password": PASSWORD}
+    answer = jobs.ground.stack.request(
+        "DELETE", "/api/v1/users/me", headers=account.headers, json=body
+    )
+    assert 204 == answer.status_code, answer.text
+
+
+def wait_gone(jobs: Jobs, account: Account) -> None:
+    url = jobs.ground.postgres.url()
+    until(lambda: belongings(url, account.id)["users"] == 0, within=60, every=0.2)
+    assert {0} == set(belongings(url, account.id).values())
+
+
+def judge_logs(jobs: Jobs) -> None:
+    """Nothing failed, in any worker of this test."""
+    for worker in jobs.ground.stack.running("batch_worker"):
+        assert "_failed" not in worker.output()
+
+
+def test_erased_in_the_middle_of_a_large_batch(jobs: Jobs) -> None:
+    """Two workers have chunks in hand: nothing of theirs stays, and another's batch is finished."""
+    account, task_id, texts = jobs.submit(20_000)
+    jobs.start_workers(2)
+    jobs.wait_midway(task_id, len(texts))
+    other = jobs.submit(100)
+    erase(jobs, account)
+    wait_gone(jobs, account)
+    jobs.judge(*other)
+    judge_logs(jobs)
+
+
+def test_a_worker_killed_while_erasing_is_replaced(jobs: Jobs) -> None:
+    """kill -9 with some of it gone: the next worker finishes; a bystander keeps every row."""
+    url = jobs.ground.postgres.url()
+    worker = jobs.start_worker()
+    bystander = jobs.submit(30)
+    jobs.judge(*bystander)
+    until(lambda: belongings(url, bystander[0].id)["usage"], within=20)  # written late
+    before = belongings(url, bystander[0].id)
+    account, task_id, texts = jobs.submit(20_000)
+    jobs.wait_midway(task_id, len(texts))
+    query(
+        url,
+        "INSERT INTO predictions (id, user_id, text, sentiment, confidence, low_confidence, model)"
+        " SELECT gen_random_uuid(), :user, 'x', 'positive', 1, false, 'm'"
+        " FROM generate_series(1, 200000)",
+        user=account.id,
+    )
+    erase(jobs, account)
+    until(lambda: 0 < belongings(url, account.id)["predictions"] < 200_000, within=30, every=0.01)
+    worker.kill()
+    left = belongings(url, account.id)
+    assert (1, True) == (left["users"], left["predictions"] > 0)
+    jobs.start_worker()
+    wait_gone(jobs, account)
+    assert before == belongings(url, bystander[0].id)
+    judge_logs(jobs)

@@ -1,0 +1,276 @@
+"""Webhooks from the request to the receiver and its log, through real services and workers."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from pydantic import SecretStr
+
+from support.receiver import Receiver, signed_with
+from support.rows import query
+from support.servers import Ground
+from support.stack import Account, Service, Stack
+from support.waiting import until
+from support.webhooks import attempts, hurry
+from valence_common.audit import end_batch
+from valence_common.db import Database
+
+ADDRESS = "127.0.0.2"
+ALLOWED = {
+    "webhooks_enabled": True,
+    "webhooks_allow_http": True,
+    "webhooks_allowed_networks": f"{ADDRESS}/32",
+}
+SECRETS = "/api/v1/webhooks/secret"
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    folder = tmp_path_factory.mktemp("webhooks")
+    with Ground.laid(folder, auth={}, inference=ALLOWED) as ground:
+        yield ground
+
+
+@pytest.fixture
+def stack(ground: Ground) -> Iterator[Stack]:
+    """No worker before the test, and none after."""
+    yield ground.stack
+    for worker in ground.stack.running("batch_worker"):
+        worker.kill()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver(address=ADDRESS) as receiver:
+        yield receiver
+
+
+def start_worker(stack: Stack, *, ready: bool = True, **more: Any) -> Service:
+    settings = {"concurrency": 1, "sweep_seconds": 0.3, "webhook_timeout_seconds": 20}
+    return stack.start("batch_worker", ready=ready, **{**ALLOWED, **settings, **more})
+
+
+def make_secret(stack: Stack, account: Account) -> str:
+    answer = stack.post(SECRETS, account)
+    assert 201 == answer.status_code, answer.text
+    return str(answer.json()["secret"])
+
+
+def submit(stack: Stack, account: Account, url: str, texts: tuple[str, ...] = ("good",)) -> str:
+    body = {"texts": list(texts), "webhook_url": url}
+    answer = stack.post("/api/v1/sentiment/analyze/batch", account, json=body)
+    assert 202 == answer.status_code, answer.text
+    return str(answer.json()["task_id"])
+
+
+def log(stack: Stack, account: Account, task_id: str) -> list[dict[str, Any]]:
+    answer = stack.get(f"/api/v1/sentiment/task/{task_id}/deliveries", account)
+    assert 200 == answer.status_code, answer.text
+    return list(answer.json()["items"])
+
+
+def wait_attempted(stack: Stack, account: Account, task_id: str) -> dict[str, Any]:
+    """The batch's one delivery, once its first attempt is written down."""
+    until(lambda: any(d["attempts"] for d in log(stack, account, task_id)), within=90)
+    [delivery] = log(stack, account, task_id)
+    return delivery
+
+
+def test_a_batch_that_ends_is_told(stack: Stack, receiver: Receiver) -> None:
+    """Signed with the user's secret, with the numbers of the batch and none of its texts."""
+    worker = start_worker(stack)
+    account = stack.account()
+    secret = make_secret(stack, account)
+    task_id = submit(stack, account, receiver.url("/ok?who=me"), ("a canary is good", "bad"))
+    delivery = wait_attempted(stack, account, task_id)
+    [request] = receiver.got("/ok?who=me")
+    assert signed_with(secret, request)
+    message = json.loads(request.body)
+    task = stack.task(account, task_id)
+    assert (delivery["id"], "batch.completed") == (message["id"], message["type"])
+    assert {"total": 2, "done": 2, "failed": 0, "status": "completed", "task_id": task_id} == {
+        name: message["data"][name] for name in ("total", "done", "failed", "status", "task_id")
+    }
+    for name in ("created_at", "started_at", "finished_at"):
+        assert task[name] == message["data"][name]
+    assert b"canary" not in request.body
+    assert ("delivered", None) == (delivery["status"], delivery["next_attempt_at"])
+    [attempt] = delivery["attempts"]
+    assert (1, 200, None) == (attempt["number"], attempt["status_code"], attempt["error"])
+    metrics = httpx.get(f"{worker.internal_url}/metrics").text
+    assert 'valence_webhook_attempts_total{outcome="delivered"}' in metrics
+    assert "valence_webhook_deliveries_due " in metrics
+    for service in stack.services:
+        for word in (secret, "who=me", ADDRESS):
+            assert word not in service.output()
+
+
+def test_rotation_signs_with_all_that_live(stack: Stack, receiver: Receiver) -> None:
+    """The old ones for a day beside the new; what is ended signs nothing."""
+    account = stack.account()
+    old, new = make_secret(stack, account), make_secret(stack, account)
+    start_worker(stack)
+    wait_attempted(stack, account, submit(stack, account, receiver.url()))
+    [request] = receiver.got()
+    assert signed_with(old, request)
+    assert signed_with(new, request)
+    more = [make_secret(stack, account) for _ in range(4)]
+    wait_attempted(stack, account, submit(stack, account, receiver.url("/ok?2")))
+    [request] = receiver.got("/ok?2")
+    assert not signed_with(old, request)
+    assert all(signed_with(secret, request) for secret in (new, *more))
+
+
+def test_log_of_receivers_that_fail_hang_redirect_and_lead_home(
+    stack: Stack, ground: Ground, receiver: Receiver
+) -> None:
+    """Issue 6, proof 5: what the delivery log shows."""
+    start_worker(stack, webhook_timeout_seconds=5)
+    expected = {
+        receiver.url("/ok"): (200, None, "delivered"),
+        receiver.url("/fail"): (500, None, "pending"),
+        receiver.url("/hang"): (None, "timeout", "pending"),
+        receiver.url("/redirect"): (302, "redirect", "pending"),
+        receiver.url("/ok", "localhost"): (None, "refused_address", "pending"),
+        receiver.url("/gone"): (410, None, "failed"),
+        receiver.url("/endless"): (200, None, "delivered"),
+        receiver.url("/garbage"): (None, "protocol", "pending"),
+        f"https://{ADDRESS}:{receiver.port}/": (None, "tls", "pending"),
+        "http://no-such-name.invalid/": (None, "dns", "pending"),
+    }
+    account = stack.account()
+    make_secret(stack, account)
+    tasks = {url: submit(stack, account, url) for url in expected}
+    shown = {}
+    for url, task_id in tasks.items():
+        delivery = wait_attempted(stack, account, task_id)
+        first = delivery["attempts"][0]
+        shown[url] = (first["status_code"], first["error"], delivery["status"])
+        name = url.replace(str(receiver.port), "PORT")
+        print(f"{name:34} {delivery['status']:9} " + json.dumps(first))
+    assert expected == shown
+    # Where it was sent by a redirect, or by its own name, nothing has come.
+    assert [tasks[receiver.url()]] == [
+        json.loads(request.body)["data"]["task_id"] for request in receiver.got()
+    ]
+
+
+def test_killed_mid_delivery_is_delivered_by_another(
+    stack: Stack, ground: Ground, receiver: Receiver
+) -> None:
+    """kill -9 after the message was sent and before that was written down: it is sent again."""
+    worker = start_worker(stack)
+    account = stack.account()
+    make_secret(stack, account)
+    task_id = submit(stack, account, receiver.url("/hang"))
+    until(lambda: receiver.got("/hang"), within=90)
+    worker.kill()
+    [delivery] = log(stack, account, task_id)
+    assert ("pending", []) == (delivery["status"], delivery["attempts"])
+    receiver.release.set()
+    start_worker(stack)
+    assert 1 == len(receiver.got("/hang"))  # the lease holds
+    hurry(ground.postgres.url())
+    delivery = wait_attempted(stack, account, task_id)
+    assert "delivered" == delivery["status"]
+    assert [(2, 200, None)] == attempts(ground.postgres.url(), task_id)
+    ids = [request.headers["valence-delivery"] for request in receiver.got("/hang")]
+    assert [delivery["id"]] * 2 == ids
+
+
+def test_sigterm_mid_delivery_lets_it_arrive(stack: Stack, receiver: Receiver) -> None:
+    """The worker ends, but not before the answer has come and is written down."""
+    worker = start_worker(stack)
+    account = stack.account()
+    make_secret(stack, account)
+    task_id = submit(stack, account, receiver.url("/hang"))
+    until(lambda: receiver.got("/hang"), within=90)
+    worker.process.terminate()
+    parent = psutil.Process(worker.pid)
+    until(lambda: not parent.children(), within=30, what="all but the delivery is over")
+    assert worker.process.poll() is None
+    receiver.release.set()
+    assert 0 == worker.process.wait(60)
+    [delivery] = log(stack, account, task_id)
+    assert ("delivered", 1) == (delivery["status"], len(receiver.got("/hang")))
+
+
+def test_cancelling_is_told(stack: Stack, ground: Ground, receiver: Receiver) -> None:
+    """Whoever ends a batch does it with `end_batch`, and the receiver hears of it."""
+    account = stack.account()
+    make_secret(stack, account)
+    task_id = submit(stack, account, receiver.url())
+    database = Database(SecretStr(ground.postgres.url()), pool_size=1, timeout=20)
+    with database.transaction() as session:
+        end_batch(
+            session,
+            uuid.UUID(task_id),
+            user_id=uuid.UUID(account.id),
+            status="cancelled",
+            details={"total": 1},
+        )
+    database.close()
+    start_worker(stack)
+    wait_attempted(stack, account, task_id)
+    [request] = receiver.got()
+    message = json.loads(request.body)
+    assert "batch.cancelled" == message["type"] == request.headers["valence-event"]
+    assert ("cancelled", 0, None) == tuple(
+        message["data"][name] for name in ("status", "done", "started_at")
+    )
+
+
+def test_redelivery_is_a_delivery_of_its_own(
+    stack: Stack, ground: Ground, receiver: Receiver
+) -> None:
+    """The old one stays in the log; the event goes out under a new id, a few times an hour."""
+    start_worker(stack)
+    account = stack.account()
+    make_secret(stack, account)
+    task_id = submit(stack, account, receiver.url("/fail-twice"))
+    first = wait_attempted(stack, account, task_id)
+    again = f"/api/v1/sentiment/task/{task_id}/deliveries/{first['id']}/redeliver"
+    for _ in range(2):
+        answer = stack.post(again, account)
+        assert (202, "pending", []) == (
+            answer.status_code,
+            answer.json()["status"],
+            answer.json()["attempts"],
+        )
+    url = ground.postgres.url()
+
+    def all_delivered() -> bool:
+        hurry(url)
+        return {"delivered"} == {each["status"] for each in log(stack, account, task_id)}
+
+    until(all_delivered, within=90, every=1)
+    shown = log(stack, account, task_id)
+    assert 3 == len(shown)
+    assert sorted((each["id"] for each in shown), reverse=True) == [each["id"] for each in shown]
+    assert {each["id"] for each in shown} == {
+        request.headers["valence-delivery"] for request in receiver.requests
+    }
+    [said] = {json.dumps(json.loads(request.body)["data"]) for request in receiver.requests}
+    assert (1, 1, 0) == tuple(json.loads(said)[name] for name in ("total", "done", "failed"))
+    for _ in range(7):
+        assert 202 == stack.post(again, account).status_code
+    answer = stack.post(again, account)
+    assert 429 == answer.status_code
+    assert 3400 < int(answer.headers["retry-after"]) <= 3601
+    query(url, "UPDATE webhook_deliveries SET created_at = created_at - interval '1 hour'")
+    assert 202 == stack.post(again, account).status_code
+
+
+def test_disabled_workers_send_nothing(stack: Stack, receiver: Receiver) -> None:
+    """Off is the default; what waits goes out when it is switched on."""
+    account = stack.account()
+    make_secret(stack, account)
+    start_worker(stack, webhooks_enabled=False)
+    task_id = submit(stack, account, receiver.url())
+    stack.finish(account, task_id)
+    start_worker(stack)
+    assert "delivered" == wait_attempted(stack, account, task_id)["status"]

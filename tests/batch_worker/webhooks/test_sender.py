@@ -1,0 +1,187 @@
+"""One attempt at a webhook, at receivers that do as they should and at all the others."""
+
+import asyncio
+import ipaddress
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.receiver import Receiver, certificate, signed_with
+from valence.local.ports import free_port
+from valence_batch_worker.webhooks.deliveries import Delivery, Outcome
+from valence_batch_worker.webhooks.sender import REASONS, Sender
+from valence_batch_worker.webhooks.signature import signature
+from valence_common.db import new_id
+from valence_inference.schemas.webhooks import Attempt
+
+LOOPBACK = [ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")]
+SECRET = "whsec_the-secret-of-a-test"
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+def sender(**changes: Any) -> Sender:
+    defaults = {"seconds": 20, "allow_http": True, "allowed": LOOPBACK}
+    return Sender(**{**defaults, **changes})
+
+
+def delivery(url: str, secrets: list[str] | None = None) -> Delivery:
+    identifier = new_id()
+    return Delivery(
+        identifier,
+        1,
+        new_id(),
+        "batch.completed",
+        url,
+        [SECRET] if secrets is None else secrets,
+        {"id": identifier, "type": "batch.completed", "data": {"total": 2}},
+        datetime.now(UTC),
+    )
+
+
+def send(url: str, **changes: Any) -> tuple[int | None, str | None]:
+    outcome = asyncio.run(sender(**changes).send(delivery(url)))
+    return outcome.status_code, outcome.error
+
+
+def test_signature_is_as_written_down() -> None:
+    """A vector that was made with another implementation (openssl dgst -sha256 -hmac)."""
+    expected = "t=1700000000,v1=3b843bacfb18cc5554542fdcc84d815b399c52758e508a6fcecf0a2af4efea2b"
+    assert expected == signature(["whsec_abc"], b'{"a":1}', at=1_700_000_000)
+
+
+def test_message_is_signed_json(receiver: Receiver) -> None:
+    """Its headers say what it is; every living secret has signed it, and no other."""
+    sent = delivery(receiver.url("/ok?x=1"), [SECRET, "whsec_old"])
+    outcome = asyncio.run(sender().send(sent))
+    assert (200, None, True) == (outcome.status_code, outcome.error, outcome.delivered)
+    [request] = receiver.got("/ok?x=1")
+    assert {"id": str(sent.id), "type": sent.event, "data": {"total": 2}} == json.loads(
+        request.body
+    )
+    assert "application/json" == request.headers["content-type"]
+    assert sent.event == request.headers["valence-event"]
+    assert str(sent.id) == request.headers["valence-delivery"]
+    assert request.headers["user-agent"].startswith("Valence-Webhooks/")
+    assert f"127.0.0.1:{receiver.port}" == request.headers["host"]
+    assert signed_with(SECRET, request)
+    assert signed_with("whsec_old", request)
+    assert not signed_with("whsec_other", request)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/ok", (200, None)),
+        ("/fail", (500, None)),
+        ("/gone", (410, None)),
+        ("/redirect", (302, "redirect")),
+        ("/close", (None, "protocol")),
+        ("/garbage", (None, "protocol")),
+    ],
+)
+def test_what_receivers_answer(receiver: Receiver, path: str, expected: Any) -> None:
+    """The status, or the word for why there was none."""
+    assert expected == send(receiver.url(path))
+    assert 1 == len(receiver.requests)  # nobody was sent elsewhere
+
+
+def test_a_receiver_that_hangs_is_left(receiver: Receiver) -> None:
+    """At the deadline, however often a byte comes before it."""
+    assert (None, "timeout") == send(receiver.url("/hang"), seconds=0.5)
+
+
+@pytest.mark.parametrize("path", ["/endless", "/drip"])
+def test_an_answer_without_end_is_not_read(receiver: Receiver, path: str) -> None:
+    """Its status came: that is all we wanted to know."""
+    assert (200, None) == send(receiver.url(path))
+
+
+def test_nobody_there(receiver: Receiver) -> None:
+    """A port that nobody listens at, and a name that nobody has."""
+    assert (None, "connect") == send(f"http://127.0.0.1:{free_port()}/")
+
+    async def nowhere(host: str, port: int) -> list[str]:
+        raise OSError
+
+    assert (None, "dns") == send("http://nobody.test/", resolve=nowhere)
+
+
+def test_a_name_server_that_hangs_is_left() -> None:
+    """Looking up is within the deadline, too."""
+
+    async def never(host: str, port: int) -> list[str]:
+        await asyncio.sleep(600)
+        return []
+
+    assert (None, "timeout") == send("http://slow.test/", resolve=never, seconds=0.3)
+
+
+def test_our_own_addresses_are_refused(receiver: Receiver) -> None:
+    """Loopback by name and by number, unless it was allowed."""
+    for host in ("localhost", "127.0.0.1", "[::1]", "0.0.0.0"):
+        assert (None, "refused_address") == send(receiver.url("/ok", host), allowed=[])
+    assert [] == receiver.requests
+
+
+def test_tls_can_be_insisted_on(receiver: Receiver) -> None:
+    """A URL that was taken when http was allowed is not sent to when it is not."""
+    assert (None, "refused_url") == send(receiver.url(), allow_http=False)
+
+
+def test_without_a_secret_nothing_is_sent(receiver: Receiver) -> None:
+    """An unsigned message would teach receivers to take such."""
+    outcome = asyncio.run(sender().send(delivery(receiver.url(), [])))
+    assert (None, "no_secret") == (outcome.status_code, outcome.error)
+    assert [] == receiver.requests
+
+
+def test_certificates_are_verified_for_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that nobody vouches for is refused, one of another name too; a good one is not.
+
+    Though the connection goes to the address that was checked.
+    """
+    chain, key = certificate(tmp_path, "localhost")
+    with Receiver((chain, key)) as receiver:
+        assert (None, "tls") == send(receiver.url(host="localhost"), allow_http=False)
+        monkeypatch.setenv("SSL_CERT_FILE", str(chain))
+        assert (200, None) == send(receiver.url(host="localhost"), allow_http=False)
+        assert (None, "tls") == send(receiver.url(host="127.0.0.1"), allow_http=False)
+    assert 1 == len(receiver.requests)
+
+
+def test_proxies_of_the_environment_are_not_used(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy would look names up by itself, past the guard."""
+    with Receiver() as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url(""))
+        assert (200, None) == send(receiver.url())
+    assert ([], 1) == (proxy.requests, len(receiver.requests))
+
+
+def test_attempts_take_their_time(receiver: Receiver) -> None:
+    """`seconds` are measured."""
+    started = time.monotonic()
+    outcome = asyncio.run(sender(seconds=0.5).send(delivery(receiver.url("/hang"))))
+    assert 0.5 <= outcome.seconds <= time.monotonic() - started + 0.001
+
+
+def test_every_reason_is_documented() -> None:
+    """The schema of the log names them all."""
+    description = Attempt.model_fields["error"].description or ""
+    assert [] == [reason for reason in REASONS if f"`{reason}`" not in description]
+    assert Outcome(0.1, 204).delivered
+    assert not Outcome(0.1, 304, "redirect").delivered

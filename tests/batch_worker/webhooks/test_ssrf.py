@@ -1,0 +1,123 @@
+"""The guard of webhooks: what was checked is what is connected to, and nothing else is."""
+
+import asyncio
+import ipaddress
+from collections.abc import Sequence
+
+import httpcore
+import pytest
+
+from support.receiver import Receiver
+from valence.local.ports import free_port
+from valence_batch_worker.webhooks.ssrf import (
+    GuardedBackend,
+    RefusedAddress,
+    Unresolved,
+    resolve,
+)
+
+LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]
+
+
+class Names:
+    """A name server that gives its answers in turn, and the last one for ever."""
+
+    def __init__(self, *answers: Sequence[str] | Exception):
+        self.answers = list(answers)
+        self.asked: list[str] = []
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        self.asked.append(host)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def connect(backend: GuardedBackend, host: str, port: int) -> str:
+    """Connect and close; returns the address that it was."""
+
+    async def run() -> str:
+        stream = await backend.connect_tcp(host, port, timeout=10)
+        address = stream.get_extra_info("server_addr")[0]
+        await stream.aclose()
+        return str(address)
+
+    return asyncio.run(run())
+
+
+def test_loopback_by_name_is_refused() -> None:
+    """`localhost` is looked up, and what it is decides."""
+    with Receiver() as receiver, pytest.raises(RefusedAddress):
+        connect(GuardedBackend([]), "localhost", receiver.port)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "2130706433", "0x7f.1", "127.1", "0"])
+def test_loopback_by_number_is_refused(host: str) -> None:
+    """Every spelling that the system's resolver takes."""
+    with Receiver() as receiver, pytest.raises(RefusedAddress):
+        connect(GuardedBackend([]), host, receiver.port)
+
+
+def test_an_allowed_network_is_reached() -> None:
+    """What the operator has allowed is where a name may lead."""
+    names = Names(["127.0.0.1"])
+    with Receiver() as receiver:
+        assert "127.0.0.1" == connect(GuardedBackend(LOOPBACK, names), "a.test", receiver.port)
+    assert ["a.test"] == names.asked
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        ["127.0.0.1", "10.0.0.1"],
+        ["10.0.0.1", "127.0.0.1"],
+        ["127.0.0.1", "::1"],
+        ["127.0.0.1", "fe80::1%1"],
+        ["::ffff:10.1.2.3"],
+    ],
+)
+def test_one_bad_address_refuses_the_name(addresses: list[str]) -> None:
+    """A name that leads to good and bad is not tried at its good ones."""
+    with pytest.raises(RefusedAddress):
+        connect(GuardedBackend(LOOPBACK, Names(addresses)), "a.test", 1)
+
+
+def test_rebinding_changes_nothing() -> None:
+    """The name server changes its mind after the check: nobody asks again.
+
+    The first answer is allowed here in the place of a public one; the second would be refused,
+    and is never heard: the connection goes to the address that was checked.
+    """
+    names = Names(["127.0.0.1"], ["10.0.0.1"])
+    backend = GuardedBackend(LOOPBACK, names)
+    with Receiver() as receiver:
+        assert "127.0.0.1" == connect(backend, "a.test", receiver.port)
+        assert 1 == len(names.asked)
+        with pytest.raises(RefusedAddress):
+            connect(backend, "a.test", receiver.port)
+
+
+def test_the_next_address_is_tried() -> None:
+    """A receiver that is down at one address may be up at another."""
+    names = Names(["127.0.0.2", "127.0.0.1"])
+    with Receiver() as receiver:
+        assert "127.0.0.1" == connect(GuardedBackend(LOOPBACK, names), "a.test", receiver.port)
+
+
+def test_a_name_without_addresses_is_told_apart() -> None:
+    """From a receiver that is down."""
+    for answer in (OSError("no such name"), UnicodeError("label too long"), []):
+        with pytest.raises(Unresolved):
+            connect(GuardedBackend(LOOPBACK, Names(answer)), "a.test", 1)
+    with pytest.raises(httpcore.ConnectError):
+        connect(GuardedBackend(LOOPBACK), "127.0.0.1", free_port())
+
+
+def test_the_systems_resolver() -> None:
+    """It knows `localhost` and numbers, and not what cannot be a name."""
+    assert {"127.0.0.1"} <= set(asyncio.run(resolve("localhost", 80))) | {"127.0.0.1"}
+    assert ["127.0.0.1"] == asyncio.run(resolve("127.0.0.1", 80))
+    for odd in ("a" * 64 + ".example", "a..example"):
+        with pytest.raises((OSError, UnicodeError)):
+            asyncio.run(resolve(odd, 80))

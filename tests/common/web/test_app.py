@@ -1,0 +1,199 @@
+"""What every web service has: request ids, headers, problems, a last resort (CATALOGUE 98)."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+import structlog
+from fastapi import APIRouter, FastAPI
+from pydantic import BaseModel, SecretStr
+
+from support.rows import query
+from valence_common import log
+from valence_common.db import new_id
+from valence_common.problems import FieldError, Unavailable, Unprocessable
+from valence_common.settings import WebSettings
+from valence_common.web import app as web_app
+from valence_common.web.access import Public
+
+SECRET = "S3ntinel in an exception"  # not a credential
+
+
+class _Item(BaseModel):
+    name: str
+
+
+def _router() -> APIRouter:
+    router = APIRouter(dependencies=[Public])
+
+    @router.get("/fail")
+    async def fail() -> None:
+        raise RuntimeError(SECRET)
+
+    @router.get("/down")
+    async def down() -> None:
+        raise Unavailable("postgres") from RuntimeError(SECRET)
+
+    @router.get("/many")
+    async def many() -> None:
+        raise Unprocessable([FieldError("f" * 100, "r" * 50, "m" * 200)] * 1000)
+
+    @router.post("/items")
+    async def items(items: list[_Item]) -> int:
+        return len(items)
+
+    @router.get("/fine")
+    async def fine() -> None:
+        structlog.get_logger().info("within")
+
+    return router
+
+
+@pytest.fixture
+def app(keyring_file: Path) -> FastAPI:
+    settings = WebSettings(
+        database_url=SecretStr("postgresql://u:p@127.0.0.1:1/d"),
+        redis_url=SecretStr("redis://127.0.0.1:1"),
+        jwt_keyring_file=keyring_file,
+    )
+    return web_app.create_app(title="t", description="d", settings=settings, routers=[_router()])
+
+
+Get = Callable[..., httpx.Response]
+
+
+@pytest.fixture
+def get(app: FastAPI) -> Get:
+    """Send one request to the app, in this process."""
+
+    def send(path: str, method: str = "GET", **options: object) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(_awaited(ask))
+
+    return send
+
+
+async def _awaited(ask: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+    return await ask()
+
+
+@pytest.mark.parametrize("given", ["abc-1.2_3", "A" * 64])
+def test_a_request_id_is_kept(get: Get, given: str) -> None:
+    """A plain id that the client chose is the answer's and the problem's."""
+    answer = get("/nothing", headers={"X-Request-ID": given})
+    assert given == answer.headers["x-request-id"] == answer.json()["request_id"]
+
+
+@pytest.mark.parametrize("given", [None, "", "a b", "A" * 65, "é", "a\tb", "{}"])
+def test_another_request_id_is_made(get: Get, given: str | None) -> None:
+    """An id that could do harm in a log is replaced by one of ours; each request has its own."""
+    headers = {} if given is None else {"X-Request-ID": given.encode()}
+    ids = [get("/nothing", headers=headers).headers["x-request-id"] for _ in range(2)]
+    assert ids[0] != ids[1]
+    assert [36, 36] == [len(identifier) for identifier in ids]
+
+
+@pytest.mark.parametrize("path", ["/fine", "/nothing", "/fail", "/down", "/x%2fy"])
+def test_every_answer_has_the_security_headers(get: Get, path: str) -> None:
+    """Good answers and problems alike forbid sniffing, framing, scripts and caching."""
+    headers = get(path).headers
+    assert "nosniff" == headers["x-content-type-options"]
+    assert "DENY" == headers["x-frame-options"]
+    assert "no-referrer" == headers["referrer-policy"]
+    assert headers["content-security-policy"].startswith("default-src 'none'")
+    assert "no-store" == headers["cache-control"]
+    assert "server" not in headers
+
+
+def test_case_098_an_unexpected_error(get: Get, logged: pytest.CaptureFixture[str]) -> None:
+    """A bug is a generic problem with its request's id; its message stays out of answer and log."""
+    log.configure("test")
+    answer = get("/fail", headers={"X-Request-ID": "the-id"})
+    body = answer.json()
+    assert (500, "the-id") == (answer.status_code, body["request_id"])
+    assert "application/problem+json" == answer.headers["content-type"]
+    assert SECRET not in answer.text
+    out = logged.readouterr().out
+    assert SECRET not in out
+    assert "Traceback" not in out
+    events = [json.loads(line) for line in out.splitlines()]
+    assert ["unhandled", "request"] == [event["event"] for event in events]
+    assert ("RuntimeError", "the-id") == (events[0]["error"], events[0]["request_id"])
+    assert any("test_web.py" in frame for frame in events[0]["where"])
+    assert 500 == events[1]["status"]
+
+
+def test_a_request_is_one_line_with_its_id(get: Get, logged: pytest.CaptureFixture[str]) -> None:
+    """All lines of a request carry its id; the access line its route's template."""
+    log.configure("test")
+    get("/fine?text=hidden", headers={"X-Request-ID": "the-id"})
+    events = [json.loads(line) for line in logged.readouterr().out.splitlines()]
+    assert ["within", "request"] == [event["event"] for event in events]
+    assert {"the-id"} == {event["request_id"] for event in events}
+    assert ("GET", "/fine", 200) == tuple(events[1][k] for k in ("method", "route", "status"))
+    assert "hidden" not in json.dumps(events)
+
+
+def test_a_dependency_that_is_down(get: Get) -> None:
+    """It is a 503 that says when to come back, and not what is down."""
+    answer = get("/down")
+    assert (503, "2") == (answer.status_code, answer.headers["retry-after"])
+    assert "postgres" not in answer.text
+
+
+def test_problems_are_bounded(get: Get) -> None:
+    """However many fields are wrong, ten are named and the document stays within 4 KiB."""
+    answer = get("/many")
+    assert (422, 10) == (answer.status_code, len(answer.json()["errors"]))
+    assert len(answer.content) <= 4096
+    wrong = get("/items", method="POST", json=[{"nam": SECRET}] * 5000)
+    assert (422, 10) == (wrong.status_code, len(wrong.json()["errors"]))
+    assert len(wrong.content) <= 4096
+    assert SECRET not in wrong.text
+    assert {"body.0.name", "missing"} <= {v for e in wrong.json()["errors"] for v in e.values()}
+
+
+def test_problems_have_their_members(get: Get) -> None:
+    """A problem document has the members of RFC 9457 and the request's id."""
+    answer = get("/nothing")
+    assert {"type", "title", "status", "detail", "instance", "request_id"} == set(answer.json())
+    assert ("about:blank", "Not Found", 404) == tuple(
+        answer.json()[k] for k in ("type", "title", "status")
+    )
+
+
+def test_news_of_revocations_survive_any_error(
+    keyring_file: Path, own_database_url: str, logged: pytest.CaptureFixture[str]
+) -> None:
+    """After an error that nobody foresaw the process hears again of what is revoked."""
+    log.configure("test")
+    settings = WebSettings(
+        database_url=SecretStr(own_database_url),
+        redis_url=SecretStr("redis://127.0.0.1:1"),
+        jwt_keyring_file=keyring_file,
+    )
+    app = web_app.create_app(title="t", description="d", settings=settings, routers=[])
+    news, session_id = app.state.revocations, new_id()
+
+    async def live() -> None:
+        async with app.router.lifespan_context(app), asyncio.timeout(20):
+            while not news.loaded:
+                await asyncio.sleep(0.05)
+            query(own_database_url, "ALTER TABLE revocations RENAME TO gone")
+            while news.age < 2.5:
+                await asyncio.sleep(0.05)
+            query(own_database_url, "ALTER TABLE gone RENAME TO revocations")
+            revoke = "INSERT INTO revocations (id, subject_id) VALUES (:id, :session)"
+            query(own_database_url, revoke, id=new_id(), session=session_id)
+            while session_id not in news:
+                await asyncio.sleep(0.05)
+
+    asyncio.run(live())
+    assert "ProgrammingError" in logged.readouterr().out

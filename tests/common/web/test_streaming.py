@@ -1,0 +1,102 @@
+"""Downloads: whole or visibly not, compressed when asked."""
+
+import asyncio
+import contextlib
+import zlib
+from collections.abc import AsyncIterator
+
+import pytest
+from starlette.requests import Request
+from starlette.types import Message, Scope
+
+from valence_common.problems import Unavailable
+from valence_common.web import streaming
+from valence_common.web.streaming import StreamedFile, accepts_gzip
+
+
+class Sent(list[Message]):
+    """What a server is given to send; the client stops reading after `most` messages."""
+
+    def __init__(self, most: int = 1_000):
+        super().__init__()
+        self.most = most
+
+    async def __call__(self, message: Message) -> None:
+        if len(self) >= self.most:
+            await asyncio.Event().wait()
+        self.append(message)
+
+    @property
+    def ended(self) -> bool:
+        return self[-1]["type"] == "http.response.body" and not self[-1].get("more_body")
+
+
+async def _three_pieces(error: Exception | None = None) -> AsyncIterator[bytes]:
+    for _ in range(3):
+        yield b"piece"
+    if error is not None:
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "most", "ended"),
+    [(None, 1_000, True), (Unavailable("postgres"), 1_000, False), (None, 2, False)],
+    ids=["whole", "Postgres goes away", "the client reads no further"],
+)
+def test_only_what_is_whole_has_an_end(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None, most: int, ended: bool
+) -> None:
+    """Without its end the server hangs up; the turn is given back in any case."""
+    monkeypatch.setattr(streaming, "PATIENCE_SECONDS", 0.2)
+    sent, turn, closed = Sent(most), contextlib.ExitStack(), []
+    turn.callback(closed.append, True)
+    scope: Scope = {"type": "http", "asgi": {"spec_version": "2.3"}}
+
+    async def answer() -> None:
+        await StreamedFile(_three_pieces(error), "x.json", turn)(scope, _silence, sent)
+
+    asyncio.run(asyncio.wait_for(answer(), 5))
+    assert ended == sent.ended
+    assert [True] == closed
+
+
+async def _silence() -> Message:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def test_what_was_sent_of_a_compressed_one_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken off after three pieces: all three are there, in parts, and the stream has no end."""
+    monkeypatch.setattr(streaming, "SENT_BYTES", 4)
+    sent, scope = Sent(), {"type": "http", "asgi": {"spec_version": "2.3"}}
+    pieces = _three_pieces(Unavailable("postgres"))
+
+    async def answer() -> None:
+        download = StreamedFile(pieces, "x.csv", contextlib.ExitStack(), compressed=True)
+        await download(scope, _silence, sent)
+
+    asyncio.run(asyncio.wait_for(answer(), 5))
+    head, *bodies = sent
+    assert (b"content-encoding", b"gzip") in head["headers"]
+    assert 4 == max(len(body["body"]) for body in bodies)
+    unzip = zlib.decompressobj(wbits=31)
+    assert b"piece" * 3 == unzip.decompress(b"".join(body["body"] for body in bodies))
+    assert not unzip.eof
+
+
+@pytest.mark.parametrize(
+    ("asked", "taken"),
+    [
+        ("", False),
+        ("gzip", True),
+        ("deflate, GZIP;q=0.5", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000", False),
+        ("x-gzip, br", False),
+        ("*", False),
+    ],
+)
+def test_gzip_is_for_who_asks_for_it(asked: str, taken: bool) -> None:
+    """By its name; a weight of zero is a refusal."""
+    scope = {"type": "http", "headers": [(b"accept-encoding", asked.encode())]}
+    assert taken == accepts_gzip(Request(scope))

@@ -1,0 +1,145 @@
+"""CATALOGUE 113: cancelled at any moment, with real workers and without; never a later flip."""
+
+import random
+import threading
+import time
+import uuid
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from support import faulty_model
+from support.jobs import Jobs
+from support.rows import query
+from support.stack import Account
+
+TERMINAL = {"batch.cancelled", "batch.completed", "batch.completed_with_errors", "batch.failed"}
+
+
+def steer(jobs: Jobs, account: Account, task_id: str, verb: str = "cancel") -> httpx.Response:
+    return jobs.ground.stack.post(f"/api/v1/sentiment/task/{task_id}/{verb}", account)
+
+
+def cancel(jobs: Jobs, account: Account, task_id: str) -> dict[str, Any]:
+    answer = steer(jobs, account, task_id)
+    assert 200 == answer.status_code, answer.text
+    task = dict(answer.json())
+    assert ("cancelled", None) == (task["status"], task["eta_seconds"])
+    return task
+
+
+def judge(jobs: Jobs, account: Account, task: dict[str, Any]) -> None:
+    """It is as it was said to be: its rows, its state, one end; and nothing of it is left to do."""
+    url, task_id = jobs.ground.postgres.url(), task["task_id"]
+    assert task == jobs.ground.stack.task(account, task_id)
+    assert task["done"] == jobs.done(task_id) == len(task["results"])
+    ends = query(url, "SELECT action FROM audit_events WHERE subject_id = :id", id=task_id)
+    assert ["batch.cancelled"] == [action for (action,) in ends if action in TERMINAL]
+    left = "SELECT count(*) FROM batch_chunks WHERE batch_id = :id AND state <> 'done'"
+    assert [(0,)] == query(url, left, id=task_id)
+    history = "SELECT count(*) FROM predictions WHERE user_id = :id"
+    assert [(task["done"],)] == query(url, history, id=account.id)
+
+
+def test_case_113_cancel_without_a_worker(jobs: Jobs) -> None:
+    """What waits is never begun, also by workers that start later and hear old messages."""
+    account, task_id, _ = jobs.submit(50)
+    task = cancel(jobs, account, task_id)
+    assert (0, 0, None) == (task["done"], task["failed"], task["started_at"])
+    jobs.start_worker()
+    jobs.judge(*jobs.submit(20))
+    judge(jobs, account, task)
+
+
+def test_case_113_cancel_while_it_runs(jobs: Jobs) -> None:
+    """What is in hand of two workers is not stored; the counts are exact and stay."""
+    workers = jobs.start_workers(2)
+    account, task_id, _ = jobs.submit(400)
+    jobs.wait_midway(task_id, 400)
+    task = cancel(jobs, account, task_id)
+    assert 0 < task["done"] < 400
+    jobs.judge(*jobs.submit(40))
+    judge(jobs, account, task)
+    lost = sum(_lost(worker.internal_url) for worker in workers)
+    assert lost <= 2, "each worker had at most one chunk in hand"
+
+
+def _lost(url: str) -> float:
+    metrics = httpx.get(f"{url}/metrics", timeout=10).text.splitlines()
+    named = [m for m in metrics if m.startswith('valence_batch_chunks_total{outcome="lost"}')]
+    return sum(float(line.split()[-1]) for line in named)
+
+
+def test_case_113_cancel_twice_and_by_others(jobs: Jobs) -> None:
+    """Again is the same answer; another user finds nothing, before and after."""
+    account, task_id, _ = jobs.submit(20)
+    stranger = jobs.ground.stack.account()
+    unknown = steer(jobs, stranger, str(uuid.uuid4()))
+    foreign = [steer(jobs, stranger, task_id)]
+    tasks = [cancel(jobs, account, task_id) for _ in range(2)]
+    foreign.append(steer(jobs, stranger, task_id))
+    assert tasks[0] == tasks[1]
+    assert [404] * 3 == [answer.status_code for answer in (unknown, *foreign)]
+    judge(jobs, account, tasks[0])
+
+
+def test_case_113_what_is_done_cannot_be_cancelled(jobs: Jobs) -> None:
+    """A conflict, and it stays done."""
+    jobs.start_worker()
+    account, task_id, texts = jobs.submit(20)
+    jobs.judge(account, task_id, texts)
+    answer = steer(jobs, account, task_id)
+    assert (409, "The batch has ended already") == (answer.status_code, answer.json()["detail"])
+    jobs.judge(account, task_id, texts)
+
+
+def test_case_113_cancel_around_the_last_commit(jobs: Jobs, tmp_path: Path) -> None:
+    """At random moments about the end: cancelled with what there is, or done with all of it."""
+    quick = faulty_model.write(tmp_path / "quick-1", seconds=0.02)
+    jobs.start_worker(model_dir=quick)
+    chance = random.Random(113)
+    outcomes = set()
+    for _ in range(6):
+        account, task_id, texts = jobs.submit(10)
+        time.sleep(chance.uniform(0, 0.08))  # the moment is what varies
+        answer = steer(jobs, account, task_id)
+        outcomes.add(answer.status_code)
+        if answer.status_code == 409:
+            jobs.judge(account, task_id, texts)
+        else:
+            judge(jobs, account, answer.json())
+    assert outcomes <= {200, 409}
+
+
+def test_case_116_progress_while_failed_texts_are_retried(jobs: Jobs) -> None:
+    """Asked for all the while: never more than all, never less than before but by the retry."""
+    jobs.start_worker(max_attempts=1)
+    account, task_id, texts = jobs.submit(60, at_30=faulty_model.RAISES)
+    stop, told = threading.Event(), []
+
+    def watch() -> None:
+        while not stop.is_set():
+            told.append(jobs.ground.stack.task(account, task_id))
+            time.sleep(0.05)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        task = jobs.ground.stack.finish(account, task_id)
+        assert ("completed_with_errors", 1) == (task["status"], task["failed"])
+        again = steer(jobs, account, task_id, "retry").json()
+        found = (again["status"], again["done"], again["failed"])
+        assert ("processing", len(texts) - 1, 0) == found
+        task = jobs.ground.stack.finish(account, task_id)
+        assert ("completed_with_errors", len(texts)) == (task["status"], task["done"])
+    finally:
+        stop.set()
+        watching.join(30)
+    falls = [(a["done"], b["done"]) for a, b in pairwise(told) if b["done"] < a["done"]]
+    assert falls in ([], [(60, 59)]), "only the retry takes anything back"
+    for each in told:
+        assert 0 <= each["failed"] <= each["done"] <= each["total"]
+        ended = each["status"] not in {"pending", "processing"}
+        assert (each["progress"] == 1) == ended

@@ -1,0 +1,112 @@
+"""Batches whose time is over: gone as a whole for whoever looks, whatever is left of their rows."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from support.batches import make_user
+from support.files import store
+from support.lifecycle import retry
+from valence_batch_worker.cleanup import bulk_delete, retention
+from valence_common.db import Database
+from valence_common.models import Batch, BatchResult
+from valence_inference.batches import export, lifecycle
+from valence_inference.batches import status as batch_status
+from valence_inference.batches.export import Stream
+from valence_inference.batches.status import TaskNotFound
+
+TEXTS = ["a", "b", "c", "d", "e", "f"]
+
+
+def ended(session: Session) -> Batch:
+    """A batch that ended; its last text could not be scored."""
+    sizes, failed = [1] * len(TEXTS), {len(TEXTS) - 1}
+    status = "completed_with_errors"
+    user = make_user(session)
+    return session.get_one(
+        Batch, store(session, user, TEXTS, sizes=sizes, failed=failed, status=status)
+    )
+
+
+def a_piece(database: Database, most: int = 2) -> int:
+    """A piece of what retention deletes when all that ended is too old."""
+    in_a_year = datetime.now(UTC) + timedelta(days=365)
+
+    def piece(session: Session, most: int) -> int:
+        return retention._batches(session, in_a_year, most)
+
+    return bulk_delete.delete_piece(database, "batches", piece, most=most)
+
+
+def test_who_looks_between_two_pieces_finds_nothing(database: Database) -> None:
+    """Not a part of it: it is not shown, cannot be read, and cannot be tried again."""
+    with database.transaction() as session:
+        batch = ended(session)
+    assert a_piece(database)
+    with database.transaction() as session:
+        assert 0 < session.scalar(select(func.count()).select_from(BatchResult)) < len(TEXTS)
+    for look in (
+        lambda session: batch_status.status(session, batch.user_id, batch.id, inline=10),
+        lambda session: export.page(session, batch.user_id, batch.id, start=0, limit=10),
+        lambda session: retry(session, batch, texts=1),
+        lambda session: lifecycle.delete(session, batch.user_id, batch.id),
+    ):
+        with pytest.raises(TaskNotFound), database.transaction() as session:
+            look(session)
+    with database.transaction() as session:
+        nothing = batch_status.page(
+            session, batch.user_id, batch_status.Filter(), limit=9, cursor=None
+        )
+        assert ([], None) == nothing
+    while a_piece(database):
+        pass
+    with database.transaction() as session:
+        assert None is session.get(Batch, batch.id)
+
+
+def test_a_download_breaks_off(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that ends properly has all rows."""
+    monkeypatch.setattr(export, "PAGE_ROWS", 2)
+    with database.transaction() as session:
+        batch = ended(session)
+
+    async def download() -> None:
+        stream = await Stream(database, batch.user_id, batch.id, "csv", 0).begin()
+        assert await anext(stream)
+        a_piece(database, most=1)
+        with pytest.raises(TaskNotFound):
+            await anext(stream)
+
+    asyncio.run(download())
+
+
+def test_a_retry_that_came_first_keeps_the_batch(database: Database) -> None:
+    """Nobody waits for it: the batch is left alone, and then it is young again."""
+    with database.transaction() as session:
+        batch = ended(session)
+    with database.transaction() as session:
+        retry(session, batch, texts=1)
+        assert 0 == a_piece(database)
+    assert 0 == a_piece(database)
+    with database.transaction() as session:
+        found = batch_status.status(session, batch.user_id, batch.id, inline=10)
+        assert ("processing", len(TEXTS) - 1) == (found.batch.status, found.done)
+
+
+def test_what_an_owner_deletes_goes_before_what_grew_old(database: Database) -> None:
+    """However much of that there is."""
+    with database.transaction() as session:
+        old = [ended(session) for _ in range(3)]
+    assert a_piece(database, most=3)
+    with database.transaction() as session:
+        mine = ended(session)
+    with database.transaction() as session:
+        lifecycle.delete(session, mine.user_id, mine.id)
+    gone = 0
+    while gone < len(TEXTS) + bulk_delete.ROWS_A_CHUNK * len(TEXTS) + 1:
+        gone += bulk_delete.delete_piece(database, "deleted", retention.DELETED["deleted"], most=10)
+    with database.transaction() as session:
+        assert {batch.id for batch in old} >= set(session.scalars(select(Batch.id)))

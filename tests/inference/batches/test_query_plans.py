@@ -1,0 +1,122 @@
+"""Plans: what owners read of batches follows indexes, whatever Postgres knows of the tables."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import event, select, text
+from sqlalchemy.orm import Session
+
+from support.batches import make_user
+from valence_common.db import Database
+from valence_common.models import Batch
+from valence_inference import reading
+from valence_inference.batches import lifecycle, results, summary
+from valence_inference.batches import status as batch_status
+
+BATCHES, CHUNKS, SIZE = 60, 100, 10
+
+FILL = (
+    """INSERT INTO batches (id, user_id, total, status, started_at, finished_at)
+    SELECT gen_random_uuid(), :user, :chunks * :size, 'completed_with_errors', now(), now()
+    FROM generate_series(1, :batches)""",
+    """INSERT INTO batch_chunks
+        (id, batch_id, user_id, start, size, texts, state, model, failed, done_at)
+    SELECT gen_random_uuid(), batches.id, user_id, n * :size, :size,
+        (SELECT json_agg('word ' || i) FROM generate_series(1, :size) AS i), 'done', 'm@1',
+        CASE WHEN n % 10 = 0 THEN :size ELSE 0 END, now()
+    FROM batches, generate_series(0, :chunks - 1) AS n""",
+    """INSERT INTO batch_results (batch_id, position, sentiment, confidence, low_confidence)
+    SELECT batches.id, n, 'positive', 0.75, false
+    FROM batches, generate_series(0, :chunks * :size - 1) AS n""",
+)
+TABLES = ("batches", "batch_chunks", "batch_results")
+
+
+@contextmanager
+def explained(database: Database) -> Iterator[list[str]]:
+    """The plans of what is run against the tables, each as of the moment before."""
+    seen: list[str] = []
+
+    def explain(_: Any, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
+        if any(name in statement for name in TABLES) and "INSERT INTO events" not in statement:
+            cursor.execute(f"EXPLAIN {statement}", parameters)
+            seen.append("\n".join(line for (line,) in cursor))
+
+    event.listen(database.engine, "before_cursor_execute", explain)
+    yield seen
+    event.remove(database.engine, "before_cursor_execute", explain)
+
+
+@pytest.fixture(params=["never analyzed", "analyzed when empty", "analyzed"])
+def filled(database: Database, request: pytest.FixtureRequest) -> tuple[Database, uuid.UUID]:
+    """Many batches of one user that ended, and tables of which Postgres knows this much."""
+    with database.transaction() as session:
+        for table in TABLES:
+            session.execute(text(f"ALTER TABLE {table} SET (autovacuum_enabled = off)"))
+        if request.param == "analyzed when empty":
+            session.execute(text(f"ANALYZE {', '.join(TABLES)}"))
+        user = make_user(session)
+        counts = {"batches": BATCHES, "chunks": CHUNKS, "size": SIZE}
+        for statement in FILL:
+            session.execute(text(statement), {"user": user, **counts})
+        if request.param == "analyzed":
+            session.execute(text(f"ANALYZE {', '.join(TABLES)}"))
+    return database, user
+
+
+def status(session: Session, user: uuid.UUID, task: uuid.UUID) -> None:
+    batch_status.status(session, user, task, inline=0)
+
+
+def pages(session: Session, user: uuid.UUID, task: uuid.UUID) -> None:
+    shown, _ = batch_status.page(session, user, batch_status.Filter(), limit=20, cursor=task)
+    assert len(shown) <= 20
+
+
+def read(session: Session, user: uuid.UUID, task: uuid.UUID) -> None:
+    batch_status.find(session, user, task)
+    found = results.read(session, task, start=505, most=100)
+    assert (100, 605) == (len(found.rows), found.following)
+    assert "word 6" == found.rows[0].text
+
+
+def sum_up(session: Session, user: uuid.UUID, task: uuid.UUID) -> None:
+    found, texts = summary._read(session, user, task, "m@1")
+    assert CHUNKS * SIZE == found["labels"]["positive"] == len(texts)
+
+
+def retry(session: Session, user: uuid.UUID, task: uuid.UUID) -> None:
+    failed = lifecycle.failed(session, user, task)
+    assert CHUNKS * SIZE // 10 == failed
+    lifecycle.retry(session, user, task, texts=failed, inline=0)
+
+
+def cancel(session: Session, user: uuid.UUID, task: uuid.UUID) -> None:
+    reading.follow_index(session)
+    reopen = "UPDATE batches SET status = 'processing', finished_at = NULL WHERE id = :id"
+    session.execute(text(reopen), {"id": task})
+    pending = "UPDATE batch_chunks SET state = 'pending' WHERE batch_id = :id AND failed > 0"
+    session.execute(text(pending), {"id": task})
+    found = lifecycle.cancel(session, user, task, inline=0)
+    assert CHUNKS * SIZE * 9 // 10 == found.done
+
+
+@pytest.mark.parametrize("work", [status, pages, read, sum_up, retry, cancel])
+def test_batches_are_read_along_indexes(
+    filled: tuple[Database, uuid.UUID], work: Callable[[Session, uuid.UUID, uuid.UUID], None]
+) -> None:
+    """Each by its own index, and no table from end to end, or it costs more with every batch."""
+    database, user = filled
+    with database.transaction() as session:
+        task = session.scalars(select(Batch.id).limit(1)).one()
+    with explained(database) as seen, database.transaction() as session:
+        work(session, user, task)
+    assert seen
+    wrong = ("Seq Scan on batch", "Bitmap", "Hash Join", "Merge Join")
+    assert [] == [plan for plan in seen if any(way in plan for way in wrong)]
+    for plan in seen:
+        for line in plan.splitlines():
+            assert "using" in line or "Scan on batch" not in line, plan

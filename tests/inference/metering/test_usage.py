@@ -1,0 +1,155 @@
+"""Usage: counted in memory, added up in Postgres, lost with nobody else's."""
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from pydantic import SecretStr
+from structlog.testing import capture_logs
+
+from support.batches import make_user
+from support.rows import query
+from valence_auth import api_keys
+from valence_common.db import Database
+from valence_common.security import Principal
+from valence_inference.metering import usage
+from valence_inference.metering.usage import Usage
+
+SCOPES = frozenset({"analyze"})
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = Database(SecretStr(database_url), pool_size=2, timeout=2.5)
+    yield database
+    database.close()
+
+
+def _user(database: Database) -> Principal:
+    with database.transaction() as session:
+        return Principal(make_user(session), SCOPES, 0, session_id=uuid.uuid4())
+
+
+def _key(database: Database, owner: Principal) -> Principal:
+    with database.transaction() as session:
+        made = api_keys.create(
+            session, owner, name="a key", scopes=None, expires_at=None, per_minute=None
+        )
+    return Principal(owner.user_id, SCOPES, 0, key_id=made.row.id)
+
+
+def _rows(url: str, principal: Principal) -> list[tuple[object, ...]]:
+    statement = "SELECT key_id, route, requests, texts FROM usage WHERE user_id = :id ORDER BY 1, 2"
+    return query(url, statement, id=principal.user_id)
+
+
+def test_counts_of_all_processes_add_up(database: Database, database_url: str) -> None:
+    """Two processes that count the same user's requests, again and again."""
+
+    async def work() -> None:
+        user = _user(database)
+        key = _key(database, user)
+        for _ in range(3):
+            one, two = Usage(database), Usage(database)
+            for process in (one, two):
+                process.count(user, "analyze", 1)
+                process.count(user, "analyze", 1)
+                process.count(key, "analyze", 1)
+                process.count(key, "batch", 500)
+            await asyncio.gather(one.flush(), two.flush())
+            await one.flush()
+        no_key = uuid.UUID(int=0)
+        assert key.key_id is not None
+        assert [
+            (no_key, "analyze", 12, 12),
+            (key.key_id, "analyze", 6, 6),
+            (key.key_id, "batch", 6, 3000),
+        ] == _rows(database_url, user)
+
+    asyncio.run(work())
+
+
+def test_users_that_are_gone_take_nobody_with_them(database: Database, database_url: str) -> None:
+    """Their rows are left out of the statement that writes the others'."""
+
+    async def work() -> None:
+        counting, users = Usage(database), [_user(database) for _ in range(5)]
+        for user in users:
+            counting.count(user, "analyze", 1)
+        query(database_url, "DELETE FROM users WHERE id = :id", id=users[2].user_id)
+        await counting.flush()
+        counts = [len(_rows(database_url, user)) for user in users]
+        assert [1, 1, 0, 1, 1] == counts
+        assert {} == counting._counts
+
+    asyncio.run(work())
+
+
+def test_what_cannot_be_written_is_kept(database: Database, database_url: str) -> None:
+    """Counts wait for Postgres, with those that come meanwhile."""
+
+    async def work() -> None:
+        away = Database(
+            SecretStr("postgresql+psycopg2://a:b@127.0.0.1:1/c"), pool_size=1, timeout=1
+        )
+        user = _user(database)
+        key = _key(database, user)
+        counting = Usage(away)
+        counting.count(user, "analyze", 1)
+        counting.touch(key.key_id)
+        with capture_logs() as logs:
+            await counting.flush()
+        assert ["usage_not_written"] == [entry["event"] for entry in logs]
+        counting.count(user, "analyze", 2)
+        counting._database = database
+        await counting.flush()
+        assert [(uuid.UUID(int=0), "analyze", 2, 3)] == _rows(database_url, user)
+        away.close()
+
+    asyncio.run(work())
+
+
+def test_memory_is_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound new rows are dropped, known ones go on, and the log says how many."""
+    monkeypatch.setattr(usage, "MOST", 3)
+    monkeypatch.setattr(usage, "AT_ONCE", 2)
+
+    async def work() -> None:
+        counting = Usage(database)
+        users = [_user(database) for _ in range(5)]
+        for user in [*users, *users]:
+            counting.count(user, "analyze", 1)
+            counting.touch(user.user_id)
+        assert (3, 3) == (len(counting._counts), len(counting._used))
+        with capture_logs() as logs:
+            await counting.flush()
+        assert [("usage_lost", 4)] == [(entry["event"], entry["requests"]) for entry in logs]
+        assert ({}, {}) == (counting._counts, counting._used)
+
+    asyncio.run(work())
+
+
+def test_a_key_is_dated_and_never_back(database: Database, database_url: str) -> None:
+    """The latest use of all processes stays; a row that is being written waits for the next."""
+
+    async def work() -> None:
+        user = _user(database)
+        key = _key(database, user)
+        statement = "SELECT last_used_at FROM api_keys WHERE id = :id"
+        counting = Usage(database)
+        counting.touch(key.key_id)
+        await counting.flush()
+        [(first,)] = query(database_url, statement, id=key.key_id)
+        assert abs((datetime.now(UTC) - first).total_seconds()) < 60
+        counting._used[key.key_id] = datetime(2020, 1, 1, tzinfo=UTC)
+        await counting.flush()
+        assert [(first,)] == query(database_url, statement, id=key.key_id)
+        with database.transaction() as session:
+            session.execute(api_keys.select(api_keys.ApiKey).with_for_update())
+            counting.touch(key.key_id)
+            await counting.flush()
+        assert [(first,)] == query(database_url, statement, id=key.key_id)
+
+    asyncio.run(work())

@@ -1,9 +1,0 @@
-"""The worker over a Redis that gives messages to somebody else after a second of silence."""
-
-import runpy
-
-from valence_common import queue
-
-if __name__ == "__main__":
-    queue.VISIBILITY_SECONDS = 1
-    runpy.run_module("valence_batch_worker", run_name="__main__")
