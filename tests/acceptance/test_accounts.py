@@ -1,4 +1,4 @@
-"""CATALOGUE part D: accounts, what a login tells, and what belongs to whom."""
+"""Reliability cases 84 to 95: accounts, what a login discloses, and ownership."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""CATALOGUE part D: what administrators do to others, and how soon it holds everywhere."""
+"""Reliability cases 83 and 92: administration, and how soon it takes effect everywhere."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""CATALOGUE 96: API keys from their making to their end, on every replica."""
+"""Reliability case 96: API keys from creation to revocation, on every replica."""
 
 import time
 import uuid

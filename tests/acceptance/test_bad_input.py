@@ -1,4 +1,4 @@
-"""CATALOGUE part A: what may not come in as a JSON value."""
+"""Reliability cases 1 to 15: JSON values that must be rejected."""
 
 import json
 import uuid

@@ -1,4 +1,4 @@
-"""CATALOGUE part A for every operation that is documented: a new body is covered by existing."""
+"""Reliability cases 1 to 15 for every documented operation, new ones included."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""CATALOGUE part A: request heads, methods, paths and what of them reaches the logs."""
+"""Reliability cases 16 to 21: request heads, methods, paths, and what reaches the logs."""
 
 import json
 import unicodedata

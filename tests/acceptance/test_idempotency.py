@@ -1,4 +1,4 @@
-"""CATALOGUE 115: a request that is sent again with its Idempotency-Key makes no second batch."""
+"""Reliability case 115: a request repeated with its Idempotency-Key makes no second batch."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""CATALOGUE 73 and 76: how an API key is sent, and what it is not."""
+"""Reliability cases 73 and 76: how an API key is sent, and what it cannot replace."""
 
 from support.invariants import Oracle
 from support.keys import KEYS, make

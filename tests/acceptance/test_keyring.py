@@ -1,4 +1,4 @@
-"""CATALOGUE part D: the keyring, rotated under traffic, and refused when it is weak."""
+"""Reliability cases 77 and 78: the keyring, rotated under traffic and rejected when weak."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""CATALOGUE 63 and 98: what metrics and logs may grow by, and what they may not hold."""
+"""Reliability cases 63 and 98: what metrics may grow by, and what logs must not hold."""
 
 import json
 import uuid

@@ -1,4 +1,4 @@
-"""CATALOGUE 25 and 61: per-user and per-key limits, over replicas and without Redis."""
+"""Reliability cases 25 and 61: limits per user and key, across replicas and without Redis."""
 
 import time
 from collections.abc import Iterator

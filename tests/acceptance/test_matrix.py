@@ -1,4 +1,4 @@
-"""CATALOGUE 91 and 92 for every operation that is documented: who may call it, and with whose ids.
+"""Reliability cases 91 and 92 for every documented operation: which credentials, which ids.
 
 What to expect is read from the OpenAPI document, so a new route is covered by existing.
 """

@@ -1,4 +1,4 @@
-"""What is said of people's data, and cases of CATALOGUE about taking it out and erasing it."""
+"""docs/privacy.md is true; reliability cases 13, 83 and 98 for data export and erasure."""
 
 import json
 import re

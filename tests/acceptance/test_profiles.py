@@ -1,4 +1,4 @@
-"""One's own profile and password over HTTP: CATALOGUE 90, and what guesses a password."""
+"""The own profile and password over HTTP (reliability case 90), and guesses at the password."""
 
 import json
 import uuid

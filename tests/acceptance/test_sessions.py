@@ -1,4 +1,4 @@
-"""CATALOGUE 80 to 83: refresh tokens, logout, and tokens of accounts that change."""
+"""Reliability cases 80 to 83: refresh tokens, logout, and tokens of accounts that change."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""CATALOGUE part A: how much may come in, and what its refusal says."""
+"""Reliability cases 10 to 12 and 20: size limits, and what a rejection says."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""CATALOGUE 20: batches of every kind and shape, taken whole or refused without a trace."""
+"""Reliability case 20: batches of every format, stored whole or rejected without a trace."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""CATALOGUE 102: what is installed is what the lock says, byte for byte, and can be listed."""
+"""Reliability case 102: only what the lock pins is installed, and it can be listed."""
 
 import json
 import re

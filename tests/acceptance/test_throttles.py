@@ -1,4 +1,4 @@
-"""CATALOGUE 85, 93, 95: guesses cannot be outrun, and nobody chooses the address they have."""
+"""Reliability cases 85, 93 and 95: throttles hold, and clients cannot choose their address."""
 
 import uuid
 from collections.abc import Iterator

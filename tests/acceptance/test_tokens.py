@@ -1,4 +1,4 @@
-"""CATALOGUE part D: access tokens that must not be believed, by any service."""
+"""Reliability cases 65 to 78: access tokens that every service must reject."""
 
 import base64
 import json

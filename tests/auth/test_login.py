@@ -1,4 +1,4 @@
-"""Login: equal work for every refusal (CATALOGUE 84), and none for what is throttled."""
+"""Login: every rejection costs the same work (reliability case 84), a throttled one costs none."""
 
 import asyncio
 import contextlib

@@ -1,1 +1,1 @@
-"""Chaos: batches are worked on while everything around them is struck (CATALOGUE 118)."""
+"""Chaos: batches complete while everything around them fails (reliability case 118)."""

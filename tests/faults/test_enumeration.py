@@ -1,4 +1,4 @@
-"""The long form of CATALOGUE 84: what the clock tells about six kinds of refused logins."""
+"""Reliability case 84, long form: the timing of six kinds of rejected logins."""
 
 import random
 import statistics

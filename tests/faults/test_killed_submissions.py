@@ -1,4 +1,4 @@
-"""CATALOGUE 41: a web process killed while it takes a batch; the client sends it again."""
+"""Reliability case 41: a web process is killed while it accepts a batch; the client retries."""
 
 import random
 import threading

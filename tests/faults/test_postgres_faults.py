@@ -18,7 +18,7 @@ from support.waiting import until
 
 API = "/api/v1"
 BOUND = 3.0
-"""Seconds in which a request hears that the database is away (DESIGN section 9)."""
+"""Seconds within which a request gets its 503 while the database is down (reliability case 31)."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The release before on this release's schema, alone and beside this one (CATALOGUE 48).
+"""The previous release on this schema, alone and next to this release (reliability case 48).
 
 Code N on schema N-1 is no case: who starts it waits for the migration (tests/migrations).
 """

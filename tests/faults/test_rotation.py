@@ -1,4 +1,4 @@
-"""CATALOGUE 77 in its long form: a thousand sessions, two replicas of each service."""
+"""Reliability case 77, long form: a thousand sessions, two replicas of each service."""
 
 from pathlib import Path
 

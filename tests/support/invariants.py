@@ -1,4 +1,4 @@
-"""The universal oracle: what must hold after every case, whatever was sent (CATALOGUE)."""
+"""The universal oracle: what must hold after every reliability case, whatever was sent."""
 
 import contextlib
 import json

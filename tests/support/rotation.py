@@ -1,4 +1,4 @@
-"""Many sessions under traffic while the keyring rotates beneath them (CATALOGUE 77)."""
+"""Many sessions under traffic while the keyring rotates (reliability case 77)."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""What the database holds, asked past all services; and the oracle of batches (CATALOGUE E)."""
+"""What the database holds, read without any service, and the oracle of the batch cases."""
 
 import functools
 from collections.abc import Sequence

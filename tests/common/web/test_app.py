@@ -1,4 +1,4 @@
-"""What every web service has: request ids, headers, problems, a last resort (CATALOGUE 98)."""
+"""What every web service has: request ids, headers, problem documents, an error boundary."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""CATALOGUE 113: cancelled at any moment, with real workers and without; never a later flip."""
+"""Reliability case 113: cancel at any moment, with and without workers; the status never flips."""
 
 import random
 import threading
