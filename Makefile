@@ -105,9 +105,9 @@ cluster-down: ## Delete the cluster and all that is in it
 chart: $(STAMP) ## Write what follows from chart and settings: schema, chart README, k8s/install
 	$(BIN)/python charts/generate.py
 
-docs: $(STAMP) ## Write what is derived from the code: OpenAPI, settings, the table of cases
+docs: $(STAMP) ## Write what is derived from the code: OpenAPI, settings, the reliability cases
 	$(BIN)/python -m tools.docs
-	PYTHONPATH=tests $(BIN)/python -m support.cases
+	$(BIN)/python -m tools.reliability
 
 sbom: $(STAMP) ## Write dist/sbom.json: all that the lock holds, as CycloneDX
 	@mkdir -p "$(dir $(SBOM))"
