@@ -100,7 +100,7 @@ def test_every_metric_is_listed_in_the_architecture() -> None:
     listed = set(re.findall(r"^\| `(valence_\w+)`", page, re.MULTILINE))
     http = HttpMetrics()
     ours = {m.name for m in http.registry.collect() if m.name.startswith("valence_")}
-    for name in ("batch-worker/valence_batch_worker", "inference/valence_inference"):
+    for name in ("batch-worker/valence_batch_worker", "inference/valence_inference/live"):
         source = (ROOT / f"services/{name}/metrics.py").read_text()
         ours |= set(re.findall(r'"(valence_\w+)"', source))
     assert ours == listed

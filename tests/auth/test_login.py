@@ -68,7 +68,7 @@ def make_app(
 
     yield make
     for app in apps:
-        app.state.database.close()
+        app.state.resources.database.close()
 
 
 @contextlib.asynccontextmanager
@@ -77,7 +77,7 @@ async def _clients(*apps: FastAPI) -> AsyncIterator[list[httpx.AsyncClient]]:
     address = str(ipaddress.IPv4Address(0x0A000000 + uuid.uuid4().int % 0x1000000))
     async with contextlib.AsyncExitStack() as stack:
         for app in apps:
-            stack.push_async_callback(app.state.cache.close)
+            stack.push_async_callback(app.state.resources.redis.close)
         yield [
             await stack.enter_async_context(
                 httpx.AsyncClient(

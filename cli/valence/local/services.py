@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -24,6 +25,7 @@ from valence_common import keyring, log
 from valence_common.health import internal_app
 from valence_common.settings import PREFIX, SECRETS_DIR, SettingsError, load
 from valence_common.web import server
+from valence_common.web.state import resources
 from valence_inference.app import create_app as create_inference
 from valence_inference.settings import Settings as InferenceSettings
 
@@ -97,20 +99,20 @@ class Web:
             public_socket=public,
             internal_socket=server.bind("127.0.0.1", 0),
             drain_seconds=drain_seconds,
-            message_bytes=self._inference.state.message_bytes,
+            message_bytes=resources(self._inference).message_bytes,
             on_started=on_started,
             on_stopping=self._tell_stopping,
         )
 
     def _tell_stopping(self) -> None:
         for app in (self._auth, self._inference):
-            app.state.stopping.set()
+            resources(app).stopping.set()
 
 
-def _internal(app: Starlette) -> Starlette:
-    metrics = app.state.metrics
+def _internal(app: FastAPI) -> Starlette:
+    held = resources(app)
     return internal_app(
-        app.state.health, render=metrics.render, dependency_up=metrics.dependency_up
+        held.health, render=held.metrics.render, dependency_up=held.metrics.dependency_up
     )
 
 

@@ -1,6 +1,6 @@
 """The settings of the auth service."""
 
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, Field, PositiveInt, SecretStr, model_validator
 
@@ -8,13 +8,13 @@ from valence_auth.oidc.values import long_secret, secure_url, with_openid
 from valence_common.security import MAX_LIFETIME_SECONDS
 from valence_common.settings import WebSettings
 
+MAX_BODY_BYTES: Final = 64 * 1024
+"""The largest request body."""
+
 
 class Settings(WebSettings):
     """What auth needs beyond any web service."""
 
-    auth_body_bytes: PositiveInt = Field(
-        default=64 * 1024, description="Largest request body, in bytes."
-    )
     access_token_seconds: int = Field(
         default=1800, ge=60, le=MAX_LIFETIME_SECONDS, description="Lifetime of an access token."
     )

@@ -1,11 +1,15 @@
 """The settings of the inference service."""
 
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from valence_common.settings import BatchSettings, WebSettings
 from valence_ml import DEFAULT_MODEL
+
+MAX_BODY_BYTES: Final = 256 * 1024
+"""The largest request body, and WebSocket message; a batch has a setting of its own."""
 
 
 class Settings(WebSettings, BatchSettings):
@@ -13,9 +17,6 @@ class Settings(WebSettings, BatchSettings):
 
     model_dir: Path = Field(
         default=DEFAULT_MODEL, description="Folder of the model release to serve."
-    )
-    analyze_body_bytes: PositiveInt = Field(
-        default=256 * 1024, description="Largest body of an analyze request, in bytes."
     )
     batch_body_bytes: PositiveInt = Field(
         default=32 * 1024 * 1024, description="Largest body of a batch, in bytes."

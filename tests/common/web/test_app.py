@@ -18,6 +18,7 @@ from valence_common.problems import FieldError, Unavailable, Unprocessable
 from valence_common.settings import WebSettings
 from valence_common.web import app as web_app
 from valence_common.web.access import Public
+from valence_common.web.state import Resources
 
 SECRET = "S3ntinel in an exception"  # not a credential
 
@@ -59,7 +60,7 @@ def app(keyring_file: Path) -> FastAPI:
         redis_url=SecretStr("redis://127.0.0.1:1"),
         jwt_keyring_file=keyring_file,
     )
-    return web_app.create_app(title="t", description="d", settings=settings, routers=[_router()])
+    return web_app.create_app(Resources(settings), title="t", description="d", routers=[_router()])
 
 
 Get = Callable[..., httpx.Response]
@@ -126,7 +127,7 @@ def test_case_098_an_unexpected_error(get: Get, logged: pytest.CaptureFixture[st
     events = [json.loads(line) for line in out.splitlines()]
     assert ["unhandled", "request"] == [event["event"] for event in events]
     assert ("RuntimeError", "the-id") == (events[0]["error"], events[0]["request_id"])
-    assert any("test_web.py" in frame for frame in events[0]["where"])
+    assert any("test_app.py" in frame for frame in events[0]["where"])
     assert 500 == events[1]["status"]
 
 
@@ -179,8 +180,8 @@ def test_news_of_revocations_survive_any_error(
         redis_url=SecretStr("redis://127.0.0.1:1"),
         jwt_keyring_file=keyring_file,
     )
-    app = web_app.create_app(title="t", description="d", settings=settings, routers=[])
-    news, session_id = app.state.revocations, new_id()
+    app = web_app.create_app(Resources(settings), title="t", description="d", routers=[])
+    news, session_id = app.state.resources.revocations, new_id()
 
     async def live() -> None:
         async with app.router.lifespan_context(app), asyncio.timeout(20):

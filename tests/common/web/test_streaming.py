@@ -47,7 +47,7 @@ def test_only_what_is_whole_has_an_end(
     monkeypatch: pytest.MonkeyPatch, error: Exception | None, most: int, ended: bool
 ) -> None:
     """Without its end the server hangs up; the turn is given back in any case."""
-    monkeypatch.setattr(streaming, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(streaming, "WRITE_TIMEOUT_SECONDS", 0.2)
     sent, turn, closed = Sent(most), contextlib.ExitStack(), []
     turn.callback(closed.append, True)
     scope: Scope = {"type": "http", "asgi": {"spec_version": "2.3"}}
@@ -67,7 +67,7 @@ async def _silence() -> Message:
 
 def test_what_was_sent_of_a_compressed_one_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken off after three pieces: all three are there, in parts, and the stream has no end."""
-    monkeypatch.setattr(streaming, "SENT_BYTES", 4)
+    monkeypatch.setattr(streaming, "CHUNK_BYTES", 4)
     sent, scope = Sent(), {"type": "http", "asgi": {"spec_version": "2.3"}}
     pieces = _three_pieces(Unavailable("postgres"))
 

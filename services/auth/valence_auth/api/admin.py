@@ -12,13 +12,14 @@ from valence_auth import admin, audit
 from valence_auth.api.dependencies import SettingsDep
 from valence_auth.schemas import admin as schemas
 from valence_auth.schemas.accounts import User
+from valence_auth.settings import MAX_BODY_BYTES
 from valence_common.problems import FieldError, Unprocessable
 from valence_common.security import ADMIN, Principal
 from valence_common.web.access import requires
 from valence_common.web.app import API, DatabaseDep
 from valence_common.web.request_body import strict
 
-router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["admin"])
+router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["admin"])
 
 Administrator = Annotated[Principal, requires(ADMIN)]
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Response
 from valence_auth import api_keys, throttling
 from valence_auth.api.dependencies import LimiterDep
 from valence_auth.schemas import api_keys as schemas
+from valence_auth.settings import MAX_BODY_BYTES
 from valence_common import rate_limits
 from valence_common.web.access import Authenticated
 from valence_common.web.app import API, DatabaseDep
@@ -16,8 +17,7 @@ from valence_common.web.pagination import PageQuery
 from valence_common.web.request_body import strict
 
 MOST_GRACE_SECONDS = 86_400
-
-router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["api-keys"])
+router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["api-keys"])
 
 
 @router.post("/api-keys", status_code=201)

@@ -20,6 +20,7 @@ from valence_auth.api.dependencies import (
     tokens,
 )
 from valence_auth.schemas import accounts as schemas
+from valence_auth.settings import MAX_BODY_BYTES
 from valence_common import rate_limits
 from valence_common.problems import InvalidCredential, NotFound
 from valence_common.web.access import Authenticated, Public
@@ -27,7 +28,7 @@ from valence_common.web.app import API, DatabaseDep, KeyringDep
 from valence_common.web.pagination import PageQuery
 from valence_common.web.request_body import strict
 
-router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["auth"])
+router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["auth"])
 
 LoginForm = Annotated[OAuth2PasswordRequestForm, Depends()]
 

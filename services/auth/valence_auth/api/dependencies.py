@@ -8,17 +8,18 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from valence_auth.passwords import Passwords
+from valence_auth.resources import AuthResources
 from valence_auth.schemas import accounts as schemas
 from valence_auth.sessions import Client, Grant, open_session
 from valence_auth.settings import Settings
 from valence_common.keyring import Keyring
 from valence_common.rate_limits import Limiter
 from valence_common.security import issue
-from valence_common.web.app import from_state
+from valence_common.web.state import provide
 
-PasswordsDep = Annotated[Passwords, from_state("passwords")]
-LimiterDep = Annotated[Limiter, from_state("limiter")]
-SettingsDep = Annotated[Settings, from_state("settings")]
+PasswordsDep = Annotated[Passwords, provide(AuthResources, lambda resources: resources.passwords)]
+LimiterDep = Annotated[Limiter, provide(AuthResources, lambda resources: resources.limiter)]
+SettingsDep = Annotated[Settings, provide(AuthResources, lambda resources: resources.settings)]
 
 Opening = Callable[..., Grant]
 

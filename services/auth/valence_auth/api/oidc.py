@@ -12,15 +12,21 @@ from valence_auth import throttling
 from valence_auth.api.dependencies import AddressDep, LimiterDep, OpeningDep, SettingsDep, tokens
 from valence_auth.oidc import identities, login_state
 from valence_auth.oidc.provider import Provider, known_error, log_refusal
+from valence_auth.resources import AuthResources
 from valence_auth.schemas.accounts import Tokens
 from valence_auth.schemas.oidc import Callback
+from valence_auth.settings import MAX_BODY_BYTES
 from valence_common import rate_limits
 from valence_common.problems import Invalid, InvalidCredential, NotFound
 from valence_common.web.access import Public
 from valence_common.web.app import API, DatabaseDep, KeyringDep
 from valence_common.web.request_body import strict
+from valence_common.web.state import provide
 
-router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["auth"])
+router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["auth"])
+
+
+ConfiguredDep = Annotated[Provider | None, provide(AuthResources, lambda resources: resources.oidc)]
 
 
 class NotBegun(Invalid):
@@ -29,9 +35,8 @@ class NotBegun(Invalid):
     detail = "This login was not begun in this browser, or too long ago: begin again"
 
 
-def configured(request: Request) -> Provider:
+def configured(provider: ConfiguredDep) -> Provider:
     """The provider; raises `NotFound` when there is none."""
-    provider: Provider | None = request.app.state.oidc
     if provider is None:
         raise NotFound
     return provider

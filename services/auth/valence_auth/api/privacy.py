@@ -7,16 +7,21 @@ from fastapi import APIRouter, Response
 
 from valence_auth import accounts, data_export, erasure, logins, throttling
 from valence_auth.api.dependencies import AddressDep, LimiterDep, PasswordsDep, SettingsDep
+from valence_auth.resources import AuthResources
 from valence_auth.schemas import privacy as schemas
+from valence_auth.settings import MAX_BODY_BYTES
 from valence_common.concurrency import ConcurrencyLimit
 from valence_common.web.access import Authenticated
-from valence_common.web.app import API, DatabaseDep, from_state
+from valence_common.web.app import API, DatabaseDep
 from valence_common.web.request_body import strict
+from valence_common.web.state import provide
 from valence_common.web.streaming import StreamedFile
 
-router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["users"])
+router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["users"])
 
-TurnsDep = Annotated[ConcurrencyLimit, from_state("takeouts")]
+ExportsDep = Annotated[
+    ConcurrencyLimit, provide(AuthResources, lambda resources: resources.exports)
+]
 
 
 class TakeoutDocument(StreamedFile):
@@ -32,7 +37,7 @@ class TakeoutDocument(StreamedFile):
     responses={200: {"model": schemas.Takeout}},
 )
 async def export(
-    principal: Authenticated, database: DatabaseDep, turns: TurnsDep, limiter: LimiterDep
+    principal: Authenticated, database: DatabaseDep, exports: ExportsDep, limiter: LimiterDep
 ) -> Response:
     """Take out all that belongs to the account, as one JSON document.
 
@@ -40,7 +45,7 @@ async def export(
     """
     await limiter.acquire(*throttling.take_out(principal.user_id))
     with ExitStack() as turn:
-        turn.enter_context(turns.slot(principal.user_id))
+        turn.enter_context(exports.slot(principal.user_id))
         pieces = await data_export.begin(database, principal.user_id)
         return TakeoutDocument(pieces, "valence.json", turn.pop_all())
 

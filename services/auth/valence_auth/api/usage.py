@@ -6,11 +6,12 @@ from fastapi import APIRouter, Query
 
 from valence_auth import usage
 from valence_auth.schemas import usage as schemas
+from valence_auth.settings import MAX_BODY_BYTES
 from valence_common.web.access import Authenticated
 from valence_common.web.app import API, DatabaseDep
 from valence_common.web.request_body import strict
 
-router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["users"])
+router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["users"])
 
 
 @router.get("/users/me/usage")

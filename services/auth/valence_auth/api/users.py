@@ -6,12 +6,13 @@ from valence_auth import accounts, logins, throttling
 from valence_auth.api.dependencies import AddressDep, LimiterDep, PasswordsDep, SettingsDep
 from valence_auth.passwords import weakness
 from valence_auth.schemas import accounts as schemas
+from valence_auth.settings import MAX_BODY_BYTES
 from valence_common.problems import FieldError, Unprocessable
 from valence_common.web.access import Authenticated
 from valence_common.web.app import API, DatabaseDep
 from valence_common.web.request_body import strict
 
-router = APIRouter(prefix=API, route_class=strict("auth_body_bytes"), tags=["users"])
+router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["users"])
 
 
 @router.get("/users/me")

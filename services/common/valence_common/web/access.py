@@ -4,7 +4,7 @@ A WebSocket is let in by the same code. Browsers cannot give it header fields, s
 its credential as a subprotocol: `bearer.<token>` or `key.<key>`, beside the one that is spoken.
 """
 
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from fastapi import Depends, Security
 from fastapi.security import APIKeyHeader, OAuth2PasswordBearer
@@ -18,6 +18,7 @@ from valence_common.problems import (
     Unavailable,
 )
 from valence_common.security import SCOPES, Principal, verify
+from valence_common.web.state import request_state, resources
 
 KEY_HEADER = "X-API-Key"
 
@@ -44,22 +45,6 @@ _token = _Token(
 _key = _Key(name=KEY_HEADER, scheme_name=APIKeyHeader.__name__)
 
 
-class KeyVerifier(Protocol):
-    """What a service that takes API keys puts into `app.state.api_keys`."""
-
-    async def verify(self, key: str) -> Principal:
-        """The key's principal; raises `InvalidCredential`, or `Unavailable` if nobody knows."""
-        ...
-
-
-class RequestMeter(Protocol):
-    """What a service whose use is limited puts into `app.state.meter`."""
-
-    async def count(self, connection: HTTPConnection, principal: Principal) -> None:
-        """Count one request; raises `TooManyRequests`."""
-        ...
-
-
 class Access:
     """The dependency of a route that needs a credential, and a `scope` if that is named.
 
@@ -76,12 +61,12 @@ class Access:
         _documented_key: Annotated[None, Depends(_key)] = None,
     ) -> Principal:
         """The principal; raises the 401, 403, 429 or 503 that keeps the request out."""
-        known: dict[Access, Principal] = connection.scope["state"].setdefault("access", {})
+        known = request_state(connection.scope).principals
         if self not in known:
             principal = await authenticate(connection)
             if self.scope is not None and self.scope not in principal.scopes:
                 raise InsufficientScope(self.scope)
-            meter: RequestMeter | None = connection.app.state.meter
+            meter = resources(connection.app).meter
             if meter is not None:
                 await meter.count(connection, principal)
             known[self] = principal
@@ -93,7 +78,7 @@ async def authenticate(connection: HTTPConnection) -> Principal:
 
     What stays open asks again every now and then. Raises the 401 or 503.
     """
-    revocations = connection.app.state.revocations
+    revocations = resources(connection.app).revocations
     principal = await _verify(connection)
     if not revocations.loaded:
         raise Unavailable("postgres")
@@ -121,11 +106,11 @@ async def _verify(connection: HTTPConnection) -> Principal:
         raise InvalidCredential
     if token.startswith(api_keys.PREFIX):
         return await _verify_key(connection, token)
-    return verify(connection.app.state.keyring, token)
+    return verify(resources(connection.app).keyring, token)
 
 
 async def _verify_key(connection: HTTPConnection, key: str) -> Principal:
-    verifier: KeyVerifier | None = connection.app.state.api_keys
+    verifier = resources(connection.app).api_keys
     if verifier is None:
         raise InvalidCredential  # keys manage no accounts
     return await verifier.verify(key)

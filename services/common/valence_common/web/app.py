@@ -1,16 +1,16 @@
-"""What makes a service's web application: its parts, its one middleware order, its problems.
+"""The web application of a service: its middleware in one order, its routers and error handlers.
 
-In the order a request meets them: the proxies' word on its address, the guards (observation, hosts,
-origins, the last resort for errors, plain paths), the router, strict bodies, the handler.
+A request meets, in this order: the client address from trusted proxy headers, the request log,
+allowed hosts, CORS, the error boundary, the check for encoded slashes, the router, the strict body,
+the handler.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -30,87 +30,43 @@ from valence_common.problems import (
     on_validation_error,
     problem,
 )
-from valence_common.redis_client import RedisClient
-from valence_common.revocations import Revocations
 from valence_common.settings import WebSettings
 from valence_common.web import middleware, openapi
+from valence_common.web.state import Resources, provide
 
 API = "/api/v1"
-READY_SECONDS = 0.1
 
-
-@dataclass(frozen=True)
-class Resources:
-    """What a web service is made of; opened at once, since each part connects when first used."""
-
-    database: Database
-    cache: RedisClient
-    keyring: Keyring
-    revocations: Revocations
-    health: Health
-    metrics: HttpMetrics
-
-    @classmethod
-    def open(cls, settings: WebSettings) -> "Resources":
-        """Make the parts; raises `KeyringError` for keys that must not be used."""
-        keyring = Keyring(settings.jwt_keyring_file)
-        database = Database(
-            settings.database_url,
-            pool_size=settings.database_pool_size,
-            timeout=settings.database_timeout_seconds,
-        )
-        cache = RedisClient(settings.redis_url, timeout=settings.redis_timeout_seconds)
-        revocations = Revocations(settings.database_url)
-        health = Health({"postgres": database.ping, "redis": cache.ping})
-        metrics = HttpMetrics()
-        metrics.revocations_age.set_function(lambda: revocations.age)
-        return cls(database, cache, keyring, revocations, health, metrics)
-
-    async def become_ready(self) -> None:
-        """Wait until Postgres has answered, and has told which credentials are revoked."""
-        while not self.revocations.loaded:
-            await asyncio.sleep(READY_SECONDS)
-        await self.health.become_ready()
-
-    async def close(self) -> None:
-        """Close what `open` opened, in reverse."""
-        await self.cache.close()
-        await asyncio.to_thread(self.revocations.close)
-        await asyncio.to_thread(self.database.close)
-
-
-Running = Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]
+Background = Callable[[], contextlib.AbstractAsyncContextManager[None]]
 
 
 def create_app(
+    resources: Resources,
     *,
     title: str,
     description: str,
-    settings: WebSettings,
     routers: Sequence[APIRouter],
-    background: Running | None = None,
+    background: Background | None = None,
 ) -> FastAPI:
-    """Compose one service.
+    """Compose one service over its resources.
 
-    `running` is what the service does beside its requests: entered before the process may become
-    ready, and left after the last request, while the parts still work.
+    `background` is what the service runs beside its requests: entered before the process may become
+    ready, and left after the last request, while the resources are still open.
     """
-    parts = Resources.open(settings)
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as exits:
-            exits.push_async_callback(parts.close)
+            exits.push_async_callback(resources.close)
             if background is not None:
-                await exits.enter_async_context(background(app))
+                await exits.enter_async_context(background())
             tasks = [
-                asyncio.create_task(parts.revocations.poll_forever()),
-                asyncio.create_task(parts.become_ready()),
+                asyncio.create_task(resources.revocations.poll_forever()),
+                asyncio.create_task(resources.become_ready()),
             ]
             try:
                 yield
             finally:
-                parts.health.ready = False
+                resources.health.ready = False
                 for task in tasks:
                     task.cancel()
 
@@ -123,28 +79,18 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        middleware=_middleware(settings, parts.metrics),
+        middleware=_middleware(resources.settings, resources.metrics),
         exception_handlers={
             DomainError: on_domain_error,
             HTTPException: on_http_error,
             RequestValidationError: on_validation_error,
         },
     )
-    app.state.settings = settings
-    app.state.keyring = parts.keyring
-    app.state.database = parts.database
-    app.state.cache = parts.cache
-    app.state.revocations = parts.revocations
-    app.state.api_keys = None  # a service that takes API keys puts its verifier here
-    app.state.meter = None  # and one whose use is limited, what counts it
-    app.state.message_bytes = 0  # of a WebSocket, in a service that speaks it
-    app.state.stopping = asyncio.Event()  # set with the signal: who streams ends now
-    app.state.health = parts.health
-    app.state.metrics = parts.metrics
+    app.state.resources = resources
     for router in routers:
         app.include_router(router)
     app.router.default = _not_found(app.router.default)
-    openapi.install(app)
+    openapi.install(app, api_keys=resources.api_keys is not None)
     return app
 
 
@@ -175,15 +121,6 @@ def _not_found(of_library: ASGIApp) -> ASGIApp:
     return answer
 
 
-def from_state(name: str) -> Any:
-    """The dependency that hands a handler one of the application's parts."""
-
-    def get(connection: HTTPConnection) -> Any:
-        return getattr(connection.app.state, name)
-
-    return Depends(get)
-
-
-DatabaseDep = Annotated[Database, from_state("database")]
-KeyringDep = Annotated[Keyring, from_state("keyring")]
-HealthDep = Annotated[Health, from_state("health")]
+DatabaseDep = Annotated[Database, provide(Resources, lambda resources: resources.database)]
+KeyringDep = Annotated[Keyring, provide(Resources, lambda resources: resources.keyring)]
+HealthDep = Annotated[Health, provide(Resources, lambda resources: resources.health)]

@@ -22,6 +22,7 @@ from valence_common.db import new_id
 from valence_common.log import log_fields
 from valence_common.metrics import UNMATCHED, HttpMetrics
 from valence_common.problems import Unavailable, problem
+from valence_common.web.state import request_state
 
 SECURITY_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -69,7 +70,7 @@ class RequestLog:
                 message.setdefault("headers", [])
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
-                for name, value in (SECURITY_HEADERS | scope["state"].get("headers", {})).items():
+                for name, value in (SECURITY_HEADERS | request_state(scope).headers).items():
                     headers.setdefault(name, value)
             await send(message)
 
@@ -91,7 +92,7 @@ class RequestLog:
         route = getattr(scope.get("route"), "path", UNMATCHED)
         # A client that went away before an answer counts as nginx counts it.
         status = status or 499
-        timed = None if scope["state"].get("stream") else seconds
+        timed = None if request_state(scope).untimed else seconds
         self.metrics.observe(scope["method"], route, status, timed)
         structlog.get_logger().info(
             "request",

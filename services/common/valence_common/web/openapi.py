@@ -14,8 +14,8 @@ _PROBLEM = {
 }
 
 
-def install(app: FastAPI) -> None:
-    """Make `app.openapi()` speak of problem documents."""
+def install(app: FastAPI, *, api_keys: bool) -> None:
+    """Make `app.openapi()` describe errors as problem documents, and API keys where accepted."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -25,7 +25,7 @@ def install(app: FastAPI) -> None:
                 description=app.description,
                 routes=app.routes,
             )
-            if app.state.api_keys is None:
+            if not api_keys:
                 _forget_keys(schema)
             app.openapi_schema = _with_problems(schema)
         return app.openapi_schema

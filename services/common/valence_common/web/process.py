@@ -12,6 +12,7 @@ from valence_common.health import internal_app
 from valence_common.keyring import KeyringError
 from valence_common.settings import SettingsError, WebSettings, load
 from valence_common.web import server
+from valence_common.web.state import resources
 
 S = TypeVar("S", bound=WebSettings)
 
@@ -42,9 +43,9 @@ def run_web(
         exit_with_error(service, KeyringError(f"VALENCE_JWT_KEYRING_FILE: {error}"))
     except (SettingsError, server.ServeError) as error:
         exit_with_error(service, error)
-    metrics = app.state.metrics
+    held = resources(app)
     internal = internal_app(
-        app.state.health, render=metrics.render, dependency_up=metrics.dependency_up
+        held.health, render=held.metrics.render, dependency_up=held.metrics.dependency_up
     )
     try:
         asyncio.run(
@@ -55,8 +56,8 @@ def run_web(
                 public_socket=public_socket,
                 internal_socket=internal_socket,
                 drain_seconds=settings.drain_seconds,
-                message_bytes=app.state.message_bytes,
-                on_stopping=app.state.stopping.set,
+                message_bytes=held.message_bytes,
+                on_stopping=held.stopping.set,
             )
         )
     except fatal as error:

@@ -26,6 +26,7 @@ from starlette.requests import ClientDisconnect
 
 from valence_common.problems import DomainError, Invalid, TooLarge, UnsupportedMedia
 from valence_common.web.access import Access
+from valence_common.web.state import resources
 from valence_common.web.strict_json import loads_and_free
 
 MIN_BYTES_PER_SECOND = 16 * 1024
@@ -185,8 +186,8 @@ def _too_large(max_bytes: int) -> TooLarge:
     return TooLarge(f"The request body is over {max_bytes} bytes")
 
 
-def strict(limit: str) -> type[APIRoute]:
-    """A route class whose bodies are strict and end at the setting named `limit` (bytes).
+def strict(max_bytes: int) -> type[APIRoute]:
+    """Return a route class whose bodies are strict and at most `max_bytes` long.
 
     Credentials come first: nobody's body is read before we know who sends it, where that matters.
     A route that takes a form is known by its parameters; all others that have any take JSON. One
@@ -206,11 +207,10 @@ def strict(limit: str) -> type[APIRoute]:
                     await access(request)
                 inner = StrictRequest(request.scope, request.receive)
                 if body is not None:
-                    settings = request.app.state.settings
                     await inner.read(
                         media_type,
-                        max_bytes=getattr(settings, limit),
-                        timeout=settings.body_timeout_seconds,
+                        max_bytes=max_bytes,
+                        timeout=resources(request.app).settings.body_timeout_seconds,
                     )
                 return await handle(inner)
 

@@ -9,9 +9,10 @@ from valence_inference.api.dependencies import Analyst, HistoryDep, ScorerDep, S
 from valence_inference.history import of_score
 from valence_inference.metering.limits import ANALYZE
 from valence_inference.schemas import analyses as schemas
+from valence_inference.settings import MAX_BODY_BYTES
 from valence_ml import model_name
 
-router = APIRouter(prefix=API, route_class=strict("analyze_body_bytes"), tags=["sentiment"])
+router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["sentiment"])
 
 
 @router.post("/sentiment/analyze", response_model_exclude_unset=True)

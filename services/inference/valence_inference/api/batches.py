@@ -22,8 +22,9 @@ from valence_inference.batches.status import Filter
 from valence_inference.metering.limits import BATCH
 from valence_inference.schemas import batches as schemas
 from valence_inference.schemas.summary import TaskSummary
+from valence_inference.settings import MAX_BODY_BYTES
 
-router = APIRouter(prefix=API, route_class=strict("batch_body_bytes"), tags=["sentiment"])
+router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["sentiment"])
 
 
 @router.get("/sentiment/task/{task_id}")

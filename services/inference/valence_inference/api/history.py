@@ -9,8 +9,9 @@ from valence_common.web.request_body import strict
 from valence_inference.api.dependencies import Historian, HistoryDep
 from valence_inference.history import Filter
 from valence_inference.schemas import history as schemas
+from valence_inference.settings import MAX_BODY_BYTES
 
-router = APIRouter(prefix=API, route_class=strict("analyze_body_bytes"), tags=["sentiment"])
+router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["sentiment"])
 
 
 @router.get("/sentiment/history")

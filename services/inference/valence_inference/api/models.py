@@ -10,8 +10,9 @@ from valence_common.web.request_body import strict
 from valence_inference import model_info
 from valence_inference.api.dependencies import ScorerDep, SettingsDep
 from valence_inference.schemas import models as schemas
+from valence_inference.settings import MAX_BODY_BYTES
 
-router = APIRouter(prefix=API, route_class=strict("analyze_body_bytes"), tags=["models"])
+router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["models"])
 
 
 @router.get("/models")

@@ -13,8 +13,9 @@ from valence_common.web.streaming import StreamedFile, accepts_gzip
 from valence_inference.api.dependencies import BatchOwner, TurnsDep
 from valence_inference.batches import export
 from valence_inference.schemas import results as schemas
+from valence_inference.settings import MAX_BODY_BYTES
 
-router = APIRouter(prefix=API, route_class=strict("analyze_body_bytes"), tags=["sentiment"])
+router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["sentiment"])
 
 PAGE: Final = 100
 MEDIA_TYPES: Final = {"ndjson": "application/x-ndjson", "csv": "text/csv"}

@@ -8,9 +8,11 @@ from fastapi.responses import StreamingResponse
 
 from valence_common.web.app import API
 from valence_common.web.request_body import strict
+from valence_common.web.state import request_state
 from valence_inference.api.dependencies import WatcherStream, WatchingDep
+from valence_inference.settings import MAX_BODY_BYTES
 
-router = APIRouter(prefix=API, route_class=strict("analyze_body_bytes"), tags=["sentiment"])
+router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["sentiment"])
 
 
 class EventStream(StreamingResponse):
@@ -40,6 +42,6 @@ async def events(
     point = await watching.point(stream.principal.user_id, task_id)
     if point.ended and point.id == last_event_id:
         return Response(status_code=204)
-    request.scope["state"]["stream"] = True
+    request_state(request.scope).untimed = True
     told = watching.events(stream, task_id, point, last_event_id)
     return EventStream(told, headers={"X-Accel-Buffering": "no"})

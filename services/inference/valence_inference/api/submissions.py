@@ -21,12 +21,12 @@ from valence_inference.api.dependencies import (
 from valence_inference.batches import submit, webhook_secrets
 from valence_inference.metering.limits import BATCH
 from valence_inference.schemas import submissions as schemas
-from valence_inference.settings import Settings
+from valence_inference.settings import MAX_BODY_BYTES, Settings
 from valence_inference.uploads.multipart import TWICE
 from valence_inference.uploads.receive import FORM, receive
 from valence_inference.uploads.upload import CSV, NDJSON
 
-router = APIRouter(prefix=API, route_class=strict("batch_body_bytes"), tags=["sentiment"])
+router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["sentiment"])
 
 KEY_HEADER: Final = "Idempotency-Key"
 MOST_KEY_CHARACTERS: Final = 255

@@ -11,8 +11,9 @@ from valence_common.web.request_body import strict
 from valence_inference.api.dependencies import BatchOwner, SettingsDep
 from valence_inference.batches import deliveries, webhook_secrets
 from valence_inference.schemas import webhooks as schemas
+from valence_inference.settings import MAX_BODY_BYTES
 
-router = APIRouter(prefix=API, route_class=strict("analyze_body_bytes"), tags=["webhooks"])
+router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["webhooks"])
 
 
 @router.post("/webhooks/secret", status_code=201)

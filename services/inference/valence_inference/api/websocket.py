@@ -16,8 +16,9 @@ from valence_inference.api.dependencies import (
     UsageDep,
 )
 from valence_inference.api.websocket_session import Conversation
+from valence_inference.settings import MAX_BODY_BYTES
 
-router = APIRouter(prefix=API, route_class=strict("analyze_body_bytes"), tags=["sentiment"])
+router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["sentiment"])
 
 
 @router.websocket("/sentiment/stream")

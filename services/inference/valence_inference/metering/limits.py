@@ -14,6 +14,7 @@ from valence_common.rate_limits import Day, Hit, Limiter, LimitStatus, Rate
 from valence_common.security import Principal
 from valence_common.settings import Plan
 from valence_common.web.app import API
+from valence_common.web.state import request_state
 from valence_inference.metering.api_keys import ApiKeys
 from valence_inference.metering.plans import Allowances
 from valence_inference.metering.usage import Usage, WrittenTexts
@@ -120,6 +121,6 @@ class Meter:
 
 def _show(connection: HTTPConnection, states: Sequence[LimitStatus]) -> None:
     """Put the state of all limits that the request met into its answer."""
-    met: list[LimitStatus] = connection.scope["state"].setdefault("limits", [])
-    met += states
-    connection.scope["state"].setdefault("headers", {}).update(rate_limits.headers(met))
+    state = request_state(connection.scope)
+    state.limits += states
+    state.headers.update(rate_limits.headers(state.limits))
