@@ -67,10 +67,10 @@ format: $(STAMP) ## Rewrite the sources in the house's style
 	$(BIN)/ruff format
 
 e2e: $(STAMP) ## The installation on the current kind cluster, proved; e2e-full takes half an hour
-	$(BIN)/pytest tests/e2e --confcutdir tests/e2e -m e2e -s
+	VALENCE_REQUIRE=kind $(BIN)/pytest tests/e2e -m e2e -s
 
 e2e-full: $(STAMP)
-	$(BIN)/pytest tests/e2e --confcutdir tests/e2e -m "e2e or e2e_full" -s
+	VALENCE_REQUIRE=kind $(BIN)/pytest tests/e2e -m "e2e or e2e_full" -s
 
 ##@ Cluster
 cluster: ## A kind cluster with ingress-nginx and metrics-server

@@ -1,9 +1,8 @@
-"""One Postgres and one Valkey for the whole run, a migrated database for each test process."""
+"""One Postgres and one Valkey for each test process, with databases made from one template."""
 
 import contextlib
 import functools
 import os
-import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,38 +28,13 @@ QUICK = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
 # thousands of clients that speak none.
 httpx._transports.default.create_ssl_context = functools.cache(httpx.create_ssl_context)
 
-_stack = pytest.StashKey[contextlib.ExitStack]()
-_urls = pytest.StashKey[dict[str, str]]()
+pytest_plugins = ["support.required"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the servers in the process that pytest was called in; xdist's others are told."""
+    """Forget the caller's settings: services under test have their own."""
     for name in [name for name in os.environ if name.startswith("VALENCE_")]:
         del os.environ[name]
-    if hasattr(config, "workerinput"):
-        config.stash[_urls] = config.workerinput["urls"]
-        return
-    if config.option.collectonly:
-        return
-    stack = config.stash[_stack] = contextlib.ExitStack()
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="valence-tests-")))
-    postgres = stack.enter_context(Postgres(folder / "postgres", settings=QUICK))
-    valkey = stack.enter_context(Valkey(folder / "valkey"))
-    postgres.create_database(TEMPLATE)
-    migrate(postgres.url(TEMPLATE))
-    config.stash[_urls] = {"postgres": postgres.url("{}"), "redis": valkey.url()}
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node) -> None:
-    """Tell an xdist process where the servers are."""
-    node.workerinput["urls"] = node.config.stash[_urls]
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop what `pytest_configure` started."""
-    if stack := config.stash.get(_stack, None):
-        stack.close()
 
 
 def migrate(url: str, revision: str = "head") -> None:
@@ -78,16 +52,28 @@ def _execute(url: str, statement: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(request: pytest.FixtureRequest) -> str:
-    """The run's Postgres, with `{}` for the database's name."""
-    return request.config.stash[_urls]["postgres"]
+def _urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """A Postgres with a migrated template, and a Valkey; started when a test first needs them."""
+    folder = tmp_path_factory.mktemp("servers")
+    with (
+        Postgres(folder / "postgres", settings=QUICK) as postgres,
+        Valkey(folder / "valkey") as valkey,
+    ):
+        postgres.create_database(TEMPLATE)
+        migrate(postgres.url(TEMPLATE))
+        yield postgres.url("{}"), valkey.url()
 
 
 @pytest.fixture(scope="session")
-def redis_url(request: pytest.FixtureRequest, worker_id: str) -> str:
-    """The run's Valkey; each test process has a database of its own."""
-    number = 0 if worker_id == "master" else int(worker_id.removeprefix("gw")) + 1
-    return request.config.stash[_urls]["redis"].removesuffix("/0") + f"/{number}"
+def postgres_url(_urls: tuple[str, str]) -> str:
+    """This test process's Postgres, with `{}` for the database's name."""
+    return _urls[0]
+
+
+@pytest.fixture(scope="session")
+def redis_url(_urls: tuple[str, str]) -> str:
+    """This test process's Valkey."""
+    return _urls[1]
 
 
 @contextlib.contextmanager

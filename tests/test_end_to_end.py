@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from support.required import data_file
 from support.stack import Stack
 from valence_ml import DEFAULT_MODEL, load
 from valence_ml.data import read
 from valence_ml.evaluation import evaluate
 
 SAMPLE = Path(__file__).parent / "data/sample.tsv"
-SHARED = Path(__file__).parents[2] / "shared/data"
 
 
 def test_register_login_analyze_batch_history(stack: Stack) -> None:
@@ -47,11 +47,10 @@ def test_register_login_analyze_batch_history(stack: Stack) -> None:
     assert sorted(times, reverse=True) == times
 
 
-@pytest.mark.parametrize("path", [SAMPLE, SHARED / "sst2.dev.tsv.gz"], ids=lambda path: path.name)
-def test_accuracy_through_the_api_is_that_of_the_evaluation(stack: Stack, path: Path) -> None:
+@pytest.mark.parametrize("name", [SAMPLE.name, "sst2.dev.tsv.gz"])
+def test_accuracy_through_the_api_is_that_of_the_evaluation(stack: Stack, name: str) -> None:
     """What users get is as good as `python -m valence_ml evaluate` says."""
-    if not path.exists():
-        pytest.skip(f"{path} is not there")
+    path = SAMPLE if name == SAMPLE.name else data_file(name)
     examples = read(path)
     account = stack.account()
     task = stack.finish(account, stack.submit(account, examples.texts))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.backups import Backups, fill, kill, refused
+from support.required import require
 
 BIG_ROWS = 20_000
 
@@ -45,8 +46,7 @@ def test_case_120_full_disk(backups: Backups, own_database_url: str) -> None:
         text=True,
         check=False,
     )
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be made here: {mounted.stderr.strip()}")
+    require("disk", mounted.returncode == 0, mounted.stderr.strip())
     try:
         name = backups.make()
         fill(own_database_url, BIG_ROWS // 4)

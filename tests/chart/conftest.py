@@ -2,7 +2,8 @@
 
 import pytest
 
-from support.chart import INSTALLATIONS, Object, objects, tool
+from support.chart import INSTALLATIONS, Object, objects
+from support.required import tool
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from support.chart import EVERYTHING, ROOT, TRIAL, Object, changed, objects, only, tool
+from support.chart import EVERYTHING, ROOT, TRIAL, Object, changed, objects, only
+from support.required import tool
 
 KUBE_STATE_METRICS = {"kube_cronjob_status_last_successful_time"}
 """Of theirs, what we ask for; it has been stable since 2.0."""

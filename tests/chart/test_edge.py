@@ -13,8 +13,8 @@ from support.chart import (
     objects,
     only,
     rendered,
-    tool,
 )
+from support.required import tool
 from valence_auth.app import PREFIXES
 
 

@@ -20,8 +20,8 @@ from support.chart import (
     objects,
     only,
     rendered,
-    tool,
 )
+from support.required import tool
 
 HELMS = ("helm", "helm3")
 
@@ -203,10 +203,10 @@ def _named(release: str) -> str:
     return result.stdout
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on PATH")
 @pytest.mark.parametrize("folder", ["base", "overlays/kind"])
 def test_install_without_helm_builds(folder: str, tmp_path) -> None:
     """`kubectl kustomize` takes the rendered base and its overlays."""
+    tool("kubectl")
     root = CHART.parents[1]
     shutil.copytree(root / "k8s", tmp_path / "k8s")
     secrets = tmp_path / "k8s" / "install" / "overlays" / "kind" / "secrets"

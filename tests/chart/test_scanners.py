@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from support.chart import INSTALLATIONS, ROOT, objects, rendered, tool
+from support.chart import INSTALLATIONS, ROOT, objects, rendered
+from support.required import require, tool
 
 SCHEMAS = os.environ.get("KUBECONFORM_SCHEMAS", "default")
 """Where kubeconform finds its schemas: a folder, or its own place on the net."""
@@ -61,8 +62,8 @@ def test_kubeconform(manifests: Path) -> None:
     ours = ("ingress-nginx.yaml", "metrics-server.yaml", "namespace.yaml")
     command += [str(ROOT / "k8s" / name) for name in ours]
     result = run(command)
-    if "failed downloading schema" in result.stdout:
-        pytest.skip("kubeconform cannot reach its schemas: set KUBECONFORM_SCHEMAS to a folder")
+    out_of_reach = "failed downloading schema" in result.stdout
+    require("kubeconform", not out_of_reach, "no schemas: set KUBECONFORM_SCHEMAS to a folder")
     summary = json.loads(result.stdout)["summary"]
     assert (summary["invalid"], summary["errors"]) == (0, 0), result.stdout
     assert summary["valid"] > 100
@@ -76,8 +77,8 @@ def test_newer_kubernetes_takes_the_manifests(minor: str, name: str, tmp_path: P
     known = [o for o in objects(INSTALLATIONS[name]) if o["kind"] not in OPERATORS.split(",")]
     path.write_text(yaml.safe_dump_all(known))
     result = run([*isolated("kubernetes-validate"), "--strict", "-k", minor, str(path)])
-    if "unknown kubernetes version" in (result.stdout + result.stderr).lower():
-        pytest.skip(f"this kubernetes-validate does not know {minor}")
+    unknown = "unknown kubernetes version" in (result.stdout + result.stderr).lower()
+    require("packages", not unknown, f"this kubernetes-validate does not know {minor}")
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -119,9 +120,7 @@ def test_checkov(name: str, manifests: Path) -> None:
 def isolated(name: str) -> list[str]:
     """A Python tool in an environment of its own, or a skip when there is none to be had."""
     uv = shutil.which("uv") or str(ROOT / ".venv" / "bin" / "uv")
-    if not Path(uv).exists():
-        pytest.skip("uv is not on PATH")
+    require("packages", Path(uv).exists(), "uv is not on PATH")
     command = [uv, "tool", "run", "--python", "3.11", name]
-    if run([*command, "--help"]).returncode != 0:
-        pytest.skip(f"{name} cannot be had from here: not proven")
+    require("packages", run([*command, "--help"]).returncode == 0, f"no {name}: not proven")
     return command

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support import required
 from support.key_command import SECRET, Cluster, done, refused
 from valence.keyring_stores import FileStore, SecretStore, StoreError
 from valence_common import keyring
@@ -154,9 +155,9 @@ def test_a_file_that_changed_meanwhile_is_kept(file: Path, tmp_path: Path) -> No
     assert [file] == list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_the_files_owner_stays(file: Path) -> None:
     """Root may rotate the keys of a service that runs as somebody else."""
+    required.root()
     os.chown(file, 10001, 10001)
     done("add", file)
     status = file.stat()

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from support.required import require
 from support.waiting import until
 from valence.local.errors import LocalError
 from valence.local.processes import Child, find, write_private
@@ -100,9 +101,9 @@ def start_owner(folder: Path, code: str) -> tuple[subprocess.Popen[str], int]:
     return owner, int(owner.stdout.readline())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the death signal is Linux's")
 def test_a_child_dies_with_its_killed_owner(tmp_path: Path) -> None:
     """kill -9 of the owner leaves nothing."""
+    require("linux", sys.platform == "linux", "the death signal is Linux's")
     owner, pid = start_owner(tmp_path, SLEEP)
     with owner:
         assert not gone(pid)

@@ -14,6 +14,7 @@ import psycopg2
 import pytest
 import redis
 
+from support import required
 from support.waiting import until
 from valence.local import postgres as postgres_module
 from valence.local import unprivileged
@@ -204,9 +205,9 @@ def test_a_port_taken_in_between_is_chosen_anew(
             assert port != server.port
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives root up")
 def test_root_without_user_namespaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another user runs the server, in a folder that only root may enter; then back again."""
+    required.root()
     home = tmp_path / "closed"
     home.mkdir(mode=0o700)
     with Postgres(home / "server", settings=QUICK) as server:
@@ -223,9 +224,9 @@ def test_root_without_user_namespaces(tmp_path: Path, monkeypatch: pytest.Monkey
         assert 1 == query(server, "SELECT 1")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives root up")
 def test_root_without_any_way_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence says what to do."""
+    required.root()
     monkeypatch.setattr(unprivileged.shutil, "which", lambda _: None)
     with pytest.raises(LocalError, match=r"Postgres refuses to run as root.*plain user"):
         Postgres(tmp_path / "server").start()

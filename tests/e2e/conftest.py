@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from support.cluster import CHART, ROOT, User, edge, helm, rolled_out
+from support.required import require, tool
 
 FILES = ("Dockerfile", ".dockerignore", "Makefile", "requirements.lock", "skaffold.yaml")
 FOLDERS = ("alembic", "charts", "k8s", "ml", "services")
@@ -19,13 +20,12 @@ VALUES = Path(__file__).with_name("values.yaml")
 def installed() -> None:
     """Refuse to touch anything but a kind cluster; bring the release to the tests' values."""
     for name in ("kubectl", "helm"):
-        if shutil.which(name) is None:
-            pytest.skip(f"{name} is not on PATH")
+        tool(name, "kind")
     asked = subprocess.run(
         ["kubectl", "config", "current-context"], capture_output=True, text=True, check=False
     )
-    if not asked.stdout.startswith("kind-"):
-        pytest.skip(f"the current context {asked.stdout.strip()!r} is not that of a kind cluster")
+    context = asked.stdout.strip()
+    require("kind", context.startswith("kind-"), f"the current context is {context!r}")
     helm(
         *("upgrade", "valence", str(CHART), "--reuse-values", "--values", str(VALUES)),
         *("--wait", "--timeout", "5m"),

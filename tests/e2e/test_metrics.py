@@ -1,7 +1,6 @@
 """A plain Prometheus finds every pod where its annotations say, and the series that we promise."""
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ import httpx
 import pytest
 
 from support.cluster import NAMESPACE, Object, User, pods, until
+from support.required import tool
 from valence.local.ports import free_port
 
 pytestmark = pytest.mark.e2e_full
@@ -70,8 +70,7 @@ def configuration(proxy: str) -> Object:
 @pytest.fixture
 def prometheus(tmp_path: Path) -> Iterator[str]:
     """A Prometheus of this machine's, with `kubectl proxy` as its way into the cluster."""
-    if shutil.which("prometheus") is None:
-        pytest.skip("prometheus is not on PATH")
+    tool("prometheus")
     proxy_port, port = free_port(), free_port()
     config = tmp_path / "prometheus.yml"
     config.write_text(json.dumps(configuration(f"127.0.0.1:{proxy_port}")))

@@ -1,6 +1,5 @@
 """skaffold: one command deploys, and a changed line is there a moment later."""
 
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -9,6 +8,7 @@ import httpx
 import pytest
 
 from support.cluster import context, pods, run, until
+from support.required import tool
 
 pytestmark = pytest.mark.e2e_full
 
@@ -16,8 +16,7 @@ LINE = "Valence: text sentiment as a service"
 
 
 def test_run_and_dev(checkout: Path, client: httpx.Client) -> None:
-    if shutil.which("skaffold") is None:
-        pytest.skip("skaffold is not on PATH")
+    tool("skaffold")
     # The file names the cluster of `make cluster`; ours may be another.
     there = ("--kube-context", context())
     started = time.monotonic()

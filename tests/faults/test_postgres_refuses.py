@@ -15,6 +15,7 @@ import pytest
 from support import faulty_model
 from support.jobs import SECONDS_A_CHUNK, Jobs
 from support.load import at_once, probed
+from support.required import require
 from support.rows import query
 from support.servers import FragilePostgres, Ground
 from support.stack import PASSWORD, Account, Service
@@ -36,8 +37,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         text=True,
         check=False,
     )
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be made here: {mounted.stderr.strip()}")
+    require("disk", mounted.returncode == 0, mounted.stderr.strip())
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
 

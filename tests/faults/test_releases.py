@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from support.required import require
 from support.rows import judge_batch
 from support.stack import PASSWORD, Account, Service, Stack
 from support.waiting import until
@@ -29,8 +30,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     known = subprocess.run(
         ["git", "-C", str(ROOT), "cat-file", "-e", BEFORE], capture_output=True, check=False
     )
-    if known.returncode != 0:
-        pytest.skip(f"this checkout's history does not reach {BEFORE}")
+    require("history", known.returncode == 0, f"this checkout does not reach back to {BEFORE}")
     folder = tmp_path_factory.mktemp("before")
     archive = folder / "code.tar"
     with archive.open("wb") as file:

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import valence_ml
+from support.required import data_file
 from valence_ml import data
 
 DIRECTORY = valence_ml.DEFAULT_MODEL
@@ -74,13 +75,9 @@ def test_everyday_sentence_comes_right(text: str, label: str, scorer: valence_ml
 
 
 @pytest.mark.parametrize("name", ["sst2.dev", "cad_revised.dev"])
-def test_accuracy_is_what_the_manifest_says(
-    name: str, scorer: valence_ml.Scorer, request: pytest.FixtureRequest
-) -> None:
+def test_accuracy_is_what_the_manifest_says(name: str, scorer: valence_ml.Scorer) -> None:
     """The stated accuracy on a development file is measured again, by the compiled scorer."""
-    path = request.config.rootpath.parent / "shared" / "data" / f"{name}.tsv.gz"
-    if not path.exists():
-        pytest.skip(f"{path} is not on this machine")
+    path = data_file(f"{name}.tsv.gz")
     stated = next(metric for metric in scorer.manifest.metrics if metric.file == name)
     from valence_ml.evaluation import evaluate
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import valence_ml
+from support.required import require
 
 Pack = Callable[[], Path]
 Break = Callable[[Path], object]
@@ -179,9 +180,9 @@ def test_folder_that_is_none_is_refused(name: str, tmp_path: Path) -> None:
         valence_ml.load(tmp_path / name)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_unreadable_file_is_refused(pack: Pack) -> None:
     """A file without permission is a ModelError."""
+    require("user", os.geteuid() != 0, "root reads everything")
     directory = pack()
     (directory / "weights.npz").chmod(0)
     with pytest.raises(valence_ml.ModelError, match="cannot be read"):

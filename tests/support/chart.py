@@ -3,13 +3,11 @@
 import copy
 import functools
 import json
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -142,11 +140,3 @@ def only(found: list[Object], kind: str, name: str) -> Object:
     """The one object of that kind and name."""
     (one,) = [o for o in found if o["kind"] == kind and o["metadata"]["name"] == name]
     return one
-
-
-def tool(name: str) -> str:
-    """The path of a command-line tool, or a skip that says what is missing."""
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not on PATH")
-    return path

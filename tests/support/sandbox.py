@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
-import pytest
 
+from support.required import require
 from support.stack import Service
 from support.waiting import until
 
@@ -75,16 +75,15 @@ def _passable(folder: Path) -> bool:
 
 
 def needed() -> None:
-    """Skip where there are no namespaces to be had."""
-    if os.geteuid() != 0:
-        pytest.skip("only root makes namespaces without a user's own")
-    if not all(map(shutil.which, ("unshare", "setpriv", "mount"))):
-        pytest.skip("needs unshare, setpriv and mount (util-linux)")
+    """Skip or fail where there are no namespaces to be had."""
+    need = "namespaces"
+    require(need, os.geteuid() == 0, "only root makes them without a user's own")
+    tools = map(shutil.which, ("unshare", "setpriv", "mount"))
+    require(need, all(tools), "needs unshare, setpriv and mount (util-linux)")
     tried = subprocess.run(
         [*_NAMESPACES, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False
     )
-    if tried.returncode != 0:
-        pytest.skip(f"this kernel gives no namespaces: {tried.stderr.decode().strip()}")
+    require(need, tried.returncode == 0, tried.stderr.decode().strip())
 
 
 def first(service: Service) -> psutil.Process:
