@@ -1,4 +1,4 @@
-"""`make docs` writes what is derived from the code: the OpenAPI document and the settings' page."""
+"""`make docs` generates two files from the code: the OpenAPI document and the settings page."""
 
 import json
 import tempfile
@@ -29,13 +29,13 @@ _DESCRIPTION = (
 _HEAD = """# Configuration
 
 Every process reads its settings from the environment, then from files in `VALENCE_SECRETS_DIR`
-(one file per secret, named as the variable in lower case). A name that begins with `VALENCE_` and
-is not listed for a process stops it with one sentence. `make docs` writes this page from the code.
+(one file per secret, named like the variable in lower case). A process that finds an unknown name
+with the prefix `VALENCE_` exits with one sentence. `make docs` generates this page.
 """
 
 
 def document() -> dict[str, Any]:
-    """The OpenAPI document of both services as one."""
+    """Return the OpenAPI documents of both services as one."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "keyring.json"
         path.write_bytes(keyring.generate())
@@ -53,11 +53,11 @@ def document() -> dict[str, Any]:
 
 
 def configuration() -> str:
-    """The page that lists every setting of every process."""
+    """Return the page that lists every setting of every process."""
     sections = (
         ("Every process", Settings, ()),
         ("Services with a public port (auth, inference)", WebSettings, (Settings,)),
-        ("The same for inference and batch-worker", BatchSettings, (Settings,)),
+        ("inference and batch-worker (must agree)", BatchSettings, (Settings,)),
         ("auth", AuthSettings, (WebSettings,)),
         ("inference", InferenceSettings, (WebSettings, BatchSettings)),
         ("batch-worker", WorkerSettings, (BatchSettings,)),
@@ -85,14 +85,14 @@ def _default(field: FieldInfo) -> str:
         return "the release in `valence_ml`"
     if default in (None, "", (), {}):
         return "none"
-    # As it would be written in the environment: lists with commas, the rest as JSON.
+    # As in the environment: lists separated by commas, the rest as JSON.
     if isinstance(default, tuple):
         return f"`{','.join(map(str, default))}`"
     return f"`{default if isinstance(default, str) else to_json(default).decode()}`"
 
 
 def main() -> None:
-    """Write both."""
+    """Write both files."""
     OPENAPI.write_text(json.dumps(document(), indent=1, ensure_ascii=False) + "\n", "utf-8")
     CONFIGURATION.write_text(configuration(), "utf-8")
 

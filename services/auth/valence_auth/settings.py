@@ -19,49 +19,52 @@ class Settings(WebSettings):
         default=1800, ge=60, le=MAX_LIFETIME_SECONDS, description="Lifetime of an access token."
     )
     refresh_token_days: int = Field(
-        default=30, ge=1, le=365, description="Lifetime of a login session."
+        default=30,
+        ge=1,
+        le=365,
+        description="A session ends this long after its login, refreshed or not.",
     )
     session_idle_days: int = Field(
-        default=14, ge=1, le=365, description="A session that is not refreshed for this long ends."
+        default=14, ge=1, le=365, description="A session ends if it is not refreshed for this long."
     )
     login_attempts: PositiveInt = Field(
         default=5,
-        description="Logins that one address may try for one account in a window.",
+        description="Login attempts per window from one address to one account.",
     )
     login_address_attempts: PositiveInt = Field(
-        default=30, description="Logins that one address may try in a window, for any account."
+        default=30, description="Login attempts per window from one address to all accounts."
     )
     login_account_attempts: PositiveInt = Field(
         default=60,
-        description="Logins that may be tried for one account in a window, from everywhere;"
-        " more are slowed down to this rate.",
+        description="Login attempts per window to one account from all addresses; further"
+        " attempts are slowed down to this rate.",
     )
     register_attempts: PositiveInt = Field(
-        default=20, description="Registrations that one address may try in a window."
+        default=20, description="Registrations per window from one address."
     )
     login_window_seconds: PositiveInt = Field(
-        default=60, description="Length of the windows of login and register."
+        default=60, description="Length of the windows for logins and registrations."
     )
     password_hashers: int = Field(
         default=0, ge=0, description="Password hashes computed at once; 0 is one a core."
     )
     oidc_issuer: Annotated[str, Field(max_length=512), AfterValidator(secure_url)] | None = Field(
         default=None,
-        description="OpenID provider that people may log in with, exactly as its discovery document"
-        " names itself; by default there is none.",
+        description="OpenID provider for logins, exactly as its discovery document names it"
+        " (`docs/oidc.md`).",
     )
     oidc_client_id: str | None = Field(
-        default=None, min_length=1, description="What the provider calls Valence."
+        default=None, min_length=1, description="Client id of Valence at the provider."
     )
     oidc_client_secret: Annotated[SecretStr, AfterValidator(long_secret)] | None = Field(
-        default=None, description="The provider's secret for Valence (secret)."
+        default=None, description="Client secret of Valence at the provider (secret)."
     )
     oidc_scopes: Annotated[str, AfterValidator(with_openid)] = Field(
-        default="openid email profile", description="What is asked of the provider."
+        default="openid email profile", description="Scopes requested from the provider."
     )
     oidc_redirect_url: Annotated[str, AfterValidator(secure_url)] | None = Field(
         default=None,
-        description="Public URL of `/api/v1/auth/oidc/callback`, as the provider knows it.",
+        description="Public URL of `/api/v1/auth/oidc/callback`, as registered at the provider.",
     )
 
     @model_validator(mode="after")

@@ -15,50 +15,52 @@ class Settings(BatchSettings):
         default=DEFAULT_MODEL, description="Folder of the model release to score with."
     )
     concurrency: int = Field(
-        default=0, ge=0, description="Scoring processes of one worker; 0 is one a core."
+        default=0, ge=0, description="Scoring processes per worker; 0 means one per core."
     )
     lease_seconds: PositiveFloat = Field(
         default=30,
-        description="Time after which a silent worker's chunk goes to another; well above the"
-        " longest time that one chunk takes, or it would look poisonous.",
+        description="Time until a silent worker's chunk goes to another worker; must be well above"
+        " the longest time that a chunk takes, or good chunks run out of attempts.",
     )
     max_attempts: PositiveInt = Field(
-        default=3, description="Attempts at a chunk before it is cut to find the poisonous text."
+        default=3,
+        description="Attempts at a chunk before it is bisected to find the text that fails.",
     )
     user_chunks: PositiveInt = Field(
         default=8,
-        description="Most chunks of one user that all workers together have in work, so that a"
-        " large batch leaves room for others.",
+        description="Concurrency limit per user, in chunks over all workers, so that a large batch"
+        " leaves room for other users.",
     )
     sweep_seconds: PositiveFloat = Field(
-        default=2, description="Pause between two looks for expired leases and unheard work."
+        default=2, description="Interval at which expired leases and waiting work are polled."
     )
     relay_seconds: PositiveFloat = Field(
-        default=1, description="Pause between two looks for events to tell other systems."
+        default=1, description="Interval at which new events are polled and published."
     )
     soft_shutdown_seconds: PositiveFloat = Field(
-        default=5, description="Time that running chunks get after SIGTERM."
+        default=5, description="Time for running chunks after SIGTERM."
     )
     webhook_timeout_seconds: PositiveFloat = Field(
-        default=10, description="Longest time that one attempt at a webhook may take, name and all."
+        default=10, description="Timeout of one webhook attempt, including the DNS lookup."
     )
     retain_history_days: NonNegativeInt = Field(
-        default=0, description="Days after which a prediction leaves the history; 0 is never."
+        default=0, description="Retention of predictions in the history; 0 keeps them for ever."
     )
     retain_batches_days: NonNegativeInt = Field(
-        default=0, description="Days after its end that a batch is deleted with all of it; 0 never."
+        default=0,
+        description="Retention of a batch and its results after its end; 0 keeps them for ever.",
     )
     retain_sessions_days: NonNegativeInt = Field(
-        default=30, description="Days after its end that a login session is deleted; 0 is never."
+        default=30, description="Retention of a login session after its end; 0 keeps it for ever."
     )
     retain_usage_days: NonNegativeInt = Field(
-        default=400, description="Days that daily counts of use are kept; 0 is for ever."
+        default=400, description="Retention of daily usage counts; 0 keeps them for ever."
     )
     retain_audit_days: NonNegativeInt = Field(
-        default=400, description="Days that the audit log is kept; 0 is for ever."
+        default=400, description="Retention of the audit log; 0 keeps it for ever."
     )
     retain_events_days: NonNegativeInt = Field(
         default=7,
-        description="Days that events are kept for other systems, in Postgres and the Redis Stream;"
-        " 0 is for ever, in Redis's memory, too.",
+        description="Retention of events, in Postgres and the Redis Stream; 0 keeps them for ever,"
+        " also in Redis's memory.",
     )

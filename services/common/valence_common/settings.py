@@ -43,7 +43,7 @@ class DatabaseSettings(BaseSettings):
         env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
     )
 
-    database_url: PostgresUrl = Field(description="Postgres, the truth (secret).")
+    database_url: PostgresUrl = Field(description="URL of Postgres (secret).")
 
     @classmethod
     def settings_customise_sources(
@@ -68,10 +68,11 @@ class MigrationSettings(DatabaseSettings):
     """
 
     migrations_dir: Path = Field(
-        default=Path("alembic"), description="Folder of the migration history."
+        default=Path("alembic"), description="Folder of the migration scripts."
     )
     schema_deadline_seconds: PositiveInt = Field(
-        default=300, description="Longest wait for Postgres, another pod's migration and our own."
+        default=300,
+        description="Timeout for Postgres, another pod's migration and this one together.",
     )
     auth_role: str | None = Field(
         default=None, min_length=1, description="Postgres role of the auth service."
@@ -88,26 +89,28 @@ class Settings(DatabaseSettings):
     """What every service needs to know."""
 
     database_pool_size: PositiveInt = Field(
-        default=5, description="Connections that one process may hold; there is no overflow."
+        default=5, description="Postgres connections per process; the pool does not overflow."
     )
     database_timeout_seconds: PositiveFloat = Field(
-        default=2.2, description="Longest time a request may wait for Postgres, queueing included."
+        default=2.2,
+        description="Timeout of a request's transaction, including the wait for a connection.",
     )
-    redis_url: RedisUrl = Field(description="Redis or Valkey: doorbell, limits, cache (secret).")
+    redis_url: RedisUrl = Field(description="URL of Redis or Valkey (secret).")
     redis_timeout_seconds: PositiveFloat = Field(
-        default=0.2, description="Longest wait for one Redis command, without retries."
+        default=0.2, description="Timeout of one Redis command; there are no retries."
     )
     internal_host: str = Field(
-        default="127.0.0.1", description="Address of the internal port (probes and metrics)."
+        default="127.0.0.1",
+        description="Address that the internal port (probes and metrics) listens on.",
     )
     internal_port: int = Field(
-        default=9090, ge=0, le=65535, description="Internal port: /livez, /readyz, /metrics."
+        default=9090, ge=0, le=65535, description="Internal port: `/livez`, `/readyz`, `/metrics`."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="Least severity that is logged."
+        default="INFO", description="Lowest severity that is logged."
     )
     log_format: Literal["json", "console"] = Field(
-        default="json", description="One JSON object a line, or coloured text for people."
+        default="json", description="`json` (one object per line) or `console` (coloured text)."
     )
 
 
@@ -116,20 +119,19 @@ class BatchSettings(Settings):
 
     store_texts: bool = Field(
         default=True,
-        description="Keep the texts of batches and history; off: the history has their SHA-256,"
-        " and a batch's texts go once they are scored.",
+        description="Store texts. If off, the history stores their SHA-256, and the texts of a"
+        " batch are deleted once they are scored.",
     )
     webhooks_enabled: bool = Field(
         default=False,
-        description="Tell the `webhook_url` of a batch how it ended (`docs/webhooks.md`).",
+        description="Send webhooks when batches end (`docs/webhooks.md`).",
     )
     webhooks_allow_http: bool = Field(
-        default=False, description="Also take a `webhook_url` without TLS."
+        default=False, description="Allow a `webhook_url` without TLS."
     )
     webhooks_allowed_networks: Networks = Field(
         default=(),
-        description="Networks (CIDR, with commas between) that webhooks may reach although they are"
-        " not public; by default none.",
+        description="Private networks that webhooks may reach (CIDR, separated by commas).",
     )
 
 
@@ -158,33 +160,32 @@ class WebSettings(Settings):
     host: str = Field(default="127.0.0.1", description="Address that the public port listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="The public port.")
     jwt_keyring_file: Path = Field(
-        description="JSON file with the keys that sign access tokens (secret, mounted as a file)."
+        description="JSON file with the signing keys of access tokens (secret, mounted as a file)."
     )
     plans: Annotated[dict[str, Plan], AfterValidator(_with_default)] = Field(
         default={DEFAULT_PLAN: Plan()},
-        description="JSON: analyses a minute, how many more at once, and texts a day, by the plan's"
-        " name; users have the plan `default` unless an administrator gives them another.",
+        description="JSON object of plans by name: analyses per minute, burst on top of them, texts"
+        " per day. Users have the plan `default` unless an administrator sets another.",
     )
     trusted_proxies: Networks = Field(
         default=(),
-        description="Networks (CIDR, with commas between) of the proxies whose `X-Forwarded-For`"
-        " is believed; by default none is.",
+        description="Networks (CIDR, separated by commas) of proxies whose `X-Forwarded-For` is"
+        " trusted.",
     )
     allowed_hosts: Hosts = Field(
         default=(),
-        description="Hosts that are served (commas between, `*.example.com` for all below one);"
-        " by default any.",
+        description="Host names that are served (separated by commas; `*.example.com` matches all"
+        " subdomains); by default any.",
     )
     cors_origins: Origins = Field(
         default=(),
-        description="Origins whose pages may call from a browser (commas between, each exact);"
-        " by default none.",
+        description="Origins whose pages may call from a browser (exact, separated by commas).",
     )
     body_timeout_seconds: PositiveFloat = Field(
-        default=10.0, description="A request body that pauses for longer than this is given up."
+        default=10.0, description="Longest pause within a request body before it is rejected."
     )
     drain_seconds: PositiveInt = Field(
-        default=20, description="Time that requests in flight get after SIGTERM."
+        default=20, description="Time for requests in flight after SIGTERM."
     )
 
 

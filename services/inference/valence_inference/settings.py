@@ -19,31 +19,35 @@ class Settings(WebSettings, BatchSettings):
         default=DEFAULT_MODEL, description="Folder of the model release to serve."
     )
     batch_body_bytes: PositiveInt = Field(
-        default=32 * 1024 * 1024, description="Largest body of a batch, in bytes."
+        default=32 * 1024 * 1024,
+        description="Largest body of a batch, in bytes; a process holds up to four of them.",
     )
     max_text_characters: PositiveInt = Field(
-        default=10_000, description="Longest text that is scored."
+        default=10_000,
+        description="Longest text, in characters; a worker must score a chunk of such texts within"
+        " its lease.",
     )
-    max_batch_texts: PositiveInt = Field(default=100_000, description="Most texts in one batch.")
+    max_batch_texts: PositiveInt = Field(default=100_000, description="Largest batch, in texts.")
     chunk_texts: PositiveInt = Field(
-        default=500, description="Texts that a worker takes from a batch at a time."
+        default=500, description="Largest chunk, in texts; a worker claims one chunk at a time."
     )
     inline_results: PositiveInt = Field(
         default=1_000,
-        description="Largest batch whose results come with its status, unless they are heavy.",
+        description="Largest batch, in texts, whose status includes its results (if about 1 MiB or"
+        " less).",
     )
     history_required: bool = Field(
         default=True,
-        description="Refuse to answer (503) when a prediction cannot be recorded;"
-        " off: answer with `recorded: false`.",
+        description="Answer 503 if a prediction cannot be recorded. If off, answer 200 with"
+        " `recorded: false`.",
     )
     max_streams: PositiveInt = Field(
-        default=1_000, description="Event streams and WebSockets that one process keeps open."
+        default=1_000, description="Open event streams and WebSockets per process."
     )
     max_user_streams: PositiveInt = Field(
-        default=20, description="Event streams and WebSockets of one user, in each process."
+        default=20, description="Open event streams and WebSockets per user and process."
     )
     socket_idle_seconds: PositiveFloat = Field(
-        default=120.0, description="A WebSocket that sends no message for so long is closed."
+        default=120.0, description="A WebSocket is closed after this long without a message."
     )
-    docs_enabled: bool = Field(default=True, description="Serve /docs and /openapi.json.")
+    docs_enabled: bool = Field(default=True, description="Serve `/docs` and `/openapi.json`.")
