@@ -71,6 +71,12 @@ class ThreadPool:
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run blocking `work` in a thread; raises `Unavailable` when none comes free in time."""
+        return await (await self.start(work, *args, **kwargs))
+
+    async def start(
+        self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
+        """Start blocking `work` in a thread; raises `Unavailable` when none comes free in time."""
         try:
             async with asyncio.timeout(self.timeout):
                 await self._slots.acquire()
@@ -81,7 +87,7 @@ class ThreadPool:
         future = self._executor.submit(lambda: context.run(work, *args, **kwargs))
         # The slot belongs to the thread, not to a caller that may have gone away.
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._slots.release))
-        return await asyncio.wrap_future(future)
+        return asyncio.wrap_future(future)
 
     def close(self) -> None:
         """Wait for what runs."""

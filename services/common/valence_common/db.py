@@ -47,7 +47,7 @@ class DeadlineExceeded(psycopg2.OperationalError):  # type: ignore[misc] # untyp
 
 
 class TransactionCancelled(Exception):
-    """Whoever asked for the transaction was told that it failed, so it must not be committed."""
+    """The caller was cancelled before the commit began, so the transaction is rolled back."""
 
 
 def _wait(connection: Any) -> None:
@@ -71,18 +71,14 @@ def _wait(connection: Any) -> None:
 def renew_deadline() -> None:
     """Give this thread's `transaction` its full time again: it has made progress.
 
-    Raises `Abandoned` when nobody waits for it any more.
+    Raises `TransactionCancelled` when its caller was cancelled.
     """
-    _check_abandoned()
+    settled: threading.Lock | None = getattr(_running, "settled", None)
+    if settled is not None and settled.locked():
+        raise TransactionCancelled
     timeout: float | None = getattr(_running, "timeout", None)
     if timeout is not None:
         _running.deadline = time.monotonic() + timeout
-
-
-def _check_abandoned() -> None:
-    abandoned: threading.Event | None = getattr(_running, "abandoned", None)
-    if abandoned is not None and abandoned.is_set():
-        raise TransactionCancelled
 
 
 def make_engine(url: SecretStr, *, statement_seconds: float = 30, **options: Any) -> Engine:
@@ -164,28 +160,38 @@ class Database:
     ) -> T:
         """Run `work(session, …)` in a thread inside one transaction, committed on return.
 
+        A caller that is cancelled (by a drain that took too long) is answered 503 and may send
+        its request again, so the transaction is rolled back. Once the commit has begun it is too
+        late for that: `run` then ignores the cancellation and returns what came of the commit.
+
         Raises `Unavailable` when no thread came free, or Postgres did not answer, within
         `timeout` seconds together.
         """
         deadline = time.monotonic() + self.timeout
-        abandoned = threading.Event()
+        settled = threading.Lock()  # the first to take it decides: the commit or the cancellation
 
         def transact() -> T:
-            _running.abandoned = abandoned
+            _running.settled = settled
             try:
                 with self.transaction(deadline=deadline) as session:
                     result = work(session, *args, **kwargs)
-                    _check_abandoned()
+                    session.flush()
+                    if not settled.acquire(blocking=False):
+                        raise TransactionCancelled
                     return result
             finally:
-                _running.abandoned = None
+                _running.settled = None
 
-        try:
-            return await self._threads.run(transact)
-        except asyncio.CancelledError:
-            # A drain that took too long: the caller is answered 503, and may come again.
-            abandoned.set()
-            raise
+        future = await self._threads.start(transact)
+        while True:
+            try:
+                return await asyncio.shield(future)
+            except asyncio.CancelledError:
+                if settled.acquire(blocking=False):
+                    future.cancel()
+                    raise
+                if (task := asyncio.current_task()) is not None:
+                    task.uncancel()
 
     async def ping(self) -> bool:
         """Whether Postgres answers a query now."""

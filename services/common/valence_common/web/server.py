@@ -32,6 +32,7 @@ MAX_HEADERS = 100
 HEADER_SECONDS = 10.0
 BACKLOG = 2048
 MAX_CONNECTIONS = 8000
+CUT_OFF_SECONDS = 5.0  # for what a request still does once the drain is over
 KEEP_ALIVE_SECONDS = 75  # nginx keeps its side for 60 s: it never meets one that we close
 
 
@@ -247,8 +248,19 @@ async def serve(
             structlog.get_logger().info("listening", port=public_socket.getsockname()[1])
             on_started()
             await public_task
+            await _finish(public)
             inner.should_exit = True
             await inner_task
+
+
+async def _finish(server: uvicorn.Server) -> None:
+    """Wait for the requests that were cut off: each still answers, and one may be committing."""
+    tasks = set(server.server_state.tasks)
+    if server.force_exit:  # uvicorn has left them running
+        for task in tasks:
+            task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=CUT_OFF_SECONDS)
 
 
 async def serve_internal(app: ASGIApp, listening: socket.socket) -> None:
