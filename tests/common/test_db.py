@@ -48,7 +48,7 @@ def process(database: db.Database) -> int:
 @pytest.fixture
 def database(empty_database_url: str) -> Iterator[db.Database]:
     """A pool of one connection, which is open."""
-    database = db.Database(SecretStr(empty_database_url), pool_size=1, timeout=5)
+    database = db.Database(SecretStr(empty_database_url), pool_size=1, timeout=20)
     write(database)
     yield database
     database.close()
@@ -114,30 +114,24 @@ def test_who_is_ended_while_it_waits_can_still_write(database: db.Database) -> N
     assert time.monotonic() - began < database.timeout / 2
 
 
-LOCK = 4711
-
-
-@contextlib.contextmanager
-def held(url: str) -> Iterator[None]:
-    """The lock that a transaction of the test wants, and that it is seen to wait for."""
-    with locks.held(url, f"SELECT pg_advisory_lock({LOCK})"):
-        yield
-
-
-def wait_until_held(url: str) -> None:
-    until(lambda: query(url, locks.WAITERS), within=30, what="a transaction at the lock")
-
-
 def rows(url: str) -> int:
     [(count,)] = query(url, "SELECT count(*) FROM things")
     return int(count)
 
 
-async def cancel_while_held(database: db.Database, url: str, work: Callable[[Session], str]) -> str:
-    """Run `work`, and cancel its caller twice while it waits for the lock."""
-    with held(url):
+def insert(session: Session) -> str:
+    session.execute(text("INSERT INTO things VALUES (2)"))
+    return "inserted"
+
+
+async def cancel_while_held(
+    database: db.Database, url: str, work: Callable[[Session], str], *, at_commit: bool = False
+) -> str:
+    """Run `work`, and cancel its caller twice while it waits, or its commit does."""
+    with locks.inserts_held(url, "things", at_commit=at_commit):
         caller = asyncio.create_task(database.run(work))
-        await asyncio.to_thread(wait_until_held, url)
+        statement = "COMMIT" if at_commit else "INSERT"
+        await asyncio.to_thread(locks.wait_until_held, url, statement)
         for _ in range(2):
             caller.cancel()
             await asyncio.wait({caller}, timeout=0.05)
@@ -148,12 +142,6 @@ def test_a_cancelled_caller_gets_nothing_committed(
     database: db.Database, empty_database_url: str
 ) -> None:
     """A client that was answered 503 sends its request again: the first one left no row."""
-
-    def insert(session: Session) -> str:
-        session.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
-        session.execute(text("INSERT INTO things VALUES (2)"))
-        return "inserted"
-
     before = rows(empty_database_url)
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(cancel_while_held(database, empty_database_url, insert))
@@ -167,37 +155,23 @@ def test_a_long_transaction_of_a_cancelled_caller_ends_early(
     """It notices where it would renew its deadline, not only at its end."""
     steps = []
 
-    def insert(session: Session) -> str:
-        session.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+    def insert_and_go_on(session: Session) -> str:
+        steps.append(insert(session))
         db.renew_deadline()
         steps.append("went on")
-        return "inserted"
+        return ""
 
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(cancel_while_held(database, empty_database_url, insert))
+        asyncio.run(cancel_while_held(database, empty_database_url, insert_and_go_on))
     database.close()
-    assert [] == steps
+    assert ["inserted"] == steps
 
 
 def test_a_commit_that_has_begun_is_waited_for(
     database: db.Database, empty_database_url: str
 ) -> None:
     """Too late to cancel: the caller gets the result, and may not be told that it failed."""
-    query(
-        empty_database_url,
-        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS"
-        f" 'BEGIN PERFORM pg_advisory_xact_lock({LOCK}); RETURN NULL; END'",
-    )
-    query(
-        empty_database_url,
-        "CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON things DEFERRABLE INITIALLY DEFERRED"
-        " FOR EACH ROW EXECUTE FUNCTION wait()",
-    )
-
-    def insert(session: Session) -> str:
-        session.execute(text("INSERT INTO things VALUES (2)"))
-        return "inserted"
-
     before = rows(empty_database_url)
-    answer = asyncio.run(cancel_while_held(database, empty_database_url, insert))
-    assert ("inserted", before + 1) == (answer, rows(empty_database_url))
+    held = cancel_while_held(database, empty_database_url, insert, at_commit=True)
+    assert "inserted" == asyncio.run(held)
+    assert before + 1 == rows(empty_database_url)

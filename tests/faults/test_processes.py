@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import select
 import shutil
 import socket
 import threading
@@ -13,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from support import faulty_model
+from support import faulty_model, locks, raw
 from support.raw import connect, half_sent
 from support.rows import judge_batch, query
 from support.servers import FragilePostgres, FragileValkey, Ground
@@ -165,35 +166,104 @@ def refuses(service: Service) -> bool:
     return False
 
 
-def test_case_038_request_in_flight_is_answered_after_sigterm(
-    ground: Ground, account: Account
-) -> None:
-    """No new connection is taken, the one that is being served gets its 200, then the end."""
-    inference = ground.stack.start("inference")
-    connection, rest = half_an_analysis(inference, account)
-    inference.process.terminate()
-    until(lambda: refuses(inference), within=5)
-    assert 200 == status(inference, "livez")
+def finish(ground: Ground, connection: socket.socket, rest: bytes) -> None:
+    """Send the rest of a request, and see that it waits at the table."""
     connection.sendall(rest)
-    answer = b"".join(iter(lambda: connection.recv(65536), b""))
-    assert answer.startswith(b"HTTP/1.1 200 ")
-    assert b'"sentiment":"positive"' in answer
-    assert inference.process.wait(5) in {0, -15}
-    connection.close()
+    locks.wait_until_held(ground.postgres.url(), "INSERT")
 
 
-def test_case_039_drain_ends_in_time(ground: Ground, account: Account) -> None:
-    """A request that does not end holds the process no longer than the drain; it gets no 500."""
-    inference = ground.stack.start("inference", drain_seconds=2)
-    connection, _ = half_an_analysis(inference, account)
-    started = time.monotonic()
-    inference.process.terminate()
-    assert inference.process.wait(10) in {0, -15}
-    assert time.monotonic() - started < 2 + 2
-    answer = b"".join(iter(lambda: connection.recv(65536), b""))
-    assert answer.startswith(b"HTTP/1.1 503 ")
-    assert b"\r\nretry-after: " in answer
+def answered(connection: socket.socket, within: float) -> bool:
+    readable, _, _ = select.select([connection], [], [], within)
+    return bool(readable)
+
+
+def recorded(ground: Ground, account: Account) -> int:
+    statement = "SELECT count(*) FROM predictions WHERE user_id = :id"
+    [(count,)] = query(ground.postgres.url(), statement, id=account.id)
+    return int(count)
+
+
+def test_case_038_request_in_flight_is_answered_after_sigterm(ground: Ground) -> None:
+    """No new connection is taken, the one that is being served gets its 200, then the end."""
+    account = ground.stack.account()
+    inference = ground.stack.start("inference", database_timeout_seconds=60)
+    connection, rest = half_an_analysis(inference, account)
+    with locks.inserts_held(ground.postgres.url(), "predictions"):
+        finish(ground, connection, rest)
+        inference.process.terminate()
+        until(lambda: refuses(inference), within=20)
+        # The server sees at once that it has one request left, and gives it the time it needs.
+        assert not answered(connection, 2)
+        assert 200 == status(inference, "livez")
+    [answer] = raw.answers(connection)
+    assert (200, "positive") == (answer.status, json.loads(answer.body)["sentiment"])
+    assert inference.process.wait(20) in {0, -15}
+    assert 1 == recorded(ground, account)
+
+
+def test_case_039_drain_ends_in_time(ground: Ground) -> None:
+    """A request that does not end holds the process for the drain and no longer; it gets no 500,
+    and as its client may send it again, nothing of it is stored.
+    """
+    drain, account = 2, ground.stack.account()
+    settings = {"drain_seconds": drain, "database_timeout_seconds": 60}
+    inference = ground.stack.start("inference", **settings)
+    connection, rest = half_an_analysis(inference, account)
+    with locks.inserts_held(ground.postgres.url(), "predictions"):
+        finish(ground, connection, rest)
+        started = time.monotonic()
+        inference.process.terminate()
+        assert answered(connection, 20)
+        assert drain <= time.monotonic() - started < drain + 10
+    [answer] = raw.answers(connection)
+    assert 503 == answer.status
+    assert "retry-after" in answer.headers
+    assert inference.process.wait(20) in {0, -15}
     assert "Traceback" not in inference.output()
+    assert 0 == recorded(ground, account)
+
+
+def test_case_039_what_is_being_committed_is_answered(ground: Ground) -> None:
+    """The drain ends in the middle of a commit: the client is told that its batch was stored."""
+    account, url = ground.stack.account(), ground.postgres.url()
+    settings = {"drain_seconds": 1, "database_timeout_seconds": 60}
+    inference = ground.stack.start("inference", **settings)
+    answers: list[httpx.Response] = []
+
+    def post() -> None:
+        body, headers = {"texts": ["good"]}, account.headers
+        answers.append(httpx.post(inference.url + BATCH, json=body, headers=headers, timeout=60))
+
+    client = threading.Thread(target=post)
+    with locks.inserts_held(url, "batches", at_commit=True):
+        client.start()
+        locks.wait_until_held(url, "COMMIT")
+        inference.process.terminate()
+        until(lambda: "Cancel 1 running task(s)" in inference.output(), within=20)
+    client.join()
+    [answer] = answers
+    assert 202 == answer.status_code
+    stored = "SELECT id::text FROM batches WHERE user_id = :id"
+    assert [(answer.json()["task_id"],)] == query(url, stored, id=account.id)
+    assert inference.process.wait(20) in {0, -15}
+
+
+def test_a_second_signal_does_not_wait(ground: Ground) -> None:
+    """Whoever is in a hurry interrupts twice; the request that is left is answered all the same."""
+    account = ground.stack.account()
+    inference = ground.stack.start("inference", drain_seconds=300, database_timeout_seconds=60)
+    connection, rest = half_an_analysis(inference, account)
+    with locks.inserts_held(ground.postgres.url(), "predictions"):
+        finish(ground, connection, rest)
+        inference.process.terminate()
+        until(lambda: refuses(inference), within=20)
+        assert not answered(connection, 0.5)
+        inference.process.terminate()
+        assert answered(connection, 20)
+    [answer] = raw.answers(connection)
+    assert 503 == answer.status
+    assert inference.process.wait(20) in {0, -15}
+    assert 0 == recorded(ground, account)
 
 
 def test_case_041_killed_while_accepting_stores_all_or_nothing(

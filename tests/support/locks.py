@@ -5,6 +5,10 @@ from collections.abc import Iterator
 
 from sqlalchemy import create_engine
 
+from support.rows import query
+from support.waiting import until
+
+HOLD = 0x686F6C64
 MIGRATION = f"SELECT pg_advisory_lock({0x76616C656E6365})"
 WAITERS = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
@@ -17,3 +21,31 @@ def held(url: str, lock: str) -> Iterator[None]:
         connection.exec_driver_sql(lock)
         yield
     engine.dispose()
+
+
+@contextlib.contextmanager
+def inserts_held(url: str, table: str, *, at_commit: bool = False) -> Iterator[None]:
+    """Whoever inserts into a table waits: there, or in the middle of the commit.
+
+    They ask again and again, as `lock_timeout` would end a wait for the lock itself.
+    """
+    moment = "BEFORE INSERT ON {} FOR EACH ROW"
+    if at_commit:
+        moment = "AFTER INSERT ON {} DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
+    query(
+        url,
+        "CREATE OR REPLACE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN"
+        f" WHILE NOT pg_try_advisory_xact_lock_shared({HOLD}) LOOP PERFORM pg_sleep(0.02);"
+        " END LOOP; RETURN NEW; END'",
+    )
+    kind = "CONSTRAINT TRIGGER" if at_commit else "TRIGGER"
+    query(url, f"CREATE {kind} hold {moment.format(table)} EXECUTE FUNCTION hold()")
+    with held(url, f"SELECT pg_advisory_lock({HOLD})"):
+        yield
+    query(url, f"DROP TRIGGER hold ON {table}")
+
+
+def wait_until_held(url: str, statement: str) -> None:
+    """Wait until somebody who executes a statement that begins so is held."""
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE :begin"
+    until(lambda: query(url, waiting, begin=f"{statement}%"), within=30, what=f"{statement} held")
