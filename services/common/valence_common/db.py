@@ -165,7 +165,8 @@ class Database:
         late for that: `run` then ignores the cancellation and returns what came of the commit.
 
         Raises `Unavailable` when no thread came free, or Postgres did not answer, within
-        `timeout` seconds together.
+        `timeout` seconds together. If it is the commit that was not answered, Postgres may still
+        have carried it out: only an idempotency key makes such a request safe to repeat.
         """
         deadline = time.monotonic() + self.timeout
         settled = threading.Lock()  # the first to take it decides: the commit or the cancellation
