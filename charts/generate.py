@@ -1,6 +1,6 @@
-"""Writes what follows from other files: the chart's schema, README and a query; k8s/install.
+"""Generates the chart's schema, README and KEDA query, and the manifests of k8s/install.
 
-`python charts/generate.py` writes them, needs helm; a test holds that nothing would change.
+Run `make chart`, which needs helm. A test checks that the generated files are up to date.
 """
 
 import json
@@ -24,21 +24,18 @@ CHART = ROOT / "charts" / "valence"
 SCHEMA = CHART / "values.schema.json"
 INSTALL = ROOT / "k8s" / "install"
 
-DECIDED = frozenset(
-    {"database_url", "redis_url", "jwt_keyring_file", "model_dir"}  # secrets and volumes
-    | {"host", "port", "internal_host", "internal_port"}  # what Services and probes call
-    | {"database_pool_size", "concurrency", "drain_seconds"}  # values that other objects need, too
-    | {
-        "plans",
-        "trusted_proxies",
-        "oidc_issuer",
-        "oidc_client_id",
-        "oidc_client_secret",
-    }  # values as well
-    | {"oidc_redirect_url", "cors_origins", "allowed_hosts", "store_texts"}
+SET_BY_CHART = frozenset(
+    # Mounted from Secrets and volumes.
+    {"database_url", "redis_url", "jwt_keyring_file", "model_dir", "oidc_client_secret"}
+    # The addresses that Services and probes use.
+    | {"host", "port", "internal_host", "internal_port"}
+    # Values of the chart, because other objects depend on them or several services share them.
+    | {"database_pool_size", "concurrency", "drain_seconds", "plans", "trusted_proxies"}
+    | {"oidc_issuer", "oidc_client_id", "oidc_redirect_url"}
+    | {"cors_origins", "allowed_hosts", "store_texts"}
     | {"webhooks_enabled", "webhooks_allow_http", "webhooks_allowed_networks"}
 )
-"""Settings that the chart sets itself; all others may be set under `config`."""
+"""Settings that the chart sets itself; users set all others under `config`."""
 
 SERVICES: Mapping[str, type[DatabaseSettings]] = {
     "config": Common,
@@ -48,70 +45,76 @@ SERVICES: Mapping[str, type[DatabaseSettings]] = {
 }
 
 
-def camel(name: str) -> str:
-    """A setting's name as the chart writes it."""
+def camel_case(name: str) -> str:
+    """Return the name of a setting as it is spelled in the chart's values."""
     return re.sub(r"_(.)", lambda match: match[1].upper(), name)
 
 
-def settings(cls: type[DatabaseSettings]) -> dict[str, Any]:
-    """The schema of a service's settings, as the chart takes them."""
+def config_properties(cls: type[DatabaseSettings]) -> dict[str, Any]:
+    """Return the JSON schemas of the settings that users may set under `config`."""
     document = cls.model_json_schema()
     definitions = document.get("$defs", {})
     return {
-        camel(name): _plain(field, definitions)
+        camel_case(name): _simplified(field, definitions)
         for name, field in document["properties"].items()
-        if name not in DECIDED
+        if name not in SET_BY_CHART
     }
 
 
-KEPT = ("type", "enum", "minimum", "maximum", "exclusiveMinimum", "description", "default")
+SCHEMA_KEYWORDS = (
+    "type",
+    "enum",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "description",
+    "default",
+)
 
 
-def _plain(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
-    """A field's schema without references, and without what readers of a chart need not know."""
+def _simplified(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a field without references and pydantic's other keywords."""
     if "$ref" in field:
         field = definitions[field["$ref"].rpartition("/")[2]]
-    plain = {key: field[key] for key in KEPT if key in field}
+    simplified = {key: field[key] for key in SCHEMA_KEYWORDS if key in field}
     for key in ("items", "additionalProperties"):
         inner = field.get(key)
         if inner is not None:
-            plain[key] = _plain(inner, definitions) if isinstance(inner, dict) else inner
+            simplified[key] = _simplified(inner, definitions) if isinstance(inner, dict) else inner
     if "properties" in field:
-        plain["properties"] = {
-            name: _plain(inner, definitions) for name, inner in field["properties"].items()
+        simplified["properties"] = {
+            name: _simplified(inner, definitions) for name, inner in field["properties"].items()
         }
-    return plain
+    return simplified
 
 
 def schema() -> str:
-    """`values.schema.json` with the settings that the code has now."""
+    """Return `values.schema.json` with the current settings of the services."""
     document = json.loads(SCHEMA.read_text(encoding="utf-8"))
     for name, cls in SERVICES.items():
-        place = document["properties"]
-        whose = "all services" if name == "config" else "this service"
-        place = place if name == "config" else place[name]["properties"]
-        place["config"] = {
+        values = document["properties"]
+        values = values if name == "config" else values[name]["properties"]
+        scope = "all services" if name == "config" else "this service"
+        values["config"] = {
             "type": "object",
-            "description": f"Settings of {whose}; what is not set keeps the service's default.",
+            "description": f"Settings of {scope}; an unset one has the service's default.",
             "additionalProperties": False,
-            "properties": settings(cls),
+            "properties": config_properties(cls),
         }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def readme() -> str:
-    """The chart's README: the prose, then every value with its default and meaning."""
+    """Return the chart's README: README.in.md, then a table of all values."""
     document = json.loads(schema())
     values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
-    lines = ["| value | default | meaning |", "|---|---|---|"]
+    lines = ["| value | default | description |", "|---|---|---|"]
     for path, value, node in _walk(document, document, values, ()):
         default = "" if value is None else f"`{json.dumps(value, ensure_ascii=False)}`"
-        meaning = node.get("description", "").replace("|", "\\|")
-        lines.append(f"| `{'.'.join(path)}` | {default} | {meaning} |")
+        description = node.get("description", "").replace("|", "\\|")
+        lines.append(f"| `{'.'.join(path)}` | {default} | {description} |")
     prose = (CHART / "README.in.md").read_text(encoding="utf-8")
-    note = (
-        "\n<!-- Written by charts/generate.py from README.in.md, the schema and values.yaml. -->\n"
-    )
+    note = "\n<!-- Generated by `make chart` from README.in.md, the schema and values.yaml. -->\n"
     return prose + "\n".join(lines) + "\n" + note
 
 
@@ -122,26 +125,27 @@ def _walk(
         resolved = child
         if "$ref" in child:
             resolved = document["$defs"][child["$ref"].rpartition("/")[2]]
-        here = (*path, name)
-        own = value.get(name) if isinstance(value, dict) else None
+        child_path = (*path, name)
+        default = value.get(name) if isinstance(value, dict) else None
         if "properties" in resolved and name != "behavior":
-            yield from _walk(document, resolved, own, here)
+            yield from _walk(document, resolved, default, child_path)
         else:
-            # A setting's default is its service's; the chart only repeats it for readers.
-            yield here, own if own is not None else resolved.get("default"), {**resolved, **child}
+            if default is None:  # unset in values.yaml: the default of the service
+                default = resolved.get("default")
+            yield child_path, default, {**resolved, **child}
 
 
-def install() -> str:
-    """The objects of `kubectl apply -k k8s/install/…`: the chart, rendered once for all."""
+def manifests() -> str:
+    """Return the manifests of `kubectl apply -k k8s/install/…`: the rendered chart."""
     command = ["helm", "template", "valence", str(CHART), "--no-hooks", "--skip-tests"]
     command += ["--kube-version", "1.34.0", "--values", str(INSTALL / "values.yaml")]
     rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    head = "# Written by charts/generate.py from charts/valence and values.yaml; do not edit.\n"
+    head = "# Generated by `make chart` from charts/valence and values.yaml; do not edit.\n"
     return head + rendered.replace("managed-by: Helm", "managed-by: kubectl")
 
 
-def waiting() -> str:
-    """The query that KEDA scales by: the worker's own, with the values of this installation."""
+def backlog_query() -> str:
+    """Return the query that KEDA scales by: the worker's, with the chart's values as parameters."""
     attempts = Worker.model_fields["max_attempts"].default
     attempts_value = f".Values.batchWorker.config.maxAttempts | default {attempts}"
     values = {
@@ -155,15 +159,15 @@ def waiting() -> str:
 
 
 FILES = {
-    CHART / "files" / "backlog.sql": waiting,
+    CHART / "files" / "backlog.sql": backlog_query,
     SCHEMA: schema,
     CHART / "README.md": readme,
-    INSTALL / "base" / "valence.yaml": install,
+    INSTALL / "base" / "valence.yaml": manifests,
 }
 
 
 def main() -> None:
-    """Write every file anew, in the order in which one follows from another."""
+    """Write all files, each before those that depend on it."""
     for path, content in FILES.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content(), encoding="utf-8")

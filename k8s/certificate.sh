@@ -1,6 +1,7 @@
 #!/bin/sh
-# Makes a self-signed certificate for a host, as the Secret valence-tls, unless there is one:
-# k8s/certificate.sh NAMESPACE [HOST]. Clients can take it for their authority:
+# Usage: k8s/certificate.sh NAMESPACE [HOST]
+# Creates the Secret valence-tls with a self-signed certificate for the host, unless it exists. Clients
+# can trust the certificate as an authority:
 #   kubectl -n NAMESPACE get secret valence-tls -o 'jsonpath={.data.tls\.crt}' | base64 -d
 set -eu
 namespace=$1 host=${2:-valence.localhost}

@@ -63,7 +63,7 @@ def test_case_120_two_runs_at_once(backups: Backups, own_database_url: str) -> N
     fill(own_database_url, BIG_ROWS)
     first = backups.start("backup")
     backups.wait_dumping()
-    refused(backups.run("backup"), "another run is under way", code=75)
+    refused(backups.run("backup"), "another run is in progress", code=75)
     out, err = first.communicate(timeout=120)
     assert (0, "") == (first.returncode, err), out
     assert 1 == len(backups.names())

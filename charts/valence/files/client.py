@@ -1,4 +1,4 @@
-"""What the scripts of `helm test` share: one request, and what must come of it. Plain Python."""
+"""HTTP client and assertions of the `helm test` scripts; standard library only."""
 
 import json
 import secrets
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 ANSWER_SECONDS = 15
-SOON_SECONDS = 8  # what every replica must know within 5
+SOON_SECONDS = 8  # every replica applies a revocation within 5 s
 
 Answer = tuple[int, Any]
 
@@ -25,7 +25,7 @@ def call(
     form: bool = False,
     method: str | None = None,
 ) -> Answer:
-    """Send one request (a POST if it has a body); returns status and parsed answer."""
+    """Send one request (a POST if it has a body); return its status and parsed body."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     headers |= {"X-API-Key": key} if key else {}
     data = None
@@ -49,25 +49,25 @@ def _parsed(content: bytes) -> Any:
 
 
 def expect(step: str, status: int, answer: Answer) -> Any:
-    """The answer's body if its status is the expected one; else the test ends here."""
+    """Return the body of an answer with the expected status; exit with 1 for any other status."""
     if answer[0] != status:
         sys.exit(f"FAIL  {step}: {answer[0]} instead of {status}: {str(answer[1])[:300]}")
     print(f"ok    {step}: {status}", flush=True)
     return answer[1]
 
 
-def expect_soon(step: str, status: int, ask: Callable[[], Answer]) -> None:
-    """Ask until the answer has the expected status; the test ends if it does not come soon."""
+def expect_soon(step: str, status: int, send: Callable[[], Answer]) -> None:
+    """Repeat a request until it has the expected status; exit with 1 after SOON_SECONDS."""
     deadline = time.monotonic() + SOON_SECONDS
-    answer = ask()
+    answer = send()
     while answer[0] != status and time.monotonic() < deadline:
         time.sleep(0.25)
-        answer = ask()
+        answer = send()
     expect(step, status, answer)
 
 
 def log_in(auth: str, username: str, password: str) -> Answer:
-    """Trade a username and password for tokens."""
+    """Log in with a username and password."""
     form = {"username": username, "password": password}
     return call(f"{auth}/api/v1/auth/login", form, form=True)
 
@@ -86,12 +86,12 @@ class Account:
         self.log_in()
 
     def log_in(self) -> None:
-        """Begin a session."""
+        """Start a session and keep its tokens."""
         tokens = expect("log in", 200, log_in(self.auth, self.username, self.password))
         self.token: str = tokens["access_token"]
         self.refresh_token: str = tokens["refresh_token"]
 
     def erase(self) -> None:
-        """Leave nothing behind."""
+        """Erase the account, so that the test leaves nothing behind."""
         me, body = f"{self.auth}/api/v1/users/me", {"password": self.password}
         expect("erase the account", 204, call(me, body, token=self.token, method="DELETE"))

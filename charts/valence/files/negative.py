@@ -1,7 +1,7 @@
-"""What `helm test` must not get: answers without a credential, and ports that are nobody's.
+"""`helm test`: requests without a valid credential, and ports that must be closed to this pod.
 
-`negative.py AUTH_URL INFERENCE_URL [HOST:PORT …]`; the addresses are those that the network
-policies close to this pod. Prints each step, ends with 1 at the first that is open.
+Usage: `negative.py AUTH_URL INFERENCE_URL [HOST:PORT …]`, where the addresses are those that the
+network policies close. Prints each step; exits with 1 at the first failure.
 """
 
 import socket
@@ -12,8 +12,8 @@ from client import call, expect
 CONNECT_SECONDS = 3
 
 
-def answers(address: str) -> bool:
-    """Whether something accepts a connection there."""
+def accepts(address: str) -> bool:
+    """Return whether a TCP connection to HOST:PORT succeeds."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
@@ -23,19 +23,19 @@ def answers(address: str) -> bool:
 
 
 def main(auth: str, inference: str, *closed: str) -> None:
-    """Try what must be refused."""
+    """Try what must be rejected."""
     unsigned = "eyJhbGciOiJub25lIiwidHlwIjoiYXQrand0In0.e30."
     history = f"{inference}/api/v1/sentiment/history"
     expect("no token", 401, call(history))
-    expect("an unsigned token", 401, call(history, token=unsigned))
-    expect("an unsigned token, auth", 401, call(f"{auth}/api/v1/users/me", token=unsigned))
-    expect("an invented key", 401, call(history, key="vl_" + "0" * 32))
+    expect("unsigned token, inference", 401, call(history, token=unsigned))
+    expect("unsigned token, auth", 401, call(f"{auth}/api/v1/users/me", token=unsigned))
+    expect("made-up API key", 401, call(history, key="vl_" + "0" * 32))
     expect("metrics on the public port", 404, call(f"{inference}/metrics"))
     for address in closed:
-        if answers(address):
-            sys.exit(f"FAIL  {address} answers: does this cluster enforce network policies?")
-        print(f"ok    {address} does not answer", flush=True)
-    print("PASS  what must be refused is refused")
+        if accepts(address):
+            sys.exit(f"FAIL  {address} is open: does this cluster enforce network policies?")
+        print(f"ok    {address} is closed", flush=True)
+    print("PASS  bad credentials are rejected and internal ports are closed")
 
 
 main(*sys.argv[1:])

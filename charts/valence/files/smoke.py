@@ -1,6 +1,6 @@
-"""What `helm test` asks of an installation: register, log in, analyze, run a batch, read history.
+"""`helm test`: register, log in, analyze, run a batch, read the history, erase the account.
 
-`smoke.py AUTH_URL INFERENCE_URL`; prints each step, ends with 1 at the first that is wrong.
+Usage: `smoke.py AUTH_URL INFERENCE_URL`. Prints each step; exits with 1 at the first failure.
 """
 
 import sys
@@ -13,8 +13,8 @@ BATCH_SECONDS = 60
 TEXTS = ["What a wonderful day", "This is terrible", "Great service", "I hate waiting"]
 
 
-def batch(api: str, token: str) -> Any:
-    """Submit a batch and follow it to its end."""
+def run_batch(api: str, token: str) -> Any:
+    """Submit a batch, poll it until it ends, and return its status."""
     task = expect("batch", 202, call(f"{api}/analyze/batch", {"texts": TEXTS}, token=token))
     deadline = time.monotonic() + BATCH_SECONDS
     while True:
@@ -27,17 +27,17 @@ def batch(api: str, token: str) -> Any:
 
 
 def main(auth: str, inference: str) -> None:
-    """Walk the thread once, as a new account."""
+    """Use every service once, as a new account."""
     api = f"{inference}/api/v1/sentiment"
     account = Account(auth)
     token = account.token
-    expect("who am I", 200, call(f"{auth}/api/v1/users/me", token=token))
-    good = expect("analyze", 200, call(f"{api}/analyze", {"text": "I love this"}, token=token))
-    if good["sentiment"] != "positive":
-        sys.exit(f"FAIL  analyze: {good['sentiment']} instead of positive")
-    done = batch(api, token)
-    if done["status"] != "completed" or len(done["results"]) != len(TEXTS):
-        sys.exit(f"FAIL  batch: {done['status']} with {len(done['results'])} results")
+    expect("own profile", 200, call(f"{auth}/api/v1/users/me", token=token))
+    score = expect("analyze", 200, call(f"{api}/analyze", {"text": "I love this"}, token=token))
+    if score["sentiment"] != "positive":
+        sys.exit(f"FAIL  analyze: {score['sentiment']} instead of positive")
+    batch = run_batch(api, token)
+    if batch["status"] != "completed" or len(batch["results"]) != len(TEXTS):
+        sys.exit(f"FAIL  batch: {batch['status']} with {len(batch['results'])} results")
     history = expect("history", 200, call(f"{api}/history", token=token))
     if len(history["items"]) != len(TEXTS) + 1:
         sys.exit(f"FAIL  history: {len(history['items'])} items instead of {len(TEXTS) + 1}")

@@ -1,4 +1,25 @@
-{{/* Names and labels, all of them. A template's folder is its component's name. */}}
+{{/*
+Names and labels. The folder of a template is the name of its component: in templates/auth/*.yaml of
+the release "blue", with `.` (or `$`) as the context:
+
+| helper                  | result                                                              |
+|-------------------------|---------------------------------------------------------------------|
+| valence.name            | valence: the chart, or nameOverride                                 |
+| valence.fullname        | blue-valence: release and chart, or fullnameOverride                |
+| valence.component       | auth: the folder                                                    |
+| valence.componentName   | blue-valence-auth                                                   |
+| valence.releaseLabels   | name and instance: what every object of the release has in common   |
+| valence.selectorLabels  | those and the component: for selectors, which can never be changed  |
+| valence.selectorOf      | the selector labels of another component: (list $ "postgres")       |
+| valence.commonLabels    | the release's labels, version, managed-by, part-of, chart           |
+| valence.labels          | those and the component: for metadata                               |
+| valence.…Secret         | the name of a Secret: the user's, or the one of a trial             |
+| valence.createsAdmin    | "true" or empty, as all conditions below                            |
+
+    metadata:
+      name: {{ include "valence.componentName" . }}
+      labels: {{- include "valence.labels" . | nindent 4 }}
+*/}}
 
 {{- define "valence.name" -}}
 {{ .Values.nameOverride | default .Chart.Name | trunc 40 | trimSuffix "-" }}
@@ -19,7 +40,6 @@
 {{ .Template.Name | dir | base }}
 {{- end }}
 
-{{/* The name of the component whose folder this is. */}}
 {{- define "valence.componentName" -}}
 {{ include "valence.fullname" . }}-{{ include "valence.component" . }}
 {{- end }}
@@ -46,13 +66,11 @@ app.kubernetes.io/component: {{ include "valence.component" . }}
 {{ include "valence.selectorOf" (list . (include "valence.component" .)) }}
 {{- end }}
 
-{{/* The selector of another component: (list $ "postgres"). */}}
 {{- define "valence.selectorOf" -}}
 {{ include "valence.releaseLabels" (index . 0) }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
-{{/* The Secrets: the user's own, or those of a trial. */}}
 {{- define "valence.keyringSecret" -}}
 {{ .Values.jwt.existingSecret | default (printf "%s-keyring" (include "valence.fullname" .)) }}
 {{- end }}
@@ -69,16 +87,16 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{ .Values.admin.existingSecret | default (printf "%s-admin" (include "valence.fullname" .)) }}
 {{- end }}
 
-{{/* "true" where a first superuser is made: a password was given, or a trial makes one up. */}}
-{{- define "valence.makesAdmin" -}}
+{{/* A first superuser is created if there is a password: a given one, or that of a trial. */}}
+{{- define "valence.createsAdmin" -}}
 {{- if or .Values.admin.existingSecret (and .Values.trial.enabled .Values.trial.generateSecrets) }}true{{ end -}}
 {{- end }}
 
-{{/* "true" where the chart itself runs the server. */}}
-{{- define "valence.ownPostgres" -}}
+{{/* The chart itself runs the server. */}}
+{{- define "valence.bundledPostgres" -}}
 {{- if and .Values.trial.enabled (not .Values.database.existingSecret) }}true{{ end -}}
 {{- end }}
 
-{{- define "valence.ownValkey" -}}
+{{- define "valence.bundledValkey" -}}
 {{- if and .Values.trial.enabled (not .Values.redis.existingSecret) }}true{{ end -}}
 {{- end }}

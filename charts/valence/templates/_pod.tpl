@@ -1,6 +1,6 @@
-{{/* What the pods of all components share. */}}
+{{/* Parts that the pods of all components share. */}}
 
-{{/* (list $ .Values.auth.image): registry, repository, tag and digest put together. */}}
+{{/* An image of Valence: registry, repository, tag and digest. (list $ .Values.auth.image) */}}
 {{- define "valence.image" -}}
 {{- $root := index . 0 -}}
 {{- $image := index . 1 -}}
@@ -9,22 +9,22 @@
 {{- with $image.digest }}@{{ . }}{{ end -}}
 {{- end }}
 
-{{/* An image of somebody else's, from its own registry: (list $ .Values.trial.postgres.image). */}}
-{{- define "valence.foreignImage" -}}
+{{/* A third-party image, without image.registry: (list $ .Values.trial.postgres.image). */}}
+{{- define "valence.thirdPartyImage" -}}
 {{- $image := index . 1 -}}
 {{ $image.repository }}:{{ $image.tag }}
 {{- with $image.digest }}@{{ . }}{{ end -}}
 {{- end }}
 
 {{/*
-Pod fields that every pod of the release has; what differs stands in its own template. With the
-component's values, which may choose other nodes: (list $ .Values.auth).
+The fields of a pod's spec that are the same in every pod of the release. The component's values may
+replace nodeSelector and tolerations: (list $ .Values.auth).
 */}}
-{{- define "valence.pod" -}}
+{{- define "valence.podSpec" -}}
 {{- $root := index . 0 -}}
 {{- $values := index . 1 -}}
 automountServiceAccountToken: false
-# Kubernetes would add VALENCE_AUTH_PORT and the like, which are not settings of ours.
+# The variables of service links (VALENCE_AUTH_PORT, …) would be taken for unknown settings.
 enableServiceLinks: false
 {{- with $root.Values.image.pullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
@@ -45,7 +45,7 @@ securityContext:
     type: RuntimeDefault
 {{- end }}
 
-{{- define "valence.containerSecurity" -}}
+{{- define "valence.containerSecurityContext" -}}
 allowPrivilegeEscalation: false
 privileged: false
 readOnlyRootFilesystem: true
@@ -54,7 +54,7 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
-{{/* How the pods of a service lie among the nodes that they may run on: (list $ .Values.auth). */}}
+{{/* Spread over nodes and zones, affinity and priority: (list $ .Values.auth). */}}
 {{- define "valence.scheduling" -}}
 {{- $root := index . 0 -}}
 {{- $values := index . 1 -}}
@@ -63,7 +63,7 @@ topologySpreadConstraints:
   - maxSkew: 1
     topologyKey: {{ . }}
     whenUnsatisfiable: ScheduleAnyway
-    # Each rollout spreads anew.
+    # Spread the pods of each rollout separately.
     matchLabelKeys: [pod-template-hash]
     labelSelector:
       matchLabels: {{- include "valence.selectorLabels" $root | nindent 8 }}
@@ -94,22 +94,25 @@ annotations:
   {{- end }}
 {{- end }}
 
-{{/* Settings in camelCase as VALENCE_ variables: (list $ .Values.auth.config (dict …the chart's)). */}}
-{{- define "valence.settings" -}}
+{{/*
+Settings as VALENCE_… variables; of the same setting, the chart's comes before the component's and
+that before the shared one: (list $ .Values.auth.config (dict "port" 8000)).
+*/}}
+{{- define "valence.env" -}}
 {{- $settings := merge (dict) (index . 2) (index . 1) (index . 0).Values.config -}}
 {{- range $name, $value := $settings }}
 - name: VALENCE_{{ snakecase $name | upper }}
-  value: {{ include "valence.setting" $value | quote }}
+  value: {{ include "valence.envValue" $value | quote }}
 {{- end }}
 {{- end }}
 
-{{/* A value as the environment has it: objects as JSON, lists with commas between. */}}
-{{- define "valence.setting" -}}
+{{/* A value as the text of a variable: objects as JSON, lists separated by commas. */}}
+{{- define "valence.envValue" -}}
 {{- if kindIs "map" . -}}
 {{ toJson . }}
 {{- else if kindIs "slice" . -}}
 {{ join "," . }}
-{{- /* Whole numbers come as floats, which would print as 3.3554432e+07. */}}
+{{- /* Helm parses whole numbers as floats, which would print as 3.3554432e+07. */}}
 {{- else if and (kindIs "float64" .) (eq (float64 (int64 .)) (float64 .)) -}}
 {{ int64 . }}
 {{- else -}}
@@ -117,15 +120,15 @@ annotations:
 {{- end -}}
 {{- end }}
 
-{{/* The settings of every service that the chart decides. */}}
-{{- define "valence.placement" -}}
+{{/* Settings that the chart fixes in every service. */}}
+{{- define "valence.commonSettings" -}}
 secretsDir: /etc/valence/secrets
 internalHost: 0.0.0.0
 internalPort: 9090
 {{- end }}
 
-{{/* Of who takes webhooks and who sends them. */}}
-{{- define "valence.webhooks" -}}
+{{/* Settings of the services that accept webhooks (inference) and send them (the worker). */}}
+{{- define "valence.webhookSettings" -}}
 {{- with .Values.webhooks }}
 {{- if .enabled }}
 webhooksEnabled: true
@@ -137,21 +140,21 @@ webhooksAllowedNetworks: {{ toJson . }}
 {{- end }}
 {{- end }}
 
-{{/* And those of every service that faces the public. */}}
-{{- define "valence.publicPlacement" -}}
+{{/* Settings that the chart fixes in the services with a public port, valence.commonSettings included. */}}
+{{- define "valence.httpSettings" -}}
 {{- $fullname := include "valence.fullname" . -}}
-{{ include "valence.placement" . }}
+{{ include "valence.commonSettings" . }}
 host: 0.0.0.0
 port: 8000
 jwtKeyringFile: /etc/valence/keyring/keyring.json
 drainSeconds: {{ .Values.shutdown.drainSeconds }}
 plans: {{ toJson .Values.plans }}
-{{- /* A list that is empty is a setting that is not set. */}}
+{{- /* An empty list leaves the setting unset. */}}
 {{- with .Values.corsOrigins }}
 corsOrigins: {{ toJson . }}
 {{- end }}
 {{- with .Values.allowedHosts }}
-{{- /* `helm test` calls the services by their own names. */}}
+{{- /* `helm test` calls the services by the names of their Services. */}}
 {{- $own := list (printf "%s-auth" $fullname) (printf "%s-inference" $fullname) }}
 allowedHosts: {{ concat . $own | toJson }}
 {{- end }}
@@ -175,14 +178,14 @@ readinessProbe:
   failureThreshold: 3
 {{- end }}
 
-{{/* Endpoints go to every proxy while the pod still answers; only then comes SIGTERM. */}}
+{{/* The pod goes on serving until every proxy has removed its endpoint; SIGTERM comes after that. */}}
 {{- define "valence.preStop" -}}
 preStop:
   sleep:
     seconds: {{ .Values.shutdown.preStopSeconds }}
 {{- end }}
 
-{{/* One container that brings up the schema or waits for it: (list $ "upgrade" "owner"). */}}
+{{/* An init container that migrates the schema, or waits for that: (list $ "upgrade") or "wait". */}}
 {{- define "valence.schemaContainer" -}}
 {{- $root := index . 0 -}}
 {{- $command := index . 1 -}}
@@ -196,7 +199,7 @@ preStop:
       value: /etc/valence/{{ ternary "owner" "secrets" (eq $command "upgrade") }}
     - name: VALENCE_SCHEMA_DEADLINE_SECONDS
       value: {{ $root.Values.migrate.deadlineSeconds | quote }}
-    {{- include "valence.trustVariable" $root | nindent 4 }}
+    {{- include "valence.caEnv" $root | nindent 4 }}
     {{- if eq $command "upgrade" }}
     {{- range $service, $role := $roles }}
     {{- if and $role (ne $service "owner") }}
@@ -206,12 +209,12 @@ preStop:
     {{- end }}
     {{- end }}
   resources: {{- toYaml $root.Values.migrate.resources | nindent 4 }}
-  securityContext: {{- include "valence.containerSecurity" $root | nindent 4 }}
+  securityContext: {{- include "valence.containerSecurityContext" $root | nindent 4 }}
   volumeMounts:
     - name: {{ ternary "owner" "secrets" (eq $command "upgrade") }}
       mountPath: /etc/valence/{{ ternary "owner" "secrets" (eq $command "upgrade") }}
       readOnly: true
     - name: tmp
       mountPath: /tmp
-    {{- include "valence.trustMount" $root | nindent 4 }}
+    {{- include "valence.caMount" $root | nindent 4 }}
 {{- end }}

@@ -1,6 +1,6 @@
-{{/* The files that pods read: Secrets, authorities, a model; and how they are mounted. */}}
+{{/* Volumes and their mounts: Secrets, certificate authorities, a model. */}}
 
-{{/* Secrets as files, each under its setting's name: (list $ "auth"). */}}
+{{/* Secrets as files, each named for its setting; and /tmp: (list $ "auth"). */}}
 {{- define "valence.secretsVolume" -}}
 {{- $root := index . 0 -}}
 - name: secrets
@@ -27,7 +27,7 @@
 - name: tmp
   emptyDir:
     sizeLimit: 64Mi
-{{- include "valence.trustVolume" $root }}
+{{- include "valence.caVolume" $root }}
 {{- end }}
 
 {{- define "valence.keyringVolume" -}}
@@ -51,8 +51,8 @@
         path: password
 {{- end }}
 
-{{/* Authorities of the user's own: a file for all pods of ours, and the variable that names it. */}}
-{{- define "valence.trustVolume" -}}
+{{/* The user's certificate authorities: a file in the pods of Valence, and the variable with its path. */}}
+{{- define "valence.caVolume" -}}
 {{- with .Values.trustedCA }}
 {{- if .existingConfigMap }}
 - name: trust
@@ -64,19 +64,19 @@
 {{- end }}
 {{- end }}
 
-{{- define "valence.trustMount" -}}
+{{- define "valence.caMount" -}}
 {{- if .Values.trustedCA.existingConfigMap }}
 - {name: trust, mountPath: /etc/valence/ca, readOnly: true}
 {{- end }}
 {{- end }}
 
-{{- define "valence.trustVariable" -}}
+{{- define "valence.caEnv" -}}
 {{- if .Values.trustedCA.existingConfigMap }}
 - {name: SSL_CERT_FILE, value: /etc/valence/ca/ca.crt}
 {{- end }}
 {{- end }}
 
-{{/* A model of the user's own, in place of the one that the image carries. */}}
+{{/* The user's model, in place of the one in the image. */}}
 {{- define "valence.modelVolume" -}}
 {{- with .Values.model.existingClaim }}
 - name: model

@@ -1,6 +1,6 @@
 {{/*
-The public paths and who serves them: the one list for Ingress and HTTPRoute. `kind` chooses the
-limits: what is guarded, what is large, what stays open for long. The longest prefix wins.
+The public paths and their services, for Ingress and HTTPRoute alike. `kind` selects the limits of a
+route: rate, size of bodies, timeouts. The longest prefix wins.
 */}}
 {{- define "valence.routes" -}}
 - {path: /api/v1/auth/login, service: auth, kind: login}
@@ -15,12 +15,12 @@ limits: what is guarded, what is large, what stays open for long. The longest pr
 - {path: /, service: inference, kind: rest}
 {{- end }}
 
-{{/* What an Ingress of a kind of routes tells its controller: (list $ "login"). */}}
+{{/* The annotations of the Ingress with one kind of routes: (list $ "login"). */}}
 {{- define "valence.edgeAnnotations" -}}
 {{- $ingress := (index . 0).Values.ingress -}}
 {{- $limits := $ingress.limits -}}
 {{- $kind := index . 1 -}}
-{{- /* The apps refuse bodies themselves, with a reason; the edge stops what is far over. */}}
+{{- /* The services reject large bodies with a reason; nginx rejects what is far above their limits. */}}
 {{- $sizes := dict "login" "64k" "small" "128k" "batch" $ingress.batchBodySize "stream" "64k" "rest" "512k" -}}
 nginx.ingress.kubernetes.io/ssl-redirect: "true"
 nginx.ingress.kubernetes.io/proxy-body-size: {{ index $sizes $kind }}

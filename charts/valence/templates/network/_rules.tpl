@@ -1,9 +1,9 @@
 {{/*
-The arrows of the drawing, as rules; who may call whom stands nowhere else. Kubernetes takes an empty
-list of peers for everybody. Here it means nobody: such a rule is left out.
+Rules of network policies: each is one arrow of the drawing in ARCHITECTURE.md. To Kubernetes an empty
+list of peers means every peer. In the values it means none: the rule is left out.
 */}}
 
-{{/* One rule: (list "to" peers (list ports…)). */}}
+{{/* One rule: (list "to" peers (list 5432)). */}}
 {{- define "valence.rule" -}}
 {{- $side := index . 0 -}}
 {{- $ports := index . 2 -}}
@@ -24,7 +24,7 @@ list of peers for everybody. Here it means nobody: such a rule is left out.
 
 {{- define "valence.toPostgres" -}}
 {{- $peers := .Values.networkPolicy.database -}}
-{{- if include "valence.ownPostgres" . -}}
+{{- if include "valence.bundledPostgres" . -}}
 {{- $peers = include "valence.peer" (list . "postgres") | fromYamlArray -}}
 {{- end -}}
 {{ include "valence.rule" (list "to" $peers (list .Values.networkPolicy.databasePort)) }}
@@ -32,13 +32,13 @@ list of peers for everybody. Here it means nobody: such a rule is left out.
 
 {{- define "valence.toRedis" -}}
 {{- $peers := .Values.networkPolicy.redis -}}
-{{- if include "valence.ownValkey" . -}}
+{{- if include "valence.bundledValkey" . -}}
 {{- $peers = include "valence.peer" (list . "valkey") | fromYamlArray -}}
 {{- end -}}
 {{ include "valence.rule" (list "to" $peers (list .Values.networkPolicy.redisPort)) }}
 {{- end }}
 
-{{/* The public port, for the edge and for `helm test`. */}}
+{{/* The public port, open to the ingress controller or gateway and to `helm test`. */}}
 {{- define "valence.fromEdge" -}}
 {{- $tests := include "valence.peer" (list . "tests") | fromYamlArray -}}
 {{ include "valence.rule" (list "from" (concat (.Values.networkPolicy.edge | default list) $tests) (list "http")) }}
