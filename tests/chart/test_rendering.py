@@ -90,7 +90,7 @@ def test_external_installation_brings_no_server_and_no_secret() -> None:
         (changed(EXTERNAL, "ingress.host", ""), "ingress.host is empty"),
         (changed(EXTERNAL, "ingress.tlsSecret", ""), "ingress.tlsSecret is empty"),
         (changed(EXTERNAL, "gateway.enabled", True), "gateway.parentRefs is empty"),
-        (changed(EXTERNAL, "inference.autoscaling.minReplicas", 9), "minReplicas is over"),
+        (changed(EXTERNAL, "inference.autoscaling.minReplicas", 9), "minReplicas is greater"),
         (changed(EXTERNAL, "inference.autoscaling.maxReplicas", 40), "connections to Postgres"),
         (changed(TRIAL, "database.roles", {"auth": ""}), "database.roles.auth is empty"),
         (changed(TRIAL, "database.roles", None), "database.roles.owner is empty"),
