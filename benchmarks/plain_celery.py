@@ -1,7 +1,7 @@
-"""What people build with Celery alone, for `batches.py` to stand beside: results live in Redis.
+"""The plain Celery application that `batches.py` compares with; its results are in Redis.
 
-`celery -A plain_celery worker`; the broker's URL is in CELERY_URL. It scores with our model, so
-that only the ways of moving texts differ.
+`celery -A plain_celery worker`; CELERY_URL is the broker. It scores with Valence's model, so that
+only the transport of texts and results differs.
 """
 
 import os
@@ -17,11 +17,11 @@ scorer = valence_ml.load(valence_ml.DEFAULT_MODEL)
 
 @app.task
 def score(texts: list[str]) -> list[tuple[str, float]]:
-    """Labels and confidences."""
+    """Return the label and confidence of each text."""
     return [(score.label, score.confidence) for score in scorer.score(texts)]
 
 
 @app.task
 def count(parts: list[list[tuple[str, float]]]) -> int:
-    """How many results the parts of a chord have together."""
+    """Return the number of results of all parts of a chord."""
     return sum(map(len, parts))
