@@ -90,8 +90,8 @@ def measure_valence(
         took = time.perf_counter() - started
         until(
             lambda task_id=task_id: stack.task(account, task_id)["finished_at"],
-            within=120,
-            every=0.05,
+            timeout=120,
+            interval=0.05,
         )
         if n == 0:
             continue

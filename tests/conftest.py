@@ -14,7 +14,7 @@ from alembic.config import Config
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
-from support.invariants import Oracle
+from support.invariants import CheckedClient
 from support.stack import Account, Stack
 from valence.local.postgres import Postgres
 from valence.local.valkey import Valkey
@@ -151,8 +151,8 @@ def account(stack: Stack) -> Account:
 
 
 @pytest.fixture
-def oracle(stack: Stack) -> Iterator[Oracle]:
-    """The universal oracle: sends requests, and judges all answers and logs at the end."""
-    oracle = Oracle(stack)
-    yield oracle
-    oracle.judge()
+def checked(stack: Stack) -> Iterator[CheckedClient]:
+    """A client that judges each answer at once, and the logs at the end."""
+    checked = CheckedClient(stack)
+    yield checked
+    checked.judge()

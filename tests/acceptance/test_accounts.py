@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from support.invariants import Oracle
+from support.invariants import CheckedClient
 from support.rows import query
 from support.stack import PASSWORD, Account, Stack
 
@@ -23,13 +23,13 @@ def _registration(**fields: object) -> dict[str, object]:
     return {"username": name, "email": f"{name}@example.com", "password": PASSWORD} | fields
 
 
-def _register(oracle: Oracle, **fields: object) -> tuple[int, dict[str, object]]:
+def _register(checked: CheckedClient, **fields: object) -> tuple[int, dict[str, object]]:
     body = _registration(**fields)
-    return oracle.post(REGISTER, json.dumps(body)).status_code, body
+    return checked.post(REGISTER, json.dumps(body)).status_code, body
 
 
-def _login(oracle: Oracle, username: object, password: object) -> int:
-    return oracle.request(
+def _login(checked: CheckedClient, username: object, password: object) -> int:
+    return checked.request(
         "POST", LOGIN, data={"username": username, "password": password}
     ).status_code
 
@@ -42,29 +42,29 @@ def _shape(answer) -> tuple[object, ...]:
     return answer.status_code, headers, body
 
 
-def test_case_013_no_echo_of_secrets(oracle: Oracle) -> None:
+def test_case_013_no_echo_of_secrets(checked: CheckedClient) -> None:
     """A password that is refused comes back nowhere: not in the answer, not in a log."""
     for password in (
-        oracle.secret("S3ntinel-XYZ"),
-        oracle.secret("S3nt-XY"),
-        [oracle.secret("S3ntinel-LIST")],
-        {oracle.secret("S3ntinel-KEY"): oracle.secret("S3ntinel-VALUE")},
-        oracle.secret("S3ntinel-LONG") * 500,
+        checked.secret("S3ntinel-XYZ"),
+        checked.secret("S3nt-XY"),
+        [checked.secret("S3ntinel-LIST")],
+        {checked.secret("S3ntinel-KEY"): checked.secret("S3ntinel-VALUE")},
+        checked.secret("S3ntinel-LONG") * 500,
     ):
         body = json.dumps(_registration(password=password, username="!!"))
-        assert 422 == oracle.post(REGISTER, body).status_code
-        assert 422 == oracle.post(REGISTER, json.dumps({"password": password})).status_code
-        assert 415 == oracle.post(REGISTER, body, content_type="text/plain").status_code
-        assert 400 == oracle.post(REGISTER, body[:-1]).status_code
+        assert 422 == checked.post(REGISTER, body).status_code
+        assert 422 == checked.post(REGISTER, json.dumps({"password": password})).status_code
+        assert 415 == checked.post(REGISTER, body, content_type="text/plain").status_code
+        assert 400 == checked.post(REGISTER, body[:-1]).status_code
         form = {"username": "nobody", "password": str(password)}
-        assert 401 == oracle.request("POST", LOGIN, data=form).status_code
-        assert 422 == oracle.request("POST", LOGIN, data={"password": str(password)}).status_code
-        assert 404 == oracle.request("POST", "/api/v1/auth/nothing", json=form).status_code
-    body = json.dumps(_registration()).replace("}", f', "{oracle.secret("S3ntinel-FIELD")}": 1}}')
-    assert 422 == oracle.post(REGISTER, body).status_code
+        assert 401 == checked.request("POST", LOGIN, data=form).status_code
+        assert 422 == checked.request("POST", LOGIN, data={"password": str(password)}).status_code
+        assert 404 == checked.request("POST", "/api/v1/auth/nothing", json=form).status_code
+    body = json.dumps(_registration()).replace("}", f', "{checked.secret("S3ntinel-FIELD")}": 1}}')
+    assert 422 == checked.post(REGISTER, body).status_code
 
 
-def test_case_084_enumeration_by_login(stack: Stack, oracle: Oracle) -> None:
+def test_case_084_enumeration_by_login(stack: Stack, checked: CheckedClient) -> None:
     """Wrong, unknown, impossible, disabled and over-long: one and the same answer."""
     disabled, enabled = stack.account(), stack.account()
     query(
@@ -73,7 +73,7 @@ def test_case_084_enumeration_by_login(stack: Stack, oracle: Oracle) -> None:
         user=disabled.id,
     )
     answers = [
-        oracle.request("POST", LOGIN, data={"username": username, "password": password})
+        checked.request("POST", LOGIN, data={"username": username, "password": password})
         for username, password in (
             (enabled.username, "not the password"),
             (enabled.username, "x" * 5000),
@@ -88,10 +88,10 @@ def test_case_084_enumeration_by_login(stack: Stack, oracle: Oracle) -> None:
     assert [_shape(answers[0])] * len(answers) == [_shape(answer) for answer in answers]
     assert "Incorrect username or password" == answers[0].json()["detail"]
     headers = disabled.headers
-    assert 401 == oracle.request("GET", ME, headers=headers).status_code
+    assert 401 == checked.request("GET", ME, headers=headers).status_code
 
 
-def test_case_086_password_bytes(oracle: Oracle) -> None:
+def test_case_086_password_bytes(checked: CheckedClient) -> None:
     """8 to 256 bytes count, each of them, as they were sent."""
     unit = "ab c-É"  # 7 bytes
     for password, expected in (
@@ -111,30 +111,30 @@ def test_case_086_password_bytes(oracle: Oracle) -> None:
         (" spaces around it ", 201),
         ("Zo\u00eb's own words", 201),
     ):
-        status, body = _register(oracle, password=password)
+        status, body = _register(checked, password=password)
         assert expected == status, f"{len(password.encode())} bytes: {password[:20]}"
         if status == 201:
             name = body["username"]
-            assert 200 == _login(oracle, name, password)
-            assert 401 == _login(oracle, name, password[:-1])
-            assert 401 == _login(oracle, name, password + "x")
-            assert 401 == _login(oracle, name, password[::-1] + "x")
-    _, body = _register(oracle, password="Zo\u00eb's own words")
-    assert 401 == _login(oracle, body["username"], "Zoe\u0308's own words")
-    _, body = _register(oracle, password=" spaces around it ")
-    assert 401 == _login(oracle, body["username"], "spaces around it")
-    _, body = _register(oracle, password="p" * 72 + "one")
-    assert 401 == _login(oracle, body["username"], "p" * 72 + "two")
+            assert 200 == _login(checked, name, password)
+            assert 401 == _login(checked, name, password[:-1])
+            assert 401 == _login(checked, name, password + "x")
+            assert 401 == _login(checked, name, password[::-1] + "x")
+    _, body = _register(checked, password="Zo\u00eb's own words")
+    assert 401 == _login(checked, body["username"], "Zoe\u0308's own words")
+    _, body = _register(checked, password=" spaces around it ")
+    assert 401 == _login(checked, body["username"], "spaces around it")
+    _, body = _register(checked, password="p" * 72 + "one")
+    assert 401 == _login(checked, body["username"], "p" * 72 + "two")
 
 
-def test_case_087_policy_and_hashes(stack: Stack, oracle: Oracle) -> None:
+def test_case_087_policy_and_hashes(stack: Stack, checked: CheckedClient) -> None:
     """Common passwords, the username and the product's are refused; hashes are argon2id."""
     for password in ("password1", "PASSWORD1", "12345678", "qwertyuiop", "iloveyou1", "valence1"):
-        assert 422 == _register(oracle, password=password)[0], password
+        assert 422 == _register(checked, password=password)[0], password
     name = f"user-{uuid.uuid4().hex[:12]}"
-    assert 422 == _register(oracle, username=name, password=name.upper())[0]
-    assert 201 == _register(oracle, password="alllowercasewithoutdigits")[0]
-    assert 201 == _register(oracle, username=name)[0]
+    assert 422 == _register(checked, username=name, password=name.upper())[0]
+    assert 201 == _register(checked, password="alllowercasewithoutdigits")[0]
+    assert 201 == _register(checked, username=name)[0]
     [(hashed,)] = query(
         stack.database_url, "SELECT password_hash FROM users WHERE username = :name", name=name
     )
@@ -146,7 +146,7 @@ def test_case_087_policy_and_hashes(stack: Stack, oracle: Oracle) -> None:
     assert 1 == lanes
 
 
-def test_case_090_mass_assignment(stack: Stack, oracle: Oracle) -> None:
+def test_case_090_mass_assignment(stack: Stack, checked: CheckedClient) -> None:
     """What an account may not choose about itself is an unknown field."""
     for field, value in (
         ("is_superuser", True),
@@ -160,7 +160,7 @@ def test_case_090_mass_assignment(stack: Stack, oracle: Oracle) -> None:
         ("password_hash", "$argon2id$"),
         ("username_key", "x"),
     ):
-        status, body = _register(oracle, **{field: value})
+        status, body = _register(checked, **{field: value})
         assert 422 == status, field
         name = body["username"]
         found = "SELECT 1 FROM users WHERE username = :name OR is_superuser"
@@ -168,30 +168,32 @@ def test_case_090_mass_assignment(stack: Stack, oracle: Oracle) -> None:
 
 
 def test_case_091_what_is_anothers_does_not_exist(
-    stack: Stack, oracle: Oracle, account: Account
+    stack: Stack, checked: CheckedClient, account: Account
 ) -> None:
     """Another's task answers exactly as one that never was; histories hold one's own alone."""
     other = stack.account()
     task_id = stack.submit(other, ["good", "bad"])
     stack.finish(other, task_id)
     shapes = [
-        _shape(oracle.request("GET", f"{TASK}/{identifier}", headers=account.headers))
+        _shape(checked.request("GET", f"{TASK}/{identifier}", headers=account.headers))
         for identifier in (task_id, uuid.uuid4(), task_id.upper())
     ]
     assert [shapes[0]] * 3 == shapes
     assert (404, "Task not found") == (shapes[0][0], shapes[0][2]["detail"])
-    assert 401 == oracle.request("GET", f"{TASK}/{task_id}").status_code
-    theirs = oracle.request("GET", HISTORY, headers=other.headers).json()["items"]
+    assert 401 == checked.request("GET", f"{TASK}/{task_id}").status_code
+    theirs = checked.request("GET", HISTORY, headers=other.headers).json()["items"]
     assert ["bad", "good"] == sorted(item["text"] for item in theirs)
-    assert [] == oracle.request("GET", HISTORY, headers=account.headers).json()["items"]
-    page = oracle.request("GET", f"{HISTORY}?limit=1", headers=other.headers).json()
+    assert [] == checked.request("GET", HISTORY, headers=account.headers).json()["items"]
+    page = checked.request("GET", f"{HISTORY}?limit=1", headers=other.headers).json()
     stolen = f"{HISTORY}?cursor={page['next_cursor']}"
-    assert [] == oracle.request("GET", stolen, headers=account.headers).json()["items"]
-    assert 204 == oracle.request("DELETE", HISTORY, headers=account.headers).status_code
-    assert 2 == len(oracle.request("GET", HISTORY, headers=other.headers).json()["items"])
+    assert [] == checked.request("GET", stolen, headers=account.headers).json()["items"]
+    assert 204 == checked.request("DELETE", HISTORY, headers=account.headers).status_code
+    assert 2 == len(checked.request("GET", HISTORY, headers=other.headers).json()["items"])
 
 
-def test_case_092_spoofed_identities(stack: Stack, oracle: Oracle, account: Account) -> None:
+def test_case_092_spoofed_identities(
+    stack: Stack, checked: CheckedClient, account: Account
+) -> None:
     """Headers that name a user, a role or another path are not heard."""
     other = stack.account()
     spoofed = {
@@ -203,12 +205,14 @@ def test_case_092_spoofed_identities(stack: Stack, oracle: Oracle, account: Acco
         "X-Forwarded-Prefix": "/api/v1/admin",
         "X-Role": "admin",
     }
-    assert 401 == oracle.request("GET", ME, headers=spoofed).status_code
-    answer = oracle.request("GET", ME, headers=spoofed | account.headers)
+    assert 401 == checked.request("GET", ME, headers=spoofed).status_code
+    answer = checked.request("GET", ME, headers=spoofed | account.headers)
     assert account.id == answer.json()["id"]
 
 
-def test_case_095_forwarded_addresses(stack: Stack, oracle: Oracle, account: Account) -> None:
+def test_case_095_forwarded_addresses(
+    stack: Stack, checked: CheckedClient, account: Account
+) -> None:
     """Nobody escapes the login throttle by naming another address."""
     statuses = []
     addresses = (
@@ -229,37 +233,39 @@ def test_case_095_forwarded_addresses(stack: Stack, oracle: Oracle, account: Acc
             "True-Client-IP": address,
         }
         form = {"username": account.username, "password": "not the password"}
-        statuses.append(oracle.request("POST", LOGIN, data=form, headers=headers).status_code)
+        statuses.append(checked.request("POST", LOGIN, data=form, headers=headers).status_code)
     # One login of the five was the fixture's own.
     assert [401] * 4 + [429] * 4 == statuses
 
 
 @pytest.mark.parametrize("spelling", ["lower", "upper"])
-def test_twenty_identical_registrations(stack: Stack, oracle: Oracle, spelling: str) -> None:
+def test_twenty_identical_registrations(
+    stack: Stack, checked: CheckedClient, spelling: str
+) -> None:
     """Of twenty at once, one is made and nineteen hear that it exists, in whatever case."""
     body = _registration()
     other = body | {"username": getattr(str(body["username"]), spelling)()}
     bodies = [json.dumps(body), json.dumps(other)] * 10
     with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda content: oracle.post(REGISTER, content), bodies))
+        answers = list(pool.map(lambda content: checked.post(REGISTER, content), bodies))
     assert [201] + [400] * 19 == sorted(answer.status_code for answer in answers)
     details = {answer.json().get("detail") for answer in answers}
     assert {None, "Username or email already registered"} == details
 
 
-def test_login_throttle(stack: Stack, oracle: Oracle) -> None:
+def test_login_throttle(stack: Stack, checked: CheckedClient) -> None:
     """The sixth login within a minute for one account is a 429, known account or not."""
     known, other = stack.account(), stack.account()
     # One login of the five was `account()`'s own.
     for username, left in ((known.username, 4), (f"nobody-{uuid.uuid4().hex}", 5)):
         for _ in range(left):
-            assert 401 == _login(oracle, username, "not the password")
+            assert 401 == _login(checked, username, "not the password")
         for spelling in (username, username.upper(), username.replace("-", "\uff0d")):
-            answer = oracle.request(
+            answer = checked.request(
                 "POST", LOGIN, data={"username": spelling, "password": PASSWORD}
             )
             assert 429 == answer.status_code
             assert 1 <= int(answer.headers["retry-after"]) <= 60
             assert answer.headers["ratelimit-policy"].startswith('"login";q=5;w=60, ')
             assert answer.headers["ratelimit"].startswith('"login";r=0;t=')
-    assert 200 == _login(oracle, other.username, PASSWORD)
+    assert 200 == _login(checked, other.username, PASSWORD)

@@ -10,7 +10,7 @@ import pytest
 
 from support import credentials
 from support.admins import AUDIT, PLAIN, USAGE, USERS, ask, change, delete
-from support.invariants import Oracle
+from support.invariants import CheckedClient
 from support.rows import query
 from support.stack import PASSWORD, Account, Stack
 from support.waiting import until
@@ -26,22 +26,22 @@ def admin(stack: Stack) -> Account:
     return credentials.admin(stack)
 
 
-def _login(oracle: Oracle, user: Account) -> int:
+def _login(checked: CheckedClient, user: Account) -> int:
     form = {"username": user.username, "password": PASSWORD}
-    return oracle.request("POST", "/api/v1/auth/login", data=form).status_code
+    return checked.request("POST", "/api/v1/auth/login", data=form).status_code
 
 
 @dataclass
 class Watch:
     """Polls with credentials of before, and tells how long each of them was still believed."""
 
-    oracle: Oracle
+    checked: CheckedClient
     headers: dict[str, str]
     paths: tuple[str, ...]
 
     def statuses(self) -> dict[str, int]:
         return {
-            path: self.oracle.request("GET", path, headers=self.headers).status_code
+            path: self.checked.request("GET", path, headers=self.headers).status_code
             for path in self.paths
         }
 
@@ -50,49 +50,51 @@ class Watch:
         assert {200} == set(self.statuses().values())
         act()
         started = time.monotonic()
-        until(lambda: set(self.statuses().values()) <= {401, 403}, within=PROMISE, what="refused")
+        until(lambda: set(self.statuses().values()) <= {401, 403}, timeout=PROMISE, what="refused")
         seconds = time.monotonic() - started
         assert set(self.statuses().values()) <= {401, 403}
         return seconds
 
 
 def test_case_083_live_token_of_a_changed_user(
-    stack: Stack, oracle: Oracle, admin: Account
+    stack: Stack, checked: CheckedClient, admin: Account
 ) -> None:
     """Disabled, demoted, promoted, logged out, erased: refused by both services within 5 s."""
     for name, act in (
-        ("disabled", lambda user: change(oracle, admin, user, is_active=False)),
-        ("promoted", lambda user: change(oracle, admin, user, is_superuser=True)),
-        ("sessions ended", lambda user: delete(oracle, admin, f"{USERS}/{user.id}/sessions")),
-        ("erased", lambda user: delete(oracle, admin, f"{USERS}/{user.id}")),
+        ("disabled", lambda user: change(checked, admin, user, is_active=False)),
+        ("promoted", lambda user: change(checked, admin, user, is_superuser=True)),
+        ("sessions ended", lambda user: delete(checked, admin, f"{USERS}/{user.id}/sessions")),
+        ("erased", lambda user: delete(checked, admin, f"{USERS}/{user.id}")),
     ):
         user = stack.account()
-        seconds = Watch(oracle, user.headers, (ME, HISTORY)).refused_after(
+        seconds = Watch(checked, user.headers, (ME, HISTORY)).refused_after(
             lambda a=act, u=user: a(u)
         )
         print(f"\n{name}: token refused by both services after {seconds:.2f} s")
     other = credentials.admin(stack)
-    watch = Watch(oracle, other.headers, (ME, HISTORY, USERS))
-    seconds = watch.refused_after(lambda: change(oracle, admin, other, is_superuser=False))
+    watch = Watch(checked, other.headers, (ME, HISTORY, USERS))
+    seconds = watch.refused_after(lambda: change(checked, admin, other, is_superuser=False))
     print(f"\ndemoted: token refused by both services after {seconds:.2f} s")
-    assert 200 == _login(oracle, other)
+    assert 200 == _login(checked, other)
 
 
-def test_case_083_keys_of_a_disabled_user(stack: Stack, oracle: Oracle, admin: Account) -> None:
+def test_case_083_keys_of_a_disabled_user(
+    stack: Stack, checked: CheckedClient, admin: Account
+) -> None:
     """They rest with their account within 5 s, and work again within 5 s of its return."""
     user = stack.account()
-    watch = Watch(oracle, credentials.key(stack, user, ["history"]), (HISTORY,))
-    until(lambda: watch.statuses() == {HISTORY: 200}, within=PROMISE)
-    seconds = watch.refused_after(lambda: change(oracle, admin, user, is_active=False))
+    watch = Watch(checked, credentials.key(stack, user, ["history"]), (HISTORY,))
+    until(lambda: watch.statuses() == {HISTORY: 200}, timeout=PROMISE)
+    seconds = watch.refused_after(lambda: change(checked, admin, user, is_active=False))
     print(f"\ndisabled: API key refused after {seconds:.2f} s")
-    assert 401 == _login(oracle, user)
-    change(oracle, admin, user, is_active=True)
+    assert 401 == _login(checked, user)
+    change(checked, admin, user, is_active=True)
     started = time.monotonic()
-    until(lambda: watch.statuses() == {HISTORY: 200}, within=PROMISE, what="key works again")
+    until(lambda: watch.statuses() == {HISTORY: 200}, timeout=PROMISE, what="key works again")
     print(f"\nenabled: API key works again after {time.monotonic() - started:.2f} s")
-    assert 200 == _login(oracle, user)
-    assert 401 == ask(oracle, user, "GET", ME).status_code, "the old session stays ended"
-    seconds = watch.refused_after(lambda: delete(oracle, admin, f"{USERS}/{user.id}"))
+    assert 200 == _login(checked, user)
+    assert 401 == ask(checked, user, "GET", ME).status_code, "the old session stays ended"
+    seconds = watch.refused_after(lambda: delete(checked, admin, f"{USERS}/{user.id}"))
     print(f"\nerased: API key refused after {seconds:.2f} s")
 
 
@@ -110,7 +112,7 @@ SPOOFED = ("X-User-Id", "X-Forwarded-User", "X-Remote-User", "X-Role", "X-Origin
 
 
 def test_case_092_users_do_not_administer(
-    stack: Stack, oracle: Oracle, account: Account, admin: Account
+    stack: Stack, checked: CheckedClient, account: Account, admin: Account
 ) -> None:
     """403 to a user, whatever headers say of them; also to a superuser's key; nothing changes."""
     spoofed = dict.fromkeys(SPOOFED, admin.id) | {"X-Role": "admin", "X-Original-URL": ME}
@@ -123,7 +125,7 @@ def test_case_092_users_do_not_administer(
             (account.headers | spoofed, {403}),
             (key, {401, 403}),
         ):
-            answer = oracle.request(method, path.format(id=account.id), headers=headers, json=body)
+            answer = checked.request(method, path.format(id=account.id), headers=headers, json=body)
             assert answer.status_code in expected, (method, path, *headers)
     state = "SELECT is_superuser, is_active, erased_at FROM users WHERE id = :id"
     assert [(False, True, None)] == query(stack.database_url, state, id=account.id)
@@ -131,52 +133,52 @@ def test_case_092_users_do_not_administer(
 
 @pytest.mark.parametrize("column", ["is_superuser = false", "is_active = false"])
 def test_case_092_the_database_outweighs_the_token(
-    stack: Stack, oracle: Oracle, account: Account, admin: Account, column: str
+    stack: Stack, checked: CheckedClient, account: Account, admin: Account, column: str
 ) -> None:
     """A token with the scope `admin` is of no use, at once, once the row says otherwise."""
-    assert 200 == ask(oracle, admin, "GET", USERS).status_code
+    assert 200 == ask(checked, admin, "GET", USERS).status_code
     query(stack.database_url, f"UPDATE users SET {column} WHERE id = :id", id=admin.id)
     for method, path, body in ROUTES:
-        answer = ask(oracle, admin, method, path.format(id=account.id), body)
+        answer = ask(checked, admin, method, path.format(id=account.id), body)
         assert (403, "Not allowed") == (answer.status_code, answer.json()["detail"]), path
     state = "SELECT is_superuser, is_active, erased_at FROM users WHERE id = :id"
     assert [(False, True, None)] == query(stack.database_url, state, id=account.id)
 
 
-def test_users_are_listed_and_found(stack: Stack, oracle: Oracle, admin: Account) -> None:
+def test_users_are_listed_and_found(stack: Stack, checked: CheckedClient, admin: Account) -> None:
     """As their owners see them, and what only administrators see."""
     user = stack.account()
-    [found] = ask(oracle, admin, "GET", f"{USERS}?q={user.username.upper()}").json()["items"]
-    own = ask(oracle, user, "GET", ME).json()
+    [found] = ask(checked, admin, "GET", f"{USERS}?q={user.username.upper()}").json()["items"]
+    own = ask(checked, user, "GET", ME).json()
     assert own == found
-    record = ask(oracle, admin, "GET", f"{USERS}/{user.id}").json()
+    record = ask(checked, admin, "GET", f"{USERS}/{user.id}").json()
     assert own | {"limits": PLAIN, "live_sessions": 1, "live_keys": 0} == record
     assert "password" not in json.dumps(record)
-    first = ask(oracle, admin, "GET", f"{USERS}?limit=1").json()
-    second = ask(oracle, admin, "GET", f"{USERS}?limit=1&cursor={first['next_cursor']}").json()
+    first = ask(checked, admin, "GET", f"{USERS}?limit=1").json()
+    second = ask(checked, admin, "GET", f"{USERS}?limit=1&cursor={first['next_cursor']}").json()
     assert first["items"][0]["created_at"] >= second["items"][0]["created_at"]
     assert first["items"] != second["items"]
 
 
-def test_unknown_users_are_404(oracle: Oracle, admin: Account) -> None:
+def test_unknown_users_are_404(checked: CheckedClient, admin: Account) -> None:
     """For every act, in one way."""
     for method, path, body in ROUTES[1:6]:
-        answer = ask(oracle, admin, method, path.format(id=uuid.uuid4()), body)
+        answer = ask(checked, admin, method, path.format(id=uuid.uuid4()), body)
         assert (404, "User not found") == (answer.status_code, answer.json()["detail"]), method
-        answer = ask(oracle, admin, method, path.format(id="x"), body)
+        answer = ask(checked, admin, method, path.format(id="x"), body)
         assert 422 == answer.status_code
 
 
 @pytest.mark.parametrize("state", [{"is_active": False}, {"is_superuser": False}])
 def test_nobody_disables_or_demotes_themselves(
-    oracle: Oracle, admin: Account, state: dict[str, bool]
+    checked: CheckedClient, admin: Account, state: dict[str, bool]
 ) -> None:
     """409 with a sentence; nor do they erase themselves here."""
     sentence = "An administrator cannot disable, demote or erase themselves"
     for method, body in (("PATCH", state), ("DELETE", None)):
-        answer = ask(oracle, admin, method, f"{USERS}/{admin.id}", body)
+        answer = ask(checked, admin, method, f"{USERS}/{admin.id}", body)
         assert (409, sentence) == (answer.status_code, answer.json()["detail"])
-    assert 200 == ask(oracle, admin, "GET", USERS).status_code
+    assert 200 == ask(checked, admin, "GET", USERS).status_code
 
 
 LIMITS = (
@@ -197,14 +199,14 @@ LIMITS = (
 )
 
 
-def test_limits_are_set_whole(oracle: Oracle, admin: Account, account: Account) -> None:
+def test_limits_are_set_whole(checked: CheckedClient, admin: Account, account: Account) -> None:
     """What is out of range or no plan is refused; the record shows what holds."""
     path = f"{USERS}/{account.id}/limits"
     for limits, expected in LIMITS:
-        answer = ask(oracle, admin, "PUT", path, PLAIN | limits)
+        answer = ask(checked, admin, "PUT", path, PLAIN | limits)
         assert expected == answer.status_code, limits
         if expected == 200:
             assert PLAIN | limits == answer.json()["limits"]
     for name in PLAIN:
         body = {k: v for k, v in PLAIN.items() if k != name}
-        assert 422 == ask(oracle, admin, "PUT", path, body).status_code, name
+        assert 422 == ask(checked, admin, "PUT", path, body).status_code, name

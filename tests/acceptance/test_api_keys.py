@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from support.invariants import Oracle
+from support.invariants import CheckedClient
 from support.keys import KEYS, make, shown
 from support.rows import query
-from support.servers import Ground
+from support.servers import Servers
 from support.stack import Service, Stack
 from support.waiting import until
 from valence_common import api_keys
@@ -28,17 +28,17 @@ REVOKED_WITHIN = 5.0
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Servers that can be frozen, and two replicas of inference."""
     folder = tmp_path_factory.mktemp("keys")
-    with Ground.laid(folder, auth={}, inference={}) as ground:
-        ground.stack.start("inference")
-        yield ground
+    with Servers.started(folder, auth={}, inference={}) as servers:
+        servers.stack.start("inference")
+        yield servers
 
 
 @pytest.fixture
-def stack(ground: Ground) -> Stack:
-    return ground.stack
+def stack(servers: Servers) -> Stack:
+    return servers.stack
 
 
 def ask(service: Service, method: str, path: str, key: str, **options: Any) -> httpx.Response:
@@ -59,7 +59,7 @@ def statuses(stack: Stack, key: str) -> list[int]:
 
 def refused_everywhere(stack: Stack, key: str) -> None:
     """Every replica refuses the key within the five seconds, and goes on doing so."""
-    until(lambda: [401, 401] == statuses(stack, key), within=REVOKED_WITHIN)
+    until(lambda: [401, 401] == statuses(stack, key), timeout=REVOKED_WITHIN)
     assert [401, 401] == statuses(stack, key)
 
 
@@ -86,99 +86,99 @@ def changed(key: str) -> dict[str, str]:
     }
 
 
-def test_case_096_a_key_is_shown_once_and_used(oracle: Oracle, stack: Stack) -> None:
+def test_case_096_a_key_is_shown_once_and_used(checked: CheckedClient, stack: Stack) -> None:
     """Made, used as header and as bearer on both replicas, dated, listed without its secret."""
     account = stack.account()
-    made = make(oracle, account, per_minute=600)
+    made = make(checked, account, per_minute=600)
     assert made["key"].startswith(f"vl_{uuid.UUID(made['id']).hex}_")
     assert (["analyze", "batch", "history"], None) == (made["scopes"], made["last_used_at"])
     assert [200, 200] == statuses(stack, made["key"])
     for headers in ({"X-API-Key": made["key"]}, {"Authorization": f"Bearer {made['key']}"}):
         for path in (HISTORY, MODELS):
-            assert 200 == oracle.request("GET", path, headers=headers).status_code
-    assert 2 == len(oracle.request("GET", HISTORY, headers=account.headers).json()["items"])
+            assert 200 == checked.request("GET", path, headers=headers).status_code
+    assert 2 == len(checked.request("GET", HISTORY, headers=account.headers).json()["items"])
 
     def listed() -> dict[str, Any]:
-        (item,) = oracle.request("GET", KEYS, headers=account.headers).json()["items"]
+        (item,) = checked.request("GET", KEYS, headers=account.headers).json()["items"]
         return dict(item)
 
-    until(lambda: listed()["last_used_at"], within=10, what="last_used_at")
+    until(lambda: listed()["last_used_at"], timeout=10, what="last_used_at")
     expected = {name: value for name, value in made.items() if name not in {"key", "last_used_at"}}
     assert expected == {n: v for n, v in listed().items() if n != "last_used_at"}
 
 
-def test_case_096_a_revoked_key_ends_everywhere(oracle: Oracle, stack: Stack) -> None:
+def test_case_096_a_revoked_key_ends_everywhere(checked: CheckedClient, stack: Stack) -> None:
     """Within five seconds on replicas that know the key well; a second time it is unknown."""
     account, key = stack.account(), None
-    key = make(oracle, account)
+    key = make(checked, account)
     assert [200, 200] == statuses(stack, key["key"])
     path = f"{KEYS}/{key['id']}"
-    assert 204 == oracle.request("DELETE", path, headers=account.headers).status_code
+    assert 204 == checked.request("DELETE", path, headers=account.headers).status_code
     refused_everywhere(stack, key["key"])
-    gone = oracle.request("DELETE", path, headers=account.headers)
-    foreign = make(oracle, stack.account())
+    gone = checked.request("DELETE", path, headers=account.headers)
+    foreign = make(checked, stack.account())
     for wanted in (foreign["id"], uuid.uuid4()):
         for method, tail in (("DELETE", ""), ("POST", "/rotate")):
-            answer = oracle.request(method, f"{KEYS}/{wanted}{tail}", headers=account.headers)
+            answer = checked.request(method, f"{KEYS}/{wanted}{tail}", headers=account.headers)
             assert (404, gone.json()["detail"]) == (answer.status_code, answer.json()["detail"])
     assert [200, 200] == statuses(stack, foreign["key"])
 
 
-def test_case_096_a_rotated_key_ends_and_goes_on(oracle: Oracle, stack: Stack) -> None:
+def test_case_096_a_rotated_key_ends_and_goes_on(checked: CheckedClient, stack: Stack) -> None:
     """The new key works at once; the old one ends, or has its grace and no more."""
     account = stack.account()
-    old = make(oracle, account, scopes=["analyze"])
+    old = make(checked, account, scopes=["analyze"])
     assert [200, 200] == statuses(stack, old["key"])
     path = f"{KEYS}/{old['id']}/rotate"
-    new = shown(oracle, oracle.request("POST", path, headers=account.headers))
+    new = shown(checked, checked.request("POST", path, headers=account.headers))
     assert [200, 200] == statuses(stack, new["key"])
     assert (old["name"], old["scopes"]) == (new["name"], new["scopes"])
     refused_everywhere(stack, old["key"])
     path = f"{KEYS}/{new['id']}/rotate?grace_seconds=4"
-    newest = shown(oracle, oracle.request("POST", path, headers=account.headers))
+    newest = shown(checked, checked.request("POST", path, headers=account.headers))
     rotated_at = time.monotonic()
     assert [200, 200] == statuses(stack, new["key"])
     assert [200, 200] == statuses(stack, newest["key"])
-    until(lambda: [401, 401] == statuses(stack, new["key"]), within=4 + REVOKED_WITHIN)
+    until(lambda: [401, 401] == statuses(stack, new["key"]), timeout=4 + REVOKED_WITHIN)
     assert time.monotonic() - rotated_at > 3
     assert [200, 200] == statuses(stack, newest["key"])
     for wrong in (-1, 86_401, "x"):
         path = f"{KEYS}/{newest['id']}/rotate?grace_seconds={wrong}"
-        assert 422 == oracle.request("POST", path, headers=account.headers).status_code
+        assert 422 == checked.request("POST", path, headers=account.headers).status_code
 
 
-def test_case_096_new_keys_have_a_limit(oracle: Oracle, stack: Stack) -> None:
+def test_case_096_new_keys_have_a_limit(checked: CheckedClient, stack: Stack) -> None:
     """Each key that ends is remembered by every process: one account cannot fill them."""
     account, other = stack.account(), stack.account()
-    answer = oracle.request("POST", KEYS, json={"name": "k"}, headers=account.headers)
+    answer = checked.request("POST", KEYS, json={"name": "k"}, headers=account.headers)
     made = 0
     while answer.status_code == 201 and made < 150:
-        key_id, made = shown(oracle, answer)["id"], made + 1
-        answer = oracle.request("POST", f"{KEYS}/{key_id}/rotate", headers=account.headers)
+        key_id, made = shown(checked, answer)["id"], made + 1
+        answer = checked.request("POST", f"{KEYS}/{key_id}/rotate", headers=account.headers)
     assert 429 == answer.status_code
     assert made >= 100
     assert '"api-keys";r=0' in answer.headers["ratelimit"]
-    refused = oracle.request("POST", KEYS, json={"name": "k"}, headers=account.headers)
+    refused = checked.request("POST", KEYS, json={"name": "k"}, headers=account.headers)
     assert 429 == refused.status_code
-    make(oracle, other)
+    make(checked, other)
 
 
-def test_case_096_a_key_expires(oracle: Oracle, stack: Stack) -> None:
+def test_case_096_a_key_expires(checked: CheckedClient, stack: Stack) -> None:
     """At its time, on replicas that have it in memory; then it cannot be rotated."""
     account = stack.account()
     end = datetime.now(UTC) + timedelta(seconds=3)
-    key = make(oracle, account, expires_at=end.isoformat())
+    key = make(checked, account, expires_at=end.isoformat())
     assert [200, 200] == statuses(stack, key["key"])
-    until(lambda: [401, 401] == statuses(stack, key["key"]), within=3 + REVOKED_WITHIN)
+    until(lambda: [401, 401] == statuses(stack, key["key"]), timeout=3 + REVOKED_WITHIN)
     assert datetime.now(UTC) >= end
     path = f"{KEYS}/{key['id']}/rotate"
-    assert 409 == oracle.request("POST", path, headers=account.headers).status_code
+    assert 409 == checked.request("POST", path, headers=account.headers).status_code
 
 
-def test_case_096_a_disabled_users_key_rests(oracle: Oracle, stack: Stack) -> None:
+def test_case_096_a_disabled_users_key_rests(checked: CheckedClient, stack: Stack) -> None:
     """News of the user ends what is remembered of the keys; they work again after."""
     account = stack.account()
-    key = make(oracle, account)["key"]
+    key = make(checked, account)["key"]
     assert [200, 200] == statuses(stack, key)
     for active, expected in ((False, 401), (True, 200)):
         query(
@@ -189,38 +189,38 @@ def test_case_096_a_disabled_users_key_rests(oracle: Oracle, stack: Stack) -> No
             id=account.id,
             news=uuid.uuid4(),
         )
-        until(lambda e=expected: [e] * 2 == statuses(stack, key), within=REVOKED_WITHIN)
+        until(lambda e=expected: [e] * 2 == statuses(stack, key), timeout=REVOKED_WITHIN)
 
 
-def test_case_096_wrong_scope(oracle: Oracle, stack: Stack) -> None:
+def test_case_096_wrong_scope(checked: CheckedClient, stack: Stack) -> None:
     """A key does what it is for; what is missing is named; no key manages keys or accounts."""
     account = stack.account()
-    key = make(oracle, account, scopes=["history"])["key"]
-    assert 200 == oracle.request("GET", HISTORY, headers={"X-API-Key": key}).status_code
+    key = make(checked, account, scopes=["history"])["key"]
+    assert 200 == checked.request("GET", HISTORY, headers={"X-API-Key": key}).status_code
     for path, scope, body in (
         (ANALYZE, "analyze", BODY),
         (f"{ANALYZE}/batch", "batch", {"texts": ["fine"]}),
     ):
-        answer = oracle.request("POST", path, json=body, headers={"X-API-Key": key})
+        answer = checked.request("POST", path, json=body, headers={"X-API-Key": key})
         assert 403 == answer.status_code
         assert f'scope="{scope}"' in answer.headers["www-authenticate"]
     for method, path in (("GET", KEYS), ("POST", KEYS), ("GET", ME), ("GET", f"{ME}/usage")):
         for headers in ({"X-API-Key": key}, {"Authorization": f"Bearer {key}"}):
-            answer = oracle.request(method, path, headers=headers, json={"name": "mine"})
+            answer = checked.request(method, path, headers=headers, json={"name": "mine"})
             assert (401, "Could not validate credentials") == (
                 answer.status_code,
                 answer.json()["detail"],
             )
-    answer = oracle.request(
+    answer = checked.request(
         "POST", KEYS, json={"name": "mine", "scopes": ["admin"]}, headers=account.headers
     )
     assert 422 == answer.status_code
 
 
-def test_case_096_keys_that_are_none(oracle: Oracle, stack: Stack) -> None:
+def test_case_096_keys_that_are_none(checked: CheckedClient, stack: Stack) -> None:
     """Truncated, mistyped, invented: one 401 for all, on both replicas, again and again."""
     account = stack.account()
-    key = make(oracle, account)["key"]
+    key = make(checked, account)["key"]
     assert [200, 200] == statuses(stack, key)
     for what, wrong in changed(key).items():
         for service in stack.running("inference") * 2:
@@ -231,15 +231,15 @@ def test_case_096_keys_that_are_none(oracle: Oracle, stack: Stack) -> None:
     assert [200, 200] == statuses(stack, key)
 
 
-def test_case_096_what_needs_no_query(oracle: Oracle, ground: Ground) -> None:
+def test_case_096_what_needs_no_query(checked: CheckedClient, servers: Servers) -> None:
     """With Postgres frozen: a bad checksum and a wrong secret are 401, a known key is known,
     and one that nobody here has seen is 503.
     """
-    account = ground.stack.account()
-    known, unseen = make(oracle, account)["key"], make(oracle, account)["key"]
-    assert [200, 200] == statuses(ground.stack, known)
-    service = ground.stack.running("inference")[0]
-    with ground.postgres.frozen():
+    account = servers.stack.account()
+    known, unseen = make(checked, account)["key"], make(checked, account)["key"]
+    assert [200, 200] == statuses(servers.stack, known)
+    service = servers.stack.running("inference")[0]
+    with servers.postgres.frozen():
         for what, wrong in changed(known).items():
             if what != "unknown id":
                 started = time.monotonic()
@@ -250,16 +250,16 @@ def test_case_096_what_needs_no_query(oracle: Oracle, ground: Ground) -> None:
         answer = ask(service, "GET", MODELS, unseen)
         assert (503, True) == (answer.status_code, "retry-after" in answer.headers)
         assert time.monotonic() - started < 3.5
-    until(lambda: 200 == ask(service, "GET", MODELS, unseen).status_code, within=10)
+    until(lambda: 200 == ask(service, "GET", MODELS, unseen).status_code, timeout=10)
 
 
-def test_case_096_no_table_holds_a_key(oracle: Oracle, stack: Stack) -> None:
-    """In all that is stored there is neither a key nor its secret (logs: the oracle)."""
+def test_case_096_no_table_holds_a_key(checked: CheckedClient, stack: Stack) -> None:
+    """In all that is stored there is neither a key nor its secret (logs: `CheckedClient`)."""
     account = stack.account()
-    made = make(oracle, account)
+    made = make(checked, account)
     assert [200, 200] == statuses(stack, made["key"])
     path = f"{KEYS}/{made['id']}/rotate"
-    new = shown(oracle, oracle.request("POST", path, headers=account.headers))
+    new = shown(checked, checked.request("POST", path, headers=account.headers))
     secrets = [part for key in (made["key"], new["key"]) for part in (key, key[36:-8], key[-8:])]
     seen = 0
     for table in Base.metadata.tables:
@@ -275,17 +275,17 @@ def test_case_096_no_table_holds_a_key(oracle: Oracle, stack: Stack) -> None:
     assert [("key.created",), ("key.rotated",)] == events
 
 
-def test_case_096_keys_are_counted(oracle: Oracle, stack: Stack) -> None:
+def test_case_096_keys_are_counted(checked: CheckedClient, stack: Stack) -> None:
     """The fifty-first live key is refused with a sentence; pages lead through all fifty."""
     account = stack.account()
     for _ in range(50):
-        make(oracle, account)
-    answer = oracle.request("POST", KEYS, json={"name": "more"}, headers=account.headers)
+        make(checked, account)
+    answer = checked.request("POST", KEYS, json={"name": "more"}, headers=account.headers)
     assert 409 == answer.status_code
     assert "50 live API keys" in answer.json()["detail"]
 
     def page(**params: Any) -> dict[str, Any]:
-        answer = oracle.request("GET", KEYS, params=params, headers=account.headers)
+        answer = checked.request("GET", KEYS, params=params, headers=account.headers)
         assert 200 == answer.status_code
         return dict(answer.json())
 

@@ -7,7 +7,7 @@ import pytest
 
 from support import credentials
 from support.admins import AUDIT, PLAIN, USAGE, USERS, ask, change, delete
-from support.invariants import Oracle
+from support.invariants import CheckedClient
 from support.rows import query
 from support.stack import Account, Stack
 
@@ -19,20 +19,20 @@ def admin(stack: Stack) -> Account:
 
 
 def test_acts_are_in_the_audit_log(
-    stack: Stack, oracle: Oracle, admin: Account, account: Account
+    stack: Stack, checked: CheckedClient, admin: Account, account: Account
 ) -> None:
     """Who, whom, what; newest first, and nothing of what they are called."""
     user = f"{USERS}/{account.id}"
-    change(oracle, admin, account, is_active=False)
-    change(oracle, admin, account, is_active=True)
-    change(oracle, admin, account, is_superuser=True)
-    change(oracle, admin, account, is_superuser=False)
+    change(checked, admin, account, is_active=False)
+    change(checked, admin, account, is_active=True)
+    change(checked, admin, account, is_superuser=True)
+    change(checked, admin, account, is_superuser=False)
     body = PLAIN | {"per_minute": 7}
-    assert 200 == ask(oracle, admin, "PUT", f"{user}/limits", body).status_code
-    delete(oracle, admin, f"{user}/sessions")
-    delete(oracle, admin, user)
+    assert 200 == ask(checked, admin, "PUT", f"{user}/limits", body).status_code
+    delete(checked, admin, f"{user}/sessions")
+    delete(checked, admin, user)
     page = f"{AUDIT}?actor={admin.id}&subject={account.id}"
-    events = ask(oracle, admin, "GET", page).json()["items"]
+    events = ask(checked, admin, "GET", page).json()["items"]
     acts = [event["action"] for event in events]
     assert acts[1:] == [
         "user.sessions_ended",
@@ -46,21 +46,21 @@ def test_acts_are_in_the_audit_log(
     assert {(admin.id, account.id)} == {(e["actor_id"], e["subject_id"]) for e in events}
     assert account.username not in json.dumps(events)
     assert account.email not in json.dumps(events)
-    [promoted] = ask(oracle, admin, "GET", f"{page}&action=user.promoted").json()["items"]
+    [promoted] = ask(checked, admin, "GET", f"{page}&action=user.promoted").json()["items"]
     seen, cursor = [], ""
     while cursor is not None:
-        answer = ask(oracle, admin, "GET", f"{page}&limit=3{cursor}").json()
+        answer = ask(checked, admin, "GET", f"{page}&limit=3{cursor}").json()
         seen += answer["items"]
         cursor = answer["next_cursor"] and f"&cursor={answer['next_cursor']}"
     assert events == seen
     since = promoted["created_at"].replace("+", "%2B")
-    later = ask(oracle, admin, "GET", f"{page}&from={since}").json()["items"]
+    later = ask(checked, admin, "GET", f"{page}&from={since}").json()["items"]
     assert events[:5] == later
-    earlier = ask(oracle, admin, "GET", f"{page}&to={since}").json()["items"]
+    earlier = ask(checked, admin, "GET", f"{page}&to={since}").json()["items"]
     assert events[5:] == earlier
 
 
-def test_questions_that_are_none(oracle: Oracle, admin: Account) -> None:
+def test_questions_that_are_none(checked: CheckedClient, admin: Account) -> None:
     """422, and the input is not repeated."""
     for path in (
         f"{USERS}?limit=0",
@@ -80,10 +80,10 @@ def test_questions_that_are_none(oracle: Oracle, admin: Account) -> None:
         f"{USAGE}?user=me",
         f"{USAGE}?from=2020-01-01&to=2026-01-01",
     ):
-        assert 422 == ask(oracle, admin, "GET", path).status_code, path
+        assert 422 == ask(checked, admin, "GET", path).status_code, path
 
 
-def test_odd_questions_are_answered(oracle: Oracle, admin: Account) -> None:
+def test_odd_questions_are_answered(checked: CheckedClient, admin: Account) -> None:
     """At the ends of time and of the alphabet as well."""
     for path in (
         f"{USERS}?q=%25&is_active=true&is_superuser=false&limit=100",
@@ -94,10 +94,10 @@ def test_odd_questions_are_answered(oracle: Oracle, admin: Account) -> None:
         f"{AUDIT}?cursor={uuid.UUID(int=2**128 - 1)}",
         f"{USAGE}?from=2026-11-01&to=2026-11-30",
     ):
-        assert 200 == ask(oracle, admin, "GET", path).status_code, path
+        assert 200 == ask(checked, admin, "GET", path).status_code, path
 
 
-def test_usage_of_all_and_of_one(stack: Stack, oracle: Oracle, admin: Account) -> None:
+def test_usage_of_all_and_of_one(stack: Stack, checked: CheckedClient, admin: Account) -> None:
     """An administrator sees whose it is."""
     one, two = stack.account(), stack.account()
     for user in (one, two):
@@ -109,7 +109,7 @@ def test_usage_of_all_and_of_one(stack: Stack, oracle: Oracle, admin: Account) -
             key=uuid.UUID(int=0),
         )
     days = f"{USAGE}?from=2026-01-01&to=2026-01-31"
-    everybodys = ask(oracle, admin, "GET", days).json()["items"]
+    everybodys = ask(checked, admin, "GET", days).json()["items"]
     assert {one.id, two.id} <= {row["user_id"] for row in everybodys}
     assert [
         {
@@ -120,4 +120,4 @@ def test_usage_of_all_and_of_one(stack: Stack, oracle: Oracle, admin: Account) -
             "requests": 3,
             "texts": 4,
         }
-    ] == ask(oracle, admin, "GET", f"{days}&user={one.id}").json()["items"]
+    ] == ask(checked, admin, "GET", f"{days}&user={one.id}").json()["items"]

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 from tools import docs
 
-from support.invariants import Oracle
+from support.invariants import CheckedClient
 
 
 class _Links(HTMLParser):
@@ -24,9 +24,9 @@ class _Links(HTMLParser):
         self.inline += data.strip() if self._script else ""
 
 
-def test_docs_page_and_its_assets(oracle: Oracle) -> None:
+def test_docs_page_and_its_assets(checked: CheckedClient) -> None:
     """The page loads only from here, has no inline script, and all that it asks for is there."""
-    page = oracle.request("GET", "/docs")
+    page = checked.request("GET", "/docs")
     assert (200, "text/html; charset=utf-8") == (page.status_code, page.headers["content-type"])
     links = _Links()
     links.feed(page.text)
@@ -34,7 +34,7 @@ def test_docs_page_and_its_assets(oracle: Oracle) -> None:
     assert len(links.found) >= 4
     for link in links.found:
         assert re.fullmatch(r"/docs/[\w.-]+", link), link
-        asset = oracle.request("GET", link)
+        asset = checked.request("GET", link)
         assert 200 == asset.status_code
         assert len(asset.content) > 50
         assert "nosniff" == asset.headers["x-content-type-options"]
@@ -48,23 +48,23 @@ def test_docs_page_and_its_assets(oracle: Oracle) -> None:
     assert not re.search(r"https?://|\*|unsafe-eval", page.headers["content-security-policy"])
 
 
-def test_start_script_asks_for_our_document(oracle: Oracle) -> None:
+def test_start_script_asks_for_our_document(checked: CheckedClient) -> None:
     """The page's script loads the document that this service serves."""
-    script = oracle.request("GET", "/docs/start.js")
+    script = checked.request("GET", "/docs/start.js")
     assert "text/javascript" in script.headers["content-type"]
     assert 'url: "/openapi.json"' in script.text
     assert not re.search(r"https?://", script.text)
 
 
-def test_unknown_assets_do_not_exist(oracle: Oracle) -> None:
+def test_unknown_assets_do_not_exist(checked: CheckedClient) -> None:
     """Only the page's own files are served."""
     for name in ("swagger-ui-bundle.js.map", "../api.py", "__init__.py", "redoc.html", "x"):
-        assert 404 == oracle.request("GET", f"/docs/{name}").status_code
+        assert 404 == checked.request("GET", f"/docs/{name}").status_code
 
 
-def test_openapi_document_is_the_committed_one(oracle: Oracle) -> None:
+def test_openapi_document_is_the_committed_one(checked: CheckedClient) -> None:
     """The running service serves the merged document that is in the repository."""
-    document = oracle.request("GET", "/openapi.json").json()
+    document = checked.request("GET", "/openapi.json").json()
     assert json.loads(docs.OPENAPI.read_text("utf-8")) == document
     for path in ("/api/v1/auth/login", "/api/v1/users/me", "/api/v1/sentiment/analyze", "/health"):
         assert path in document["paths"]

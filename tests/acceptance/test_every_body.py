@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from support import credentials
-from support.invariants import Oracle
+from support.invariants import CheckedClient
 from support.operations import JSON, Operation, operations
 from support.raw import message
 from support.stack import Account, Stack
@@ -39,13 +39,13 @@ def _path(operation: Operation) -> str:
 
 
 def _refuse(
-    oracle: Oracle, operation: Operation, admin: Account, body: bytes | str, **headers: str
+    checked: CheckedClient, operation: Operation, admin: Account, body: bytes | str, **headers: str
 ) -> dict[str, Any]:
     """Send a body that must be refused; returns the problem."""
     named = {"content-type": JSON, **admin.headers}
     named |= {name.replace("_", "-"): value for name, value in headers.items()}
     path = _path(operation)
-    answer = oracle.request(operation.method, path, content=body, headers=named)
+    answer = checked.request(operation.method, path, content=body, headers=named)
     assert answer.status_code in {400, 413, 415, 422}, f"{operation}: {answer.status_code} {body!r}"
     return dict(answer.json())
 
@@ -59,56 +59,56 @@ def test_the_document_has_bodies() -> None:
     assert {"POST /api/v1/auth/register", "POST /api/v1/sentiment/analyze"} <= {*map(str, BODIES)}
 
 
-def test_case_001_not_a_number_in_any_body(oracle: Oracle, admin: Account) -> None:
+def test_case_001_not_a_number_in_any_body(checked: CheckedClient, admin: Account) -> None:
     """NaN, Infinity and numbers out of range, in fields known and unknown."""
     for operation in BODIES:
         for literal in ("NaN", "Infinity", "-Infinity", "1e999"):
             for name in ("unknown", *operation.properties):
                 body = f'{{"{name}": {literal}}}'
-                assert 422 == _status(oracle, operation, admin, body)
-            assert 422 == _status(oracle, operation, admin, literal)
+                assert 422 == _status(checked, operation, admin, body)
+            assert 422 == _status(checked, operation, admin, literal)
 
 
 @pytest.mark.parametrize("hole", [r"\ud800", r"x\udfffy", r"\u0000", r"before\u0000after"])
-def test_case_003_holes_in_any_body(oracle: Oracle, admin: Account, hole: str) -> None:
+def test_case_003_holes_in_any_body(checked: CheckedClient, admin: Account, hole: str) -> None:
     """Lone surrogates and NUL, in names and values."""
     for operation in BODIES:
         for name in ("unknown", *operation.properties):
-            assert 422 == _status(oracle, operation, admin, f'{{"{name}": "{hole}"}}')
-            assert 422 == _status(oracle, operation, admin, f'{{"{name}": ["{hole}"]}}')
-        assert 422 == _status(oracle, operation, admin, f'{{"{hole}": 1}}')
+            assert 422 == _status(checked, operation, admin, f'{{"{name}": "{hole}"}}')
+            assert 422 == _status(checked, operation, admin, f'{{"{name}": ["{hole}"]}}')
+        assert 422 == _status(checked, operation, admin, f'{{"{hole}": 1}}')
 
 
-def test_case_006_depth_bombs_in_any_body(oracle: Oracle, admin: Account) -> None:
+def test_case_006_depth_bombs_in_any_body(checked: CheckedClient, admin: Account) -> None:
     """Too deep is refused before anything is looked at, however long it goes on."""
     for operation in BODIES:
         for depth in (33, 1_000, 20_000):
-            assert _status(oracle, operation, admin, "[" * depth) in {400, 413}
+            assert _status(checked, operation, admin, "[" * depth) in {400, 413}
             nested = '{"unknown":' + "[" * depth + "]" * depth + "}"
-            assert _status(oracle, operation, admin, nested) in {400, 413}
+            assert _status(checked, operation, admin, nested) in {400, 413}
 
 
-def test_case_007_encodings_of_any_body(oracle: Oracle, admin: Account) -> None:
+def test_case_007_encodings_of_any_body(checked: CheckedClient, admin: Account) -> None:
     """UTF-8 without a mark, and nothing else."""
     for operation in BODIES:
         for body in (b'{"x": "\xff\xfe"}', "{}".encode("utf-16"), "\ufeff{}".encode(), b"\xff"):
-            assert 400 == _status(oracle, operation, admin, body)
+            assert 400 == _status(checked, operation, admin, body)
         for charset in ("utf-7", "latin-1", "utf-16"):
             kind = f"{JSON}; charset={charset}"
-            assert 415 == _status(oracle, operation, admin, "{}", content_type=kind)
+            assert 415 == _status(checked, operation, admin, "{}", content_type=kind)
 
 
-def test_case_009_content_types_of_any_body(oracle: Oracle, admin: Account) -> None:
+def test_case_009_content_types_of_any_body(checked: CheckedClient, admin: Account) -> None:
     """JSON is called JSON, and a form a form."""
     for operation in BODIES:
         for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""):
-            assert 415 == _status(oracle, operation, admin, "{}", content_type=kind)
+            assert 415 == _status(checked, operation, admin, "{}", content_type=kind)
     for operation in FORMS:
         for kind in ("text/plain", JSON, "multipart/form-data; boundary=x", ""):
-            assert 415 == _status(oracle, operation, admin, "x=y", content_type=kind)
+            assert 415 == _status(checked, operation, admin, "x=y", content_type=kind)
 
 
-def test_case_009_two_content_types(oracle: Oracle, admin: Account) -> None:
+def test_case_009_two_content_types(checked: CheckedClient, admin: Account) -> None:
     """A kind that is sent twice is none: a proxy may have read the other."""
     token = b"Authorization: Bearer " + admin.token.encode()
     length = b"Content-Length: 2"
@@ -120,31 +120,31 @@ def test_case_009_two_content_types(oracle: Oracle, admin: Account) -> None:
         ):
             path = _path(operation)
             head = message(operation.method, path, token, length, *fields, body=b"{}")
-            assert [415] == [answer.status for answer in oracle.raw(path, head)]
+            assert [415] == [answer.status for answer in checked.raw(path, head)]
 
 
-def test_case_011_compression_of_any_body(oracle: Oracle, admin: Account) -> None:
+def test_case_011_compression_of_any_body(checked: CheckedClient, admin: Account) -> None:
     """No compressed body is inflated."""
     bomb = gzip.compress(b"[" * 1_000_000)
     for operation in BODIES + FORMS:
         for encoding in ("gzip", "deflate", "br", "zstd", "identity, gzip"):
             kind = str(operation.media_type)
             answer = _status(
-                oracle, operation, admin, bomb, content_encoding=encoding, content_type=kind
+                checked, operation, admin, bomb, content_encoding=encoding, content_type=kind
             )
             assert 415 == answer
 
 
-def test_case_013_no_body_is_echoed(oracle: Oracle, admin: Account) -> None:
+def test_case_013_no_body_is_echoed(checked: CheckedClient, admin: Account) -> None:
     """What stands in a refused body comes back nowhere, whichever field it stood in."""
-    secret = oracle.secret("S3ntinel-in-a-body")
+    secret = checked.secret("S3ntinel-in-a-body")
     for operation in BODIES:
         for name in ("unknown", *operation.properties):
             for value in ({secret: secret}, [[secret]], [{"a": secret}]):
-                _refuse(oracle, operation, admin, json.dumps({name: value}))
-        _refuse(oracle, operation, admin, json.dumps({secret: secret}))
-        _refuse(oracle, operation, admin, json.dumps(secret))
-        _refuse(oracle, operation, admin, f'{{"{secret}": ')
+                _refuse(checked, operation, admin, json.dumps({name: value}))
+        _refuse(checked, operation, admin, json.dumps({secret: secret}))
+        _refuse(checked, operation, admin, json.dumps(secret))
+        _refuse(checked, operation, admin, f'{{"{secret}": ')
 
 
 def _wrong_types(operation: Operation) -> Iterator[tuple[str, Any]]:
@@ -160,33 +160,33 @@ def _is(value: Any, kind: str) -> bool:
     return value not in NOT_OF_THE_TYPE.get(kind, []) if kind != "null" else value is None
 
 
-def test_case_015_strict_types_in_any_body(oracle: Oracle, admin: Account) -> None:
+def test_case_015_strict_types_in_any_body(checked: CheckedClient, admin: Account) -> None:
     """Each field has its type, and no other will do; no other field is known."""
     for operation in BODIES:
         for name, value in _wrong_types(operation):
-            problem = _refuse(oracle, operation, admin, json.dumps({name: value}))
+            problem = _refuse(checked, operation, admin, json.dumps({name: value}))
             fields = [error["field"] for error in problem["errors"]]
             assert any(field.startswith(f"body.{name}") for field in fields), (name, value, fields)
-        problem = _refuse(oracle, operation, admin, '{"unknown": 1}')
+        problem = _refuse(checked, operation, admin, '{"unknown": 1}')
         assert "extra_forbidden" in {error["rule"] for error in problem["errors"]}
         for body in ("[]", "null", "true", '"x"', "7", "[{}]"):
-            assert 422 == _status(oracle, operation, admin, body), body
+            assert 422 == _status(checked, operation, admin, body), body
         twice = '{"a": 1, "a": 2}'
-        assert 422 == _status(oracle, operation, admin, twice)
+        assert 422 == _status(checked, operation, admin, twice)
 
 
-def test_case_004_numbers_in_any_query(oracle: Oracle, admin: Account) -> None:
+def test_case_004_numbers_in_any_query(checked: CheckedClient, admin: Account) -> None:
     """What is out of a column's reach, negative or no number never reaches it."""
     for operation in QUERIES:
         path = _path(operation)
-        if oracle.request(operation.method, path, headers=admin.headers).status_code == 404:
+        if checked.request(operation.method, path, headers=admin.headers).status_code == 404:
             continue  # switched off here: it knows no query
         for name, kinds in operation.queries.items():
             wrong = ["\0", "x\0y"]
             if kinds & {"integer", "number"}:
                 wrong += ["-1", "1e400", str(10**22), "NaN", "true", "", "1\0", "9" * 400]
             for value in wrong:
-                answer = oracle.request(
+                answer = checked.request(
                     operation.method, path, params={name: value}, headers=admin.headers
                 )
                 assert 422 == answer.status_code, (str(operation), name, value)

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from support.invariants import Oracle
+from support.invariants import CheckedClient
 from support.operations import operations
 from support.raw import answers, connect, message
 from support.rows import query
@@ -24,7 +24,7 @@ METHODS = ("TRACE", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "GET", "POST", 
 
 
 @pytest.mark.parametrize("path", [ME, HEALTH])
-def test_case_016_large_heads(oracle: Oracle, path: str) -> None:
+def test_case_016_large_heads(checked: CheckedClient, path: str) -> None:
     """Heads are bounded in bytes, in fields and in every one of both; memory stays flat."""
     for head in (
         message("GET", path, b"X: " + b"v" * 64 * 1024),
@@ -37,36 +37,36 @@ def test_case_016_large_heads(oracle: Oracle, path: str) -> None:
         message("GET", path, *[b"X: " + b"v" * 9_000] * 4),
         message("GET", path + "?" + "q" * 40 * 1024),
     ):
-        assert [431] == [answer.status for answer in oracle.raw(path, head)], head[:60]
+        assert [431] == [answer.status for answer in checked.raw(path, head)], head[:60]
 
 
-def test_case_016_heads_within_the_limits(oracle: Oracle) -> None:
+def test_case_016_heads_within_the_limits(checked: CheckedClient) -> None:
     """90 fields, 28 KiB and bytes beyond ASCII in a value that nobody reads are served."""
     for fields in ([b"X: v"] * 90, [b"X: " + b"v" * 7_000] * 4, [b"X: \xe2\x98\x83\xff"]):
-        assert [200] == [a.status for a in oracle.raw(HEALTH, message("GET", HEALTH, *fields))]
+        assert [200] == [a.status for a in checked.raw(HEALTH, message("GET", HEALTH, *fields))]
 
 
-def test_case_016_control_characters(oracle: Oracle) -> None:
+def test_case_016_control_characters(checked: CheckedClient) -> None:
     """A header value that holds control characters or a folded line is refused."""
     for value in (b"a\0b", b"a\x01b", b"a\x7fb", b"a\r\n folded", b"a\rb", b"a\nb"):
         head = message("GET", HEALTH, b"X: " + value)
-        assert [400] == [answer.status for answer in oracle.raw(HEALTH, head)], value
+        assert [400] == [answer.status for answer in checked.raw(HEALTH, head)], value
 
 
-def test_case_016_trailers_are_no_headers(oracle: Oracle, account: Account) -> None:
+def test_case_016_trailers_are_no_headers(checked: CheckedClient, account: Account) -> None:
     """A field after the body neither authenticates nor names the request; too many end it."""
     chunked = [b"Content-Type: application/json", b"Transfer-Encoding: chunked"]
     body = b'f\r\n{"text":"good"}\r\n0\r\n'
     token = b"Authorization: Bearer " + account.token.encode()
     data = message("POST", ANALYZE, *chunked, body=body + token + b"\r\n\r\n")
-    assert [401] == [answer.status for answer in oracle.raw(ANALYZE, data)]
+    assert [401] == [answer.status for answer in checked.raw(ANALYZE, data)]
     named = body + b"X-Request-ID: trailer\r\n\r\n"
-    (answer,) = oracle.raw(ANALYZE, message("POST", ANALYZE, token, *chunked, body=named))
+    (answer,) = checked.raw(ANALYZE, message("POST", ANALYZE, token, *chunked, body=named))
     assert 200 == answer.status
     assert "trailer" != answer.headers["x-request-id"]
     for flood in (b"X: v\r\n" * 200, b"X: " + b"v" * 1024 * 1024):
         data = message("POST", ANALYZE, token, *chunked, body=body + flood)
-        assert 431 == oracle.raw(ANALYZE, data)[-1].status
+        assert 431 == checked.raw(ANALYZE, data)[-1].status
 
 
 _CHUNKED = b"Transfer-Encoding: chunked"
@@ -95,21 +95,21 @@ AMBIGUOUS: list[tuple[list[bytes], bytes]] = [
 ]
 
 
-def test_case_017_smuggling(stack: Stack, oracle: Oracle, account: Account) -> None:
+def test_case_017_smuggling(stack: Stack, checked: CheckedClient, account: Account) -> None:
     """A request whose end could be read in two ways is refused; what follows it never runs."""
     token = b"Authorization: Bearer " + account.token.encode()
     kind = b"Content-Type: application/json"
     hidden = message("POST", ANALYZE, token, kind, b"Content-Length: 15", body=b'{"text":"good"}')
     for fields, body in AMBIGUOUS:
         data = message("POST", ANALYZE, token, kind, *fields, body=body, close=False) + hidden
-        (answer,) = oracle.raw(ANALYZE, data)
+        (answer,) = checked.raw(ANALYZE, data)
         assert (400, "close") == (answer.status, answer.headers["connection"]), (fields, body)
     mine = "SELECT text FROM predictions WHERE user_id = :user"
     assert [] == query(stack.database_url, mine, user=account.id)
-    assert [200] == [answer.status for answer in oracle.raw(ANALYZE, hidden)]
+    assert [200] == [answer.status for answer in checked.raw(ANALYZE, hidden)]
 
 
-def test_case_017_bare_line_feeds_and_missing_hosts(oracle: Oracle) -> None:
+def test_case_017_bare_line_feeds_and_missing_hosts(checked: CheckedClient) -> None:
     """Lines that end in LF alone, no Host, and HTTP/0.9 and 2 are refused."""
     for data in (
         b"GET /health HTTP/1.1\nHost: x\n\n",
@@ -121,11 +121,11 @@ def test_case_017_bare_line_feeds_and_missing_hosts(oracle: Oracle) -> None:
         b"CONNECT example.com:443 HTTP/1.1\r\nHost: x\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
     ):
-        assert [400] == [answer.status for answer in oracle.raw(HEALTH, data)], data
+        assert [400] == [answer.status for answer in checked.raw(HEALTH, data)], data
 
 
 def test_case_017_pipelined_requests_are_answered_in_order(
-    oracle: Oracle, account: Account
+    checked: CheckedClient, account: Account
 ) -> None:
     """Requests that come at once on one connection are answered one after another."""
     fields = [
@@ -138,7 +138,7 @@ def test_case_017_pipelined_requests_are_answered_in_order(
         fixed = [*fields, b"Content-Length: %d" % len(body)]
         data += message("POST", ANALYZE, *fixed, body=body, close=False)
     data += message("GET", "/")
-    *scored, last = oracle.raw(ANALYZE, data)
+    *scored, last = checked.raw(ANALYZE, data)
     assert [f"good {n}" for n in range(5)] == [json.loads(a.body)["text"] for a in scored]
     assert 200 == last.status
 
@@ -152,19 +152,19 @@ def _routes() -> dict[str, set[str]]:
     return routes | UNDOCUMENTED
 
 
-def test_case_018_methods(oracle: Oracle, account: Account) -> None:
+def test_case_018_methods(checked: CheckedClient, account: Account) -> None:
     """Only a route's own methods are served; headers that override them are not heard."""
     overrides = ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override")
     for path, allowed in _routes().items():
         headers = account.headers | dict.fromkeys(overrides, max(allowed))
         for method in set(METHODS) - allowed:
-            answer = oracle.request(method, path, headers=headers)
+            answer = checked.request(method, path, headers=headers)
             seen = (answer.status_code, answer.headers.get("allow"))
             assert (405, ", ".join(sorted(allowed))) == seen, f"{method} {path}"
             assert "location" not in answer.headers
 
 
-def test_case_018_paths(oracle: Oracle, account: Account) -> None:
+def test_case_018_paths(checked: CheckedClient, account: Account) -> None:
     """A path has one spelling; others lead nowhere, and nowhere else."""
     for path in (
         "//api//v1//users//me",
@@ -194,16 +194,16 @@ def test_case_018_paths(oracle: Oracle, account: Account) -> None:
     ):
         for service in (HISTORY, ME):
             token = b"Authorization: Bearer " + account.token.encode()
-            (answer,) = oracle.raw(service, message("GET", path, token))
+            (answer,) = checked.raw(service, message("GET", path, token))
             assert 404 == answer.status, path
             assert "location" not in answer.headers
 
 
-def test_case_018_upgrades_are_declined(oracle: Oracle) -> None:
+def test_case_018_upgrades_are_declined(checked: CheckedClient) -> None:
     """A request to speak another protocol is answered in this one."""
     for name in (b"websocket", b"h2c"):
         fields = [b"Connection: Upgrade", b"Upgrade: " + name, b"Sec-WebSocket-Version: 13"]
-        with connect(oracle.stack.url(HEALTH)) as connection:
+        with connect(checked.stack.url(HEALTH)) as connection:
             connection.sendall(message("GET", HEALTH, *fields, close=False))
             assert connection.recv(12) == b"HTTP/1.1 200"
 
@@ -211,24 +211,24 @@ def test_case_018_upgrades_are_declined(oracle: Oracle) -> None:
 FORGED = '\r\n{"level":"info","event":"forged"}\r\n\x1b[31mred\x1b[0m'
 
 
-def test_case_021_log_injection(oracle: Oracle, account: Account) -> None:
+def test_case_021_log_injection(checked: CheckedClient, account: Account) -> None:
     """What a client chooses stays one escaped, short value of its event's one line, or out."""
-    before = len(oracle.stack.running("auth")[0].output())
+    before = len(checked.stack.running("auth")[0].output())
     encoded = "%0d%0a%7b%22event%22%3a%22forged%22%7d%1b[31m"
-    oracle.request("GET", f"/api/v1/users/{encoded}")
-    oracle.request("GET", f"/api/v1/users/me?x={encoded}", headers=account.headers)
-    oracle.post(REGISTER, json.dumps({"username": FORGED, "email": FORGED, "password": FORGED}))
-    oracle.post(REGISTER, json.dumps({FORGED: FORGED}))
+    checked.request("GET", f"/api/v1/users/{encoded}")
+    checked.request("GET", f"/api/v1/users/me?x={encoded}", headers=account.headers)
+    checked.post(REGISTER, json.dumps({"username": FORGED, "email": FORGED, "password": FORGED}))
+    checked.post(REGISTER, json.dumps({FORGED: FORGED}))
     form = f"username={encoded}&password={encoded}"
-    oracle.post("/api/v1/auth/login", form, content_type="application/x-www-form-urlencoded")
+    checked.post("/api/v1/auth/login", form, content_type="application/x-www-form-urlencoded")
     for value in (b'x"}{"event":"forged"}', b"\xc2\x85\xe2\x80\xa8forged", b"f" * 20_000):
         fields = [b"User-Agent: " + value, b"X-Request-ID: " + value, b"Referer: " + value]
         for field in fields:
-            (answer,) = oracle.raw(ME, message("GET", ME, field))
+            (answer,) = checked.raw(ME, message("GET", ME, field))
             assert 401 == answer.status
             assert b"forged" not in answer.headers["x-request-id"].encode()
-    oracle.raw(ME, b'FORGED"}{"event":"forged /api/v1/users/me HTTP/1.1\r\nHost: x\r\n\r\n')
-    new = oracle.stack.running("auth")[0].output()[before:]
+    checked.raw(ME, b'FORGED"}{"event":"forged /api/v1/users/me HTTP/1.1\r\nHost: x\r\n\r\n')
+    new = checked.stack.running("auth")[0].output()[before:]
     assert "forged" not in new
     assert "\x1b" not in new
     assert max(len(line) for line in new.splitlines()) < 2_000
@@ -247,14 +247,14 @@ def test_case_021_log_injection(oracle: Oracle, account: Account) -> None:
     ],
 )
 def test_case_021_a_stored_agent(
-    stack: Stack, oracle: Oracle, account: Account, agent: bytes
+    stack: Stack, checked: CheckedClient, account: Account, agent: bytes
 ) -> None:
     """The name that a client gives itself is kept short with its session, and out of the log."""
     before = len(stack.running("auth")[0].output())
     form = f"username={account.username}&password={quote(PASSWORD)}".encode()
     kind = b"Content-Type: application/x-www-form-urlencoded"
     fields = [b"User-Agent: " + agent, kind, b"Content-Length: %d" % len(form)]
-    (answer,) = oracle.raw(LOGIN, message("POST", LOGIN, *fields, body=form))
+    (answer,) = checked.raw(LOGIN, message("POST", LOGIN, *fields, body=form))
     assert 200 == answer.status
     stored = "SELECT user_agent FROM sessions WHERE user_id = :user ORDER BY id DESC LIMIT 1"
     [(kept,)] = query(stack.database_url, stored, user=account.id)
@@ -262,7 +262,7 @@ def test_case_021_a_stored_agent(
     assert len(kept) <= 256
     assert set(kept) <= set(agent.decode("latin-1"))
     assert not [letter for letter in kept if unicodedata.category(letter) == "Cc"]
-    listed = oracle.request("GET", "/api/v1/auth/sessions", headers=account.headers)
+    listed = checked.request("GET", "/api/v1/auth/sessions", headers=account.headers)
     assert 200 == listed.status_code
     assert not set(listed.text) & {chr(n) for n in range(32)}
     new = stack.running("auth")[0].output()[before:]
@@ -272,9 +272,9 @@ def test_case_021_a_stored_agent(
         json.loads(line)
 
 
-def test_case_021_a_long_name_of_a_method(oracle: Oracle) -> None:
+def test_case_021_a_long_name_of_a_method(checked: CheckedClient) -> None:
     """An unknown method is refused before it could be logged."""
-    (answer,) = oracle.raw(ME, message("M" * 5000, ME))
+    (answer,) = checked.raw(ME, message("M" * 5000, ME))
     assert 400 == answer.status
 
 

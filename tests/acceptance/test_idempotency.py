@@ -12,7 +12,7 @@ from sqlalchemy import NullPool, text
 
 from support.limits import limited
 from support.rows import query
-from support.servers import Ground
+from support.servers import Servers
 from support.stack import Account, Stack
 from support.waiting import until
 from valence_common.db import make_engine
@@ -23,16 +23,18 @@ JSON, CSV = "application/json", "text/csv"
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Patient with Redis, so that it can be frozen while a request goes on."""
     settings = {"redis_timeout_seconds": 2, "database_timeout_seconds": 20}
-    with Ground.laid(tmp_path_factory.mktemp("ground"), auth={}, inference=settings) as ground:
-        yield ground
+    with Servers.started(
+        tmp_path_factory.mktemp("servers"), auth={}, inference=settings
+    ) as servers:
+        yield servers
 
 
 @pytest.fixture
-def stack(ground: Ground) -> Stack:
-    return ground.stack
+def stack(servers: Servers) -> Stack:
+    return servers.stack
 
 
 @pytest.fixture
@@ -167,11 +169,11 @@ def test_case_115_no_key(stack: Stack, account: Account, key: str) -> None:
     assert 0 == batches(stack, account)
 
 
-def test_case_115_in_flight_and_a_crash_before_the_answer(ground: Ground) -> None:
+def test_case_115_in_flight_and_a_crash_before_the_answer(servers: Servers) -> None:
     """While the first is being stored others get 409; killed between commit and answer, the
     same request gets the batch that was stored.
     """
-    stack = ground.stack
+    stack = servers.stack
     account = stack.account()
     assert 202 == post(stack, account, "warm").status_code  # its limits are known
     lost: list[Exception] = []
@@ -183,7 +185,7 @@ def test_case_115_in_flight_and_a_crash_before_the_answer(ground: Ground) -> Non
             lost.append(error)
 
     sender = threading.Thread(target=send)
-    engine = make_engine(SecretStr(ground.postgres.url()), poolclass=NullPool)
+    engine = make_engine(SecretStr(servers.postgres.url()), poolclass=NullPool)
     [service] = stack.running("inference")
     with engine.begin() as holding:
         # The batch refers to its user: who has the row locked stops it in mid-transaction.
@@ -191,13 +193,13 @@ def test_case_115_in_flight_and_a_crash_before_the_answer(ground: Ground) -> Non
         holding.execute(mine, {"id": account.id})
         sender.start()
         waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock'"
-        until(lambda: query(ground.postgres.url(), waiting), within=30)
+        until(lambda: query(servers.postgres.url(), waiting), timeout=30)
         early = post(stack, account, "crash")
         assert (409, "1") == (early.status_code, early.headers["retry-after"])
-        redis_frozen = ground.valkey.frozen()
+        redis_frozen = servers.valkey.frozen()
         redis_frozen.__enter__()
     try:
-        until(lambda: batches(stack, account) == 2, within=30, every=0.01)
+        until(lambda: batches(stack, account) == 2, timeout=30, interval=0.01)
         service.kill()
         sender.join(30)
     finally:

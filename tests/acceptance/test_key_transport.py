@@ -1,6 +1,6 @@
 """Reliability cases 73 and 76: how an API key is sent, and what it cannot replace."""
 
-from support.invariants import Oracle
+from support.invariants import CheckedClient
 from support.keys import KEYS, make
 from support.raw import exchange, message
 from support.stack import Stack
@@ -12,10 +12,10 @@ HISTORY = "/api/v1/sentiment/history"
 MODELS = "/api/v1/models"
 
 
-def test_case_073_keys_and_tokens_do_not_mix(oracle: Oracle, stack: Stack) -> None:
+def test_case_073_keys_and_tokens_do_not_mix(checked: CheckedClient, stack: Stack) -> None:
     """A token is no key, a key is no token, and neither is part of the other."""
     account = stack.account()
-    made = make(oracle, account)
+    made = make(checked, account)
     key = made["key"]
     forge = Forge(stack.keyring, account.id)
     for path in (ME, HISTORY):
@@ -29,22 +29,23 @@ def test_case_073_keys_and_tokens_do_not_mix(oracle: Oracle, stack: Stack) -> No
             ("Authorization", f"Bearer {account.token}{key}"),
             ("Authorization", f"Basic {key}"),
         ):
-            assert 401 == oracle.request("GET", path, headers={name: value}).status_code, value
+            assert 401 == checked.request("GET", path, headers={name: value}).status_code, value
     # A login of a revoked key's id would be refused, and a key of that session is none.
     token = forge.token(claims={"sid": made["id"]})
     headers = {"Authorization": f"Bearer {token}"}
-    assert 200 == oracle.request("GET", HISTORY, headers=headers).status_code
+    assert 200 == checked.request("GET", HISTORY, headers=headers).status_code
     assert (
-        204 == oracle.request("DELETE", f"{KEYS}/{made['id']}", headers=account.headers).status_code
+        204
+        == checked.request("DELETE", f"{KEYS}/{made['id']}", headers=account.headers).status_code
     )
     headers = {"X-API-Key": key}
-    until(lambda: 401 == oracle.request("GET", HISTORY, headers=headers).status_code, within=5)
+    until(lambda: 401 == checked.request("GET", HISTORY, headers=headers).status_code, timeout=5)
 
 
-def test_case_076_transport_of_keys(oracle: Oracle, stack: Stack) -> None:
+def test_case_076_transport_of_keys(checked: CheckedClient, stack: Stack) -> None:
     """Exactly one credential, in one of two headers; nothing else carries a key."""
     account = stack.account()
-    key = make(oracle, account)["key"]
+    key = make(checked, account)["key"]
     field, bearer = f"X-API-Key: {key}".encode(), f"Authorization: Bearer {key}".encode()
     token = f"Authorization: Bearer {account.token}".encode()
     for fields, expected in (
@@ -68,5 +69,5 @@ def test_case_076_transport_of_keys(oracle: Oracle, stack: Stack) -> None:
         (answer,) = exchange(stack.url(HISTORY), message("GET", HISTORY, *fields))
         assert expected == answer.status, fields
     for name in ("api_key", "x-api-key", "key"):
-        answer = oracle.request("GET", f"{MODELS}?{name}={key}")
+        answer = checked.request("GET", f"{MODELS}?{name}={key}")
         assert (401, "Not authenticated") == (answer.status_code, answer.json()["detail"])

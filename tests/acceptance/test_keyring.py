@@ -30,7 +30,7 @@ def test_case_077_rotation_without_logouts(
         for service in stack.services:
             service.wait_ready()
         with Traffic(stack, log_in(stack, SESSIONS), clients=4) as traffic:
-            drill(stack, traffic, patience=60)
+            drill(stack, traffic, timeout=60)
         print(f"\n{SESSIONS} sessions, {traffic.requests} requests, refused: {traffic.refused()}")
         assert {} == traffic.refused()
         assert traffic.requests > 10 * SESSIONS

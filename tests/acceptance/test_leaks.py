@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from support.invariants import Oracle
+from support.invariants import CheckedClient
 from support.raw import exchange, message
 from support.rows import query
 from support.stack import PASSWORD, Account, Service, Stack
@@ -24,7 +24,9 @@ def _series(service: Service) -> list[dict[str, str]]:
     return [sample.labels for family in families for sample in family.samples]
 
 
-def test_case_063_metric_cardinality(stack: Stack, oracle: Oracle, account: Account) -> None:
+def test_case_063_metric_cardinality(
+    stack: Stack, checked: CheckedClient, account: Account
+) -> None:
     """Whatever paths, methods and names come, series stay few and their labels are ours."""
     random = uuid.uuid4().hex
     methods = ("GET", "POST", "PROPFIND", "M-SEARCH", "LINK", "TRACE")
@@ -39,7 +41,7 @@ def test_case_063_metric_cardinality(stack: Stack, oracle: Oracle, account: Acco
         assert statuses == {404, 401} if path == ANALYZE else {404}
     for number in range(20):
         stack.login(f"{random}-{number}")
-        oracle.request("GET", f"/api/v1/sentiment/task/{random}", headers=account.headers)
+        checked.request("GET", f"/api/v1/sentiment/task/{random}", headers=account.headers)
     for service in stack.running("auth") + stack.running("inference"):
         series = _series(service)
         assert len(series) < 500
@@ -51,14 +53,16 @@ def test_case_063_metric_cardinality(stack: Stack, oracle: Oracle, account: Acco
         assert not [route for route in routes if random in route]
 
 
-def test_case_098_no_log_holds_a_secret(stack: Stack, oracle: Oracle, account: Account) -> None:
+def test_case_098_no_log_holds_a_secret(
+    stack: Stack, checked: CheckedClient, account: Account
+) -> None:
     """Passwords of Postgres and Redis, tokens and texts stand in no line of any service."""
-    text = oracle.secret("a text that nobody but its sender may read")
-    oracle.secrets.clear()  # the answer holds the text, as it should
-    answer = oracle.request("POST", ANALYZE, json={"text": text}, headers=account.headers)
+    text = checked.secret("a text that nobody but its sender may read")
+    checked.secrets.clear()  # the answer holds the text, as it should
+    answer = checked.request("POST", ANALYZE, json={"text": text}, headers=account.headers)
     assert 200 == answer.status_code
     stack.finish(account, stack.submit(account, [text, "good"]))
-    oracle.secret(text)
+    checked.secret(text)
     passwords = {urlsplit(url).password for url in (stack.database_url, stack.redis_url)}
     secrets = {text, account.token, account.refresh_token} | (passwords - {None})
     for service in stack.services:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support import credentials
-from support.invariants import Oracle
+from support.invariants import CheckedClient
 from support.stack import PASSWORD, Account, Stack
 from support.waiting import until
 from valence_batch_worker.settings import Settings as WorkerSettings
@@ -36,25 +36,25 @@ def test_the_page_says_how_long_as_the_settings_do() -> None:
 
 
 def test_case_083_live_credentials_of_an_erased_account(
-    stack: Stack, oracle: Oracle, account: Account
+    stack: Stack, checked: CheckedClient, account: Account
 ) -> None:
     """Token, refresh token and API key are refused everywhere within 5 s; its batch is unknown."""
     key = credentials.key(stack, account, ["analyze", "batch", "history"])
     task = stack.submit(account, [f"text {n}" for n in range(2_000)])
-    answer = oracle.request("DELETE", ME, headers=account.headers, json={"password": PASSWORD})
+    answer = checked.request("DELETE", ME, headers=account.headers, json={"password": PASSWORD})
     assert 204 == answer.status_code
-    assert 401 == oracle.request("GET", ME, headers=account.headers).status_code
+    assert 401 == checked.request("GET", ME, headers=account.headers).status_code
     for headers in (account.headers, key):
         for path in ("/api/v1/sentiment/history", f"/api/v1/sentiment/task/{task}"):
             until(
                 lambda path=path, headers=headers: (
-                    oracle.request("GET", path, headers=headers).status_code == 401
+                    checked.request("GET", path, headers=headers).status_code == 401
                 ),
-                within=5,
+                timeout=5,
                 what=f"{path} refused",
             )
     refresh = json.dumps({"refresh_token": account.refresh_token})
-    assert 401 == oracle.post("/api/v1/auth/refresh", refresh).status_code
+    assert 401 == checked.post("/api/v1/auth/refresh", refresh).status_code
 
 
 @pytest.mark.parametrize(
@@ -70,23 +70,23 @@ def test_case_083_live_credentials_of_an_erased_account(
     ],
 )
 def test_case_013_a_refused_erasure_echoes_nothing(
-    oracle: Oracle, account: Account, body: Any, status: int
+    checked: CheckedClient, account: Account, body: Any, status: int
 ) -> None:
     """Wrong, mistyped, too long: the password is in no answer and no log."""
-    oracle.secret(CANARY)
-    answer = oracle.request("DELETE", ME, headers=account.headers, json=body)
+    checked.secret(CANARY)
+    answer = checked.request("DELETE", ME, headers=account.headers, json=body)
     assert status == answer.status_code
-    assert 200 == oracle.request("GET", ME, headers=account.headers).status_code
+    assert 200 == checked.request("GET", ME, headers=account.headers).status_code
 
 
 def test_case_098_taking_out_and_erasing_leave_nothing_in_logs(
-    stack: Stack, oracle: Oracle, account: Account
+    stack: Stack, checked: CheckedClient, account: Account
 ) -> None:
     """Texts and names go through both; no log of any service holds them."""
     text = {"text": f"{CANARY} is good"}
     assert 200 == stack.post("/api/v1/sentiment/analyze", account, json=text).status_code
     assert CANARY in stack.get(f"{ME}/export", account).text
-    answer = oracle.request("DELETE", ME, headers=account.headers, json={"password": PASSWORD})
+    answer = checked.request("DELETE", ME, headers=account.headers, json={"password": PASSWORD})
     assert 204 == answer.status_code
     for service in stack.services:
         for word in (CANARY, account.username, account.email):
@@ -95,9 +95,9 @@ def test_case_098_taking_out_and_erasing_leave_nothing_in_logs(
 
 @pytest.mark.parametrize(("method", "path"), [("DELETE", ME), ("GET", f"{ME}/export")])
 def test_an_api_key_neither_erases_nor_takes_out(
-    stack: Stack, oracle: Oracle, account: Account, method: str, path: str
+    stack: Stack, checked: CheckedClient, account: Account, method: str, path: str
 ) -> None:
     """It is made for programs; only who has logged in may do either."""
     key = credentials.key(stack, account, ["analyze", "batch", "history"])
     body = {"json": {"password": PASSWORD}} if method == "DELETE" else {}
-    assert 401 == oracle.request(method, path, headers=key, **body).status_code
+    assert 401 == checked.request(method, path, headers=key, **body).status_code

@@ -7,7 +7,7 @@ import uuid
 import psutil
 import pytest
 
-from support.invariants import Oracle
+from support.invariants import CheckedClient
 from support.raw import answers, connect, message
 from support.rows import query
 from support.stack import Account, Stack
@@ -49,19 +49,19 @@ def _judge_too_large(stack: Stack, path: str, data: bytes, limit: int) -> None:
 
 @pytest.mark.parametrize("path", LIMITS, ids=lambda path: path.rpartition("/")[2])
 def test_case_010_declared_too_large(
-    stack: Stack, oracle: Oracle, account: Account, path: str
+    stack: Stack, checked: CheckedClient, account: Account, path: str
 ) -> None:
     """One byte over the limit, or 10 GB that never come, are refused by their announcement."""
     for length in (LIMITS[path] + 1, 10 * 1024**3, 10**30):
         head = message("POST", path, *_fields(path, account), b"Content-Length: %d" % length)
-        (answer,) = oracle.raw(path, head)
+        (answer,) = checked.raw(path, head)
         expected = 400 if length == 10**30 else 413
         assert (expected, "close") == (answer.status, answer.headers["connection"])
 
 
 @pytest.mark.parametrize("path", [REGISTER, LOGIN, ANALYZE])
 def test_case_010_streamed_too_large(
-    stack: Stack, oracle: Oracle, account: Account, path: str
+    stack: Stack, checked: CheckedClient, account: Account, path: str
 ) -> None:
     """A body of ten times the limit in chunks ends at the limit; the connection with it."""
     chunk = b"2000\r\n" + b" " * 8192 + b"\r\n"
@@ -71,20 +71,20 @@ def test_case_010_streamed_too_large(
     _judge_too_large(stack, path, data, LIMITS[path])
 
 
-def test_case_010_exactly_the_limit(oracle: Oracle, account: Account) -> None:
+def test_case_010_exactly_the_limit(checked: CheckedClient, account: Account) -> None:
     """A body of exactly the limit is read."""
     body = b'{"text": "good"}'
-    answer = oracle.post(ANALYZE, body + b" " * (LIMITS[ANALYZE] - len(body)), account)
+    answer = checked.post(ANALYZE, body + b" " * (LIMITS[ANALYZE] - len(body)), account)
     assert 200 == answer.status_code
-    assert 413 == oracle.post(ANALYZE, body + b" " * LIMITS[ANALYZE], account).status_code
-    assert 422 == oracle.post(REGISTER, b"1" + b" " * (LIMITS[REGISTER] - 1)).status_code
+    assert 413 == checked.post(ANALYZE, body + b" " * LIMITS[ANALYZE], account).status_code
+    assert 422 == checked.post(REGISTER, b"1" + b" " * (LIMITS[REGISTER] - 1)).status_code
 
 
-def test_case_010_nobody_streams_without_a_credential(oracle: Oracle) -> None:
+def test_case_010_nobody_streams_without_a_credential(checked: CheckedClient) -> None:
     """A body is not read before we know who sends it."""
     for path in (ANALYZE, BATCH):
         head = message("POST", path, JSON, b"Content-Length: 1000")
-        (answer,) = oracle.raw(path, head)
+        (answer,) = checked.raw(path, head)
         assert 401 == answer.status
 
 
@@ -107,47 +107,47 @@ def test_case_010_a_body_that_stalls(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "gzip, gzip", "x"])
-def test_case_011_compressed_bodies(oracle: Oracle, account: Account, coding: str) -> None:
+def test_case_011_compressed_bodies(checked: CheckedClient, account: Account, coding: str) -> None:
     """A compressed body is refused by its name and never inflated."""
     bomb = gzip.compress(b" " * 64 * 1024 * 1024)
-    answer = oracle.post(ANALYZE, bomb, account, content_encoding=coding)
+    answer = checked.post(ANALYZE, bomb, account, content_encoding=coding)
     assert 415 == answer.status_code
-    assert 415 == oracle.post(REGISTER, bomb[:1000], content_encoding=coding).status_code
+    assert 415 == checked.post(REGISTER, bomb[:1000], content_encoding=coding).status_code
 
 
-def test_case_012_text_length(oracle: Oracle, account: Account) -> None:
+def test_case_012_text_length(checked: CheckedClient, account: Account) -> None:
     """10,000 characters are scored, whatever their bytes; one more is a 422 without the text."""
     for text in ("a" * 10_000, "\U0001f600" * 10_000, "good " * 2_000, "é" * 10_000):
         for escaped in (True, False):
             body = json.dumps({"text": text}, ensure_ascii=escaped).encode()
-            assert 200 == oracle.post(ANALYZE, body, account).status_code
-    oracle.secret("zzzzzz")
+            assert 200 == checked.post(ANALYZE, body, account).status_code
+    checked.secret("zzzzzz")
     for text in ("z" * 10_001, "z" * 200_000, "\U0001f600" * 10_001):
-        answer = oracle.post(ANALYZE, json.dumps({"text": text}, ensure_ascii=False), account)
+        answer = checked.post(ANALYZE, json.dumps({"text": text}, ensure_ascii=False), account)
         (error,) = answer.json()["errors"]
         assert (422, "body.text") == (answer.status_code, error["field"])
         assert "10000" in error["message"]
-    assert 413 == oracle.post(ANALYZE, json.dumps({"text": "z" * 10**6}), account).status_code
+    assert 413 == checked.post(ANALYZE, json.dumps({"text": "z" * 10**6}), account).status_code
 
 
-def test_case_012_blank_texts(oracle: Oracle, account: Account) -> None:
+def test_case_012_blank_texts(checked: CheckedClient, account: Account) -> None:
     """A text with nothing in it is refused, one or in a batch."""
     for text in ("", " ", "\t\r\n", "\u00a0\u2003", "\u001c\u001f"):
-        assert 422 == oracle.post(ANALYZE, json.dumps({"text": text}), account).status_code
+        assert 422 == checked.post(ANALYZE, json.dumps({"text": text}), account).status_code
         batch = json.dumps({"texts": ["fine", text]})
-        assert 422 == oracle.post(BATCH, batch, account).status_code, repr(text)
+        assert 422 == checked.post(BATCH, batch, account).status_code, repr(text)
 
 
 def test_case_020_largest_and_smallest_batch(
-    stack: Stack, oracle: Oracle, account: Account
+    stack: Stack, checked: CheckedClient, account: Account
 ) -> None:
     """One text, and 100,000 identical ones, are accepted and end with every result."""
     for texts in (["good"], ["good"] * 100_000):
-        answer = oracle.post(BATCH, json.dumps({"texts": texts}), account)
+        answer = checked.post(BATCH, json.dumps({"texts": texts}), account)
         task_id = answer.json()["task_id"]
         assert (202, len(texts)) == (answer.status_code, answer.json()["total"])
         assert f"/api/v1/sentiment/task/{task_id}" == answer.headers["location"]
-        task = stack.finish(account, task_id, within=120)
+        task = stack.finish(account, task_id, timeout=120)
         assert ("completed", len(texts)) == (task["status"], task["done"])
         [(stored,)] = query(
             stack.database_url,
@@ -157,13 +157,13 @@ def test_case_020_largest_and_smallest_batch(
         assert len(texts) == stored
 
 
-def test_a_client_that_leaves_within_its_body(stack: Stack, oracle: Oracle) -> None:
+def test_a_client_that_leaves_within_its_body(stack: Stack, checked: CheckedClient) -> None:
     """It is logged as gone (499), as nginx counts it, and is nobody's error."""
     auth = stack.running("auth")[0]
     before = len(auth.output())
     data = message("POST", REGISTER, JSON, b"Content-Length: 50", body=b"{", close=False)
     with connect(stack.url(REGISTER)) as connection:
         connection.sendall(data)
-    until(lambda: '"request"' in auth.output()[before:], within=10)
+    until(lambda: '"request"' in auth.output()[before:], timeout=10)
     (event,) = [json.loads(line) for line in auth.output()[before:].splitlines()]
     assert ("request", 499) == (event["event"], event["status"])

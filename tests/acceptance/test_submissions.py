@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from support.invariants import Oracle
+from support.invariants import CheckedClient
 from support.raw import answers, connect, message
 from support.rows import query
-from support.servers import Ground
+from support.servers import Servers
 from support.stack import Account
 from valence_common.celery_app import QUEUE
 
@@ -21,22 +21,22 @@ FINE = ["fine"] * 99_999
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """No worker: what is put into the queue stays there."""
-    with Ground.laid(tmp_path_factory.mktemp("ground"), auth={}, inference={}) as ground:
-        yield ground
+    with Servers.started(tmp_path_factory.mktemp("servers"), auth={}, inference={}) as servers:
+        yield servers
 
 
 @pytest.fixture
-def account(ground: Ground) -> Account:
-    return ground.stack.account()
+def account(servers: Servers) -> Account:
+    return servers.stack.account()
 
 
 @pytest.fixture
-def oracle(ground: Ground) -> Iterator[Oracle]:
-    oracle = Oracle(ground.stack)
-    yield oracle
-    oracle.judge()
+def checked(servers: Servers) -> Iterator[CheckedClient]:
+    checked = CheckedClient(servers.stack)
+    yield checked
+    checked.judge()
 
 
 class Case(NamedTuple):
@@ -114,10 +114,10 @@ REFUSED = {
 }
 
 
-def _stored(ground: Ground, account: Account) -> list[tuple[Any, ...]]:
+def _stored(servers: Servers, account: Account) -> list[tuple[Any, ...]]:
     """Batches, chunks and keys of a user."""
     return query(
-        ground.postgres.url(),
+        servers.postgres.url(),
         "SELECT id FROM batches WHERE user_id = :user"
         " UNION ALL SELECT id FROM batch_chunks WHERE user_id = :user"
         " UNION ALL SELECT batch_id FROM idempotency_keys WHERE user_id = :user",
@@ -126,12 +126,12 @@ def _stored(ground: Ground, account: Account) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_case_020_refused_batches(ground: Ground, account: Account, name: str) -> None:
+def test_case_020_refused_batches(servers: Servers, account: Account, name: str) -> None:
     """The first bad index is named, and neither Postgres nor Redis knows of the batch."""
     case = REFUSED[name]
-    with ground.valkey.client() as redis:
+    with servers.valkey.client() as redis:
         before = redis.llen(QUEUE)
-        answer = ground.stack.post(
+        answer = servers.stack.post(
             case.path,
             account,
             content=case.body,
@@ -142,7 +142,7 @@ def test_case_020_refused_batches(ground: Ground, account: Account, name: str) -
         assert case.field == (problem["errors"][0]["field"] if "errors" in problem else None)
         assert "yyy" not in answer.text
         assert before == redis.llen(QUEUE)
-    assert [] == _stored(ground, account)
+    assert [] == _stored(servers, account)
 
 
 ACCEPTED = {
@@ -160,19 +160,19 @@ ACCEPTED = {
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_case_020_accepted_batches(ground: Ground, account: Account, name: str) -> None:
+def test_case_020_accepted_batches(servers: Servers, account: Account, name: str) -> None:
     """Every text is in a chunk of the batch, and workers are rung for."""
     kind, body, total, columns, rows = ACCEPTED[name]
-    with ground.valkey.client() as redis:
+    with servers.valkey.client() as redis:
         before = redis.llen(QUEUE)
         headers = {"content-type": kind}
-        answer = ground.stack.post(BATCH, account, content=body, headers=headers)
+        answer = servers.stack.post(BATCH, account, content=body, headers=headers)
         assert (202, total) == (answer.status_code, answer.json()["total"]), answer.text
         assert before < redis.llen(QUEUE)
     task_id = answer.json()["task_id"]
     assert f"/api/v1/sentiment/task/{task_id}" == answer.headers["location"]
     stored = query(
-        ground.postgres.url(),
+        servers.postgres.url(),
         "SELECT b.total, b.columns, (SELECT sum(json_array_length(texts)) FROM batch_chunks"
         " WHERE batch_id = b.id), (SELECT max(json_array_length(rows)) FROM batch_chunks"
         " WHERE batch_id = b.id) FROM batches AS b WHERE id = :id",
@@ -181,21 +181,21 @@ def test_case_020_accepted_batches(ground: Ground, account: Account, name: str) 
     assert [(total, columns, total, rows)] == stored
 
 
-def test_case_020_a_bad_row_ends_the_upload(ground: Ground, account: Account) -> None:
+def test_case_020_a_bad_row_ends_the_upload(servers: Servers, account: Account) -> None:
     """It is answered while the rest of the body is still to come, and the connection ends."""
     token = b"Authorization: Bearer " + account.token.encode()
     fields = [token, b"Content-Type: text/csv", b"Content-Length: 30000000"]
     data = message("POST", BATCH, *fields, body=b'text\n"closed"x\n' + b"a\n" * 10_000, close=False)
-    with connect(ground.stack.url(BATCH)) as connection:
+    with connect(servers.stack.url(BATCH)) as connection:
         connection.sendall(data)
         (answer,) = answers(connection)
     assert (422, "close") == (answer.status, answer.headers["connection"])
     assert "body.rows.0" == json.loads(answer.body)["errors"][0]["field"]
 
 
-def test_case_020_the_services_take_no_harm(oracle: Oracle, account: Account) -> None:
+def test_case_020_the_services_take_no_harm(checked: CheckedClient, account: Account) -> None:
     """Memory, files, log and heartbeat are as ever after bodies of the largest size."""
     for name in ("csv: too large", "csv: unclosed, long", "form: bad row", "too large"):
         case = REFUSED[name]
-        answer = oracle.post(case.path, case.body, account, content_type=case.kind)
+        answer = checked.post(case.path, case.body, account, content_type=case.kind)
         assert case.status == answer.status_code

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from support.invariants import Oracle
+from support.invariants import CheckedClient
 from support.stack import PASSWORD, Account, Service, Stack
 from support.waiting import until
 
@@ -64,7 +64,7 @@ def _shape(answer: httpx.Response) -> tuple[object, ...]:
 
 
 def test_case_085_enumeration_by_register(
-    proxied: Service, oracle: Oracle, account: Account
+    proxied: Service, checked: CheckedClient, account: Account
 ) -> None:
     """A taken name or address is one documented refusal, and few can be asked about."""
     taken = []
@@ -74,7 +74,7 @@ def test_case_085_enumeration_by_register(
         (account.username.upper(), account.email.upper()),
     ):
         body = {"username": username, "email": email, "password": PASSWORD}
-        taken.append(oracle.request("POST", REGISTER, json=body))
+        taken.append(checked.request("POST", REGISTER, json=body))
     assert (400, "Username or email already registered") == (
         taken[0].status_code,
         taken[0].json()["detail"],
@@ -115,7 +115,7 @@ def test_case_093_throttle_cannot_be_outrun(stack: Stack, replicas: list[Service
             status = _login(replicas[1], name, PASSWORD).status_code
             return None if status == 429 else status
 
-        assert expected == until(heard, within=WINDOW + 5)
+        assert expected == until(heard, timeout=WINDOW + 5)
 
 
 def test_case_095_a_pod_believes_nobody(stack: Stack, account: Account) -> None:

@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from support.invariants import Oracle
+from support.invariants import CheckedClient
 from support.raw import message
 from support.stack import Account, Stack
 from support.tokens import DROP, Forge, encode, sign
@@ -31,41 +31,41 @@ def forge(stack: Stack, account: Account) -> Forge:
     return Forge(stack.keyring, account.id)
 
 
-def _judge(oracle: Oracle, token: str) -> None:
+def _judge(checked: CheckedClient, token: str) -> None:
     """Every service refuses the token with one and the same 401."""
     for path in (ME, HISTORY):
-        answer = oracle.request("GET", path, headers={"Authorization": f"Bearer {token}"})
+        answer = checked.request("GET", path, headers={"Authorization": f"Bearer {token}"})
         seen = (answer.status_code, answer.json()["detail"], answer.headers["www-authenticate"])
         expected = (401, "Could not validate credentials", 'Bearer error="invalid_token"')
         assert expected == seen, token[:200]
 
 
-def _believed(oracle: Oracle, token: str) -> bool:
+def _believed(checked: CheckedClient, token: str) -> bool:
     headers = {"Authorization": f"Bearer {token}"}
-    answers = {oracle.request("GET", p, headers=headers).status_code for p in (ME, HISTORY)}
+    answers = {checked.request("GET", p, headers=headers).status_code for p in (ME, HISTORY)}
     assert len(answers) == 1, "the services disagree"
     return answers == {200}
 
 
-def test_the_forge_makes_good_tokens(oracle: Oracle, forge: Forge) -> None:
+def test_the_forge_makes_good_tokens(checked: CheckedClient, forge: Forge) -> None:
     """What the cases below change is all that is wrong with their tokens."""
-    assert _believed(oracle, forge.token())
+    assert _believed(checked, forge.token())
 
 
-def test_case_065_no_algorithm(oracle: Oracle, forge: Forge) -> None:
+def test_case_065_no_algorithm(checked: CheckedClient, forge: Forge) -> None:
     """A token that names no algorithm, or none that is one, is refused, signed or not."""
     for name in ("none", "None", "nOnE", "NONE", "", DROP, ["HS256"], 256, None, {"HS256": 1}):
         signed = forge.token({"alg": name})
-        _judge(oracle, signed)
-        _judge(oracle, signed.rpartition(".")[0] + ".")
-        _judge(oracle, signed.rpartition(".")[0])
+        _judge(checked, signed)
+        _judge(checked, signed.rpartition(".")[0] + ".")
+        _judge(checked, signed.rpartition(".")[0])
 
 
-def test_case_066_algorithm_confusion(oracle: Oracle, forge: Forge) -> None:
+def test_case_066_algorithm_confusion(checked: CheckedClient, forge: Forge) -> None:
     """Only HS256 with our key: not a bigger HMAC, not a public key as its secret."""
     for name, digest in (("HS384", "sha384"), ("HS512", "sha512")):
-        _judge(oracle, sign(forge.header(alg=name), forge.claims(), forge.secret, digest))
-        _judge(oracle, sign(forge.header(), forge.claims(), forge.secret, digest))
+        _judge(checked, sign(forge.header(alg=name), forge.claims(), forge.secret, digest))
+        _judge(checked, sign(forge.header(), forge.claims(), forge.secret, digest))
     public = rsa.generate_private_key(65537, 2048).public_key()
     encodings = serialization.Encoding, serialization.PublicFormat
     for encoding, form in (
@@ -74,12 +74,12 @@ def test_case_066_algorithm_confusion(oracle: Oracle, forge: Forge) -> None:
         (encodings[0].OpenSSH, encodings[1].OpenSSH),
     ):
         _judge(
-            oracle,
+            checked,
             sign(forge.header(), forge.claims(), public.public_bytes(encoding, form), "sha256"),
         )
     for name in ("RS256", "ES256", "PS256", "EdDSA", "hs256", "HS256 ", "HS256\0"):
-        _judge(oracle, forge.token({"alg": name}))
-    _judge(oracle, sign(forge.header(), forge.claims(), b"", "sha256"))
+        _judge(checked, forge.token({"alg": name}))
+    _judge(checked, sign(forge.header(), forge.claims(), b"", "sha256"))
 
 
 def test_case_066_every_decode_names_its_algorithms() -> None:
@@ -96,7 +96,7 @@ def test_case_066_every_decode_names_its_algorithms() -> None:
     assert all("algorithms=[ALGORITHM]" in call for call in calls)
 
 
-def test_case_068_foreign_headers(oracle: Oracle, forge: Forge) -> None:
+def test_case_068_foreign_headers(checked: CheckedClient, forge: Forge) -> None:
     """A header has alg, typ and kid and nothing else; nothing in it is fetched or obeyed."""
     for name, value in (
         ("jwk", {"kty": "oct", "k": encode(forge.secret)}),
@@ -110,12 +110,14 @@ def test_case_068_foreign_headers(oracle: Oracle, forge: Forge) -> None:
         ("cty", "JWT"),
         ("unknown", None),
     ):
-        _judge(oracle, forge.token({name: value}))
+        _judge(checked, forge.token({name: value}))
     for kid in ("", "../../../../dev/null", "' OR 1=1 --", DROP, None, 1, ["a"], "x" * 2000):
-        _judge(oracle, forge.token({"kid": kid}))
+        _judge(checked, forge.token({"kid": kid}))
 
 
-def test_case_070_huge_and_encrypted(oracle: Oracle, forge: Forge, account: Account) -> None:
+def test_case_070_huge_and_encrypted(
+    checked: CheckedClient, forge: Forge, account: Account
+) -> None:
     """Size and shape decide before anything is decoded: 4 KiB, three parts."""
     bomb = zlib.compress(b" " * 50 * 1024 * 1024)
     jwe = {"alg": "dir", "enc": "A256GCM", "zip": "DEF", "kid": forge.kid}
@@ -134,14 +136,14 @@ def test_case_070_huge_and_encrypted(oracle: Oracle, forge: Forge, account: Acco
         encode(b'{"alg":' * 200) + ".e30.e30",
     ):
         started = time.monotonic()
-        _judge(oracle, token)
+        _judge(checked, token)
         assert time.monotonic() - started < 1
     for token in ("x" * 60 * 1024, "." * 1_000_000):
         head = message("GET", ME, b"Authorization: Bearer " + token.encode())
-        assert [431] == [answer.status for answer in oracle.raw(ME, head)]
+        assert [431] == [answer.status for answer in checked.raw(ME, head)]
 
 
-def test_case_070_one_spelling(oracle: Oracle, account: Account) -> None:
+def test_case_070_one_spelling(checked: CheckedClient, account: Account) -> None:
     """A token has one spelling: padding, stray bits, blanks and changed bits are all refused."""
     header, claims, signature = account.token.split(".")
     stray = signature[:-1] + chr(ord(signature[-1]) + 1)
@@ -159,26 +161,26 @@ def test_case_070_one_spelling(oracle: Oracle, account: Account) -> None:
         f"..{signature}",
         f"{header}.{claims}.",
     ):
-        _judge(oracle, token)
+        _judge(checked, token)
 
 
-def test_case_072_missing_and_odd_claims(oracle: Oracle, forge: Forge) -> None:
+def test_case_072_missing_and_odd_claims(checked: CheckedClient, forge: Forge) -> None:
     """Every claim is required and has one type; there are no others."""
     for name in ("iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp", "scope"):
         for value in (DROP, None, [], {}, True, 1.5, "", 10**30, "9" * 30):
             if name != "scope" or not isinstance(value, str):
-                _judge(oracle, forge.token(claims={name: value}))
-    _judge(oracle, forge.token({"typ": DROP}))
-    _judge(oracle, forge.token(claims={"unknown": 1}))
+                _judge(checked, forge.token(claims={name: value}))
+    _judge(checked, forge.token({"typ": DROP}))
+    _judge(checked, forge.token(claims={"unknown": 1}))
     for claims in (b"", b"null", b"[]", b"{}", b'"x"', b"[" * 2000, b"\xff", b"NaN"):
-        _judge(oracle, forge.sign(forge.header(), claims))
+        _judge(checked, forge.sign(forge.header(), claims))
     for header in (b"", b"null", b"[]", b"[" * 2000, b"\xff"):
-        _judge(oracle, forge.sign(header, forge.claims()))
+        _judge(checked, forge.sign(header, forge.claims()))
 
 
-def test_case_073_cross_use(oracle: Oracle, forge: Forge, account: Account) -> None:
+def test_case_073_cross_use(checked: CheckedClient, forge: Forge, account: Account) -> None:
     """A token is for one use, one issuer and one installation."""
-    _judge(oracle, account.refresh_token)
+    _judge(checked, account.refresh_token)
     for claims in (
         {"aud": "other"},
         {"aud": ["valence"]},
@@ -186,23 +188,23 @@ def test_case_073_cross_use(oracle: Oracle, forge: Forge, account: Account) -> N
         {"iss": "staging"},
         {"iss": "VALENCE"},
     ):
-        _judge(oracle, forge.token(claims=claims))
+        _judge(checked, forge.token(claims=claims))
     for kind in ("JWT", "jwt", "AT+JWT", "application/at+jwt", "rt+jwt", ""):
-        _judge(oracle, forge.token({"typ": kind}))
+        _judge(checked, forge.token({"typ": kind}))
     other = keyring.generate()
-    path = oracle.stack.folder / "other-keyring.json"
+    path = checked.stack.folder / "other-keyring.json"
     path.write_bytes(other)
-    _judge(oracle, Forge(path, account.id).token())
-    _judge(oracle, Forge(path, account.id).token({"kid": forge.kid}))
+    _judge(checked, Forge(path, account.id).token())
+    _judge(checked, Forge(path, account.id).token({"kid": forge.kid}))
     headers = {"X-API-Key": account.token}
-    assert 401 == oracle.request("GET", ME, headers=headers).status_code
-    _judge(oracle, "vl_0123_456789abcdef")
-    unknown = Forge(oracle.stack.keyring, str(uuid.uuid4())).token()
-    answer = oracle.request("GET", ME, headers={"Authorization": f"Bearer {unknown}"})
+    assert 401 == checked.request("GET", ME, headers=headers).status_code
+    _judge(checked, "vl_0123_456789abcdef")
+    unknown = Forge(checked.stack.keyring, str(uuid.uuid4())).token()
+    answer = checked.request("GET", ME, headers={"Authorization": f"Bearer {unknown}"})
     assert 401 == answer.status_code
 
 
-def test_case_074_time_boundaries(oracle: Oracle, forge: Forge) -> None:
+def test_case_074_time_boundaries(checked: CheckedClient, forge: Forge) -> None:
     """30 seconds of leeway on each side; a life of at most an hour, whoever signed it."""
     now = int(time.time())
     for claims, expected in (
@@ -221,10 +223,10 @@ def test_case_074_time_boundaries(oracle: Oracle, forge: Forge) -> None:
         ({"exp": now - 20, "iat": now - 10}, False),
         ({"iat": -(2**63), "exp": now + 600}, False),
     ):
-        assert expected == _believed(oracle, forge.token(claims=claims)), claims
+        assert expected == _believed(checked, forge.token(claims=claims)), claims
 
 
-def test_case_076_transport(oracle: Oracle, account: Account) -> None:
+def test_case_076_transport(checked: CheckedClient, account: Account) -> None:
     """Exactly one `Authorization: Bearer` header; nothing else carries a token."""
     token = account.token.encode()
     bearer = b"Authorization: Bearer " + token
@@ -248,11 +250,11 @@ def test_case_076_transport(oracle: Oracle, account: Account) -> None:
         ([b"Proxy-Authorization: Bearer " + token], 401),
     ):
         for path in (ME, HISTORY):
-            (answer,) = oracle.raw(path, message("GET", path, *fields))
+            (answer,) = checked.raw(path, message("GET", path, *fields))
             assert expected == answer.status, fields
     for path in (ME, HISTORY):
         for query in (f"access_token={account.token}", f"token={account.token}"):
-            answer = oracle.request("GET", f"{path}?{query}")
+            answer = checked.request("GET", f"{path}?{query}")
             assert (401, "Not authenticated") == (answer.status_code, answer.json()["detail"])
 
 

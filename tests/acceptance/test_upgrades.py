@@ -2,7 +2,7 @@
 
 import json
 
-from support.invariants import Oracle
+from support.invariants import CheckedClient
 from support.live import HANDSHAKE, KEY, STREAM, frame
 from support.raw import connect, message
 from support.rows import query
@@ -41,40 +41,40 @@ INCOMPLETE = [
 ]
 
 
-def test_case_018_what_is_no_handshake_is_answered_in_http(oracle: Oracle) -> None:
+def test_case_018_what_is_no_handshake_is_answered_in_http(checked: CheckedClient) -> None:
     """A field that lacks, doubles or makes no sense: the path's own answer, and the end."""
     for path, plain in {STREAM: 426, HEALTH: 200, ME: 401}.items():
         for fields in INCOMPLETE:
-            (answer,) = oracle.raw(path, message("GET", path, *fields, close=False))
+            (answer,) = checked.raw(path, message("GET", path, *fields, close=False))
             assert (plain, "close") == (answer.status, answer.headers["connection"]), fields
-    (answer,) = oracle.raw(STREAM, message("GET", STREAM))
+    (answer,) = checked.raw(STREAM, message("GET", STREAM))
     assert (426, "13") == (answer.status, answer.headers["sec-websocket-version"])
 
 
-def test_case_018_only_a_get_begins_a_websocket(oracle: Oracle) -> None:
+def test_case_018_only_a_get_begins_a_websocket(checked: CheckedClient) -> None:
     """Another method is not served at that path, whatever it asks to become."""
     for method in ("POST", "PUT", "DELETE", "OPTIONS", "HEAD"):
         body = b"" if method == "HEAD" else b"{}"
         fields = [*HANDSHAKE, b"Content-Length: %d" % len(body)]
-        (answer, *_) = oracle.raw(STREAM, message(method, STREAM, *fields, body=body, close=False))
+        (answer, *_) = checked.raw(STREAM, message(method, STREAM, *fields, body=body, close=False))
         assert 405 == answer.status, method
 
 
-def test_case_018_upgrades_elsewhere(oracle: Oracle, account: Account) -> None:
+def test_case_018_upgrades_elsewhere(checked: CheckedClient, account: Account) -> None:
     """A whole handshake to a path where none is spoken is answered 401 or 404, and ended."""
     token = b"Authorization: Bearer " + account.token.encode()
     for path in (HEALTH, ANALYZE, f"{STREAM}/", "/api/v1/sentiment%2fstream", "/nowhere", "//x"):
-        (answer,) = oracle.raw(path, message("GET", path, *HANDSHAKE, token, close=False))
+        (answer,) = checked.raw(path, message("GET", path, *HANDSHAKE, token, close=False))
         assert (404, "close") == (answer.status, answer.headers["connection"]), path
-    (answer,) = oracle.raw(ME, message("GET", ME, *HANDSHAKE, close=False))
+    (answer,) = checked.raw(ME, message("GET", ME, *HANDSHAKE, close=False))
     assert (401, "close") == (answer.status, answer.headers["connection"])
     absolute = f"http://evil.example{STREAM}"
-    (answer,) = oracle.raw(STREAM, message("GET", absolute, *HANDSHAKE, token, close=False))
+    (answer,) = checked.raw(STREAM, message("GET", absolute, *HANDSHAKE, token, close=False))
     assert 426 == answer.status
 
 
 def test_case_017_nothing_is_smuggled_behind_an_upgrade(
-    stack: Stack, oracle: Oracle, account: Account
+    stack: Stack, checked: CheckedClient, account: Account
 ) -> None:
     """What follows a handshake, refused, declined or accepted, is never a request."""
     token = b"Authorization: Bearer " + account.token.encode()
@@ -87,14 +87,14 @@ def test_case_017_nothing_is_smuggled_behind_an_upgrade(
     other = [b"Connection: Upgrade", b"Upgrade: h2c"]
     another = message("GET", HEALTH, *other, close=False)
     for data, status in ((refused, 401), (declined, 426), (another, 200)):
-        got = [answer.status for answer in oracle.raw(STREAM, data + hidden)]
+        got = [answer.status for answer in checked.raw(STREAM, data + hidden)]
         assert [status] == got
     with_body = [*HANDSHAKE, token, b"Content-Length: %d" % len(hidden)]
-    (answer,) = oracle.raw(STREAM, message("GET", STREAM, *with_body, body=hidden, close=False))
+    (answer,) = checked.raw(STREAM, message("GET", STREAM, *with_body, body=hidden, close=False))
     assert 426 == answer.status
     chunked = [*HANDSHAKE, token, b"Transfer-Encoding: chunked"]
     data = message("GET", STREAM, *chunked, body=b"0\r\n\r\n", close=False) + hidden
-    (answer,) = oracle.raw(STREAM, data)
+    (answer,) = checked.raw(STREAM, data)
     assert 426 == answer.status
     accepted = message("GET", STREAM, *HANDSHAKE, token, close=False)
     with connect(stack.url(STREAM)) as connection:
@@ -108,7 +108,7 @@ def test_case_017_nothing_is_smuggled_behind_an_upgrade(
 
 
 def test_case_017_an_upgrade_waits_for_the_answers_before_it(
-    oracle: Oracle, account: Account
+    checked: CheckedClient, account: Account
 ) -> None:
     """Behind a request that is still worked on, no answer lands in the middle of a WebSocket."""
     token = b"Authorization: Bearer " + account.token.encode()
@@ -116,19 +116,19 @@ def test_case_017_an_upgrade_waits_for_the_answers_before_it(
     fields = [token, b"Content-Type: application/json", b"Content-Length: %d" % len(body)]
     data = message("POST", ANALYZE, *fields, body=body, close=False)
     data += message("GET", STREAM, *HANDSHAKE, token, close=False) + frame(b"{}")
-    first, second = oracle.raw(ANALYZE, data)
+    first, second = checked.raw(ANALYZE, data)
     assert (200, 426, "close") == (first.status, second.status, second.headers["connection"])
 
 
-def test_case_016_a_large_handshake(oracle: Oracle) -> None:
+def test_case_016_a_large_handshake(checked: CheckedClient) -> None:
     """Its head is bounded as any other."""
     data = message("GET", STREAM, *HANDSHAKE, b"X: " + b"v" * 64 * 1024, close=False)
-    assert [431] == [answer.status for answer in oracle.raw(STREAM, data)]
+    assert [431] == [answer.status for answer in checked.raw(STREAM, data)]
     data = message("GET", STREAM, *HANDSHAKE, *[b"X: v"] * 200, close=False)
-    assert [431] == [answer.status for answer in oracle.raw(STREAM, data)]
+    assert [431] == [answer.status for answer in checked.raw(STREAM, data)]
 
 
-def test_case_016_frames_of_every_kind(oracle: Oracle, account: Account) -> None:
+def test_case_016_frames_of_every_kind(checked: CheckedClient, account: Account) -> None:
     """Control frames, fragments, pings without end and nonsense: closed, or answered."""
     token = b"Authorization: Bearer " + account.token.encode()
     accepted = message("GET", STREAM, *HANDSHAKE, token, close=False)
@@ -148,14 +148,14 @@ def test_case_016_frames_of_every_kind(oracle: Oracle, account: Account) -> None
         (frame(b"x" * 300_000, final=False), 1009),
         (frame(b"x", final=False) + good, 1002),
     ):
-        with connect(oracle.stack.url(STREAM)) as connection:
+        with connect(checked.stack.url(STREAM)) as connection:
             connection.sendall(accepted)
             assert connection.recv(65536).startswith(b"HTTP/1.1 101")
             connection.sendall(data)
             closing = connection.recv(65536)
         seen = int.from_bytes(closing[2:4]) if len(closing) >= 4 else 1005
         assert (0x88, code) == (closing[0], seen), data[:20]
-    with connect(oracle.stack.url(STREAM)) as connection:
+    with connect(checked.stack.url(STREAM)) as connection:
         connection.sendall(accepted)
         assert connection.recv(65536).startswith(b"HTTP/1.1 101")
         connection.settimeout(1)

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from support.invariants import Oracle
+from support.invariants import CheckedClient
 from support.limits import (
     ANALYZE,
     BODY,
@@ -21,7 +21,7 @@ from support.limits import (
 )
 from support.load import at_once
 from support.rows import query
-from support.servers import Ground
+from support.servers import Servers
 from support.stack import Service, Stack
 from support.waiting import until
 
@@ -32,27 +32,29 @@ WITHIN = 5.0
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    with two_replicas(tmp_path_factory.mktemp("limits")) as ground:
-        yield ground
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with two_replicas(tmp_path_factory.mktemp("limits")) as servers:
+        yield servers
 
 
 @pytest.fixture
-def stack(ground: Ground) -> Stack:
-    return ground.stack
+def stack(servers: Servers) -> Stack:
+    return servers.stack
 
 
-def test_a_days_texts_are_counted_and_survive_a_flush(ground: Ground, oracle: Oracle) -> None:
+def test_a_days_texts_are_counted_and_survive_a_flush(
+    servers: Servers, checked: CheckedClient
+) -> None:
     """Analyses cost one text, batches theirs; Redis forgets, the table of usage does not."""
-    account = limited(ground.stack, texts_per_day=10)
+    account = limited(servers.stack, texts_per_day=10)
 
     def batch(texts: int) -> httpx.Response:
-        return oracle.request(
+        return checked.request(
             "POST", BATCH, json={"texts": ["good"] * texts}, headers=account.headers
         )
 
     def analyze() -> httpx.Response:
-        return oracle.post(ANALYZE, '{"text": "good"}', account)
+        return checked.post(ANALYZE, '{"text": "good"}', account)
 
     assert 429 == batch(11).status_code
     answer = batch(8)
@@ -62,56 +64,56 @@ def test_a_days_texts_are_counted_and_survive_a_flush(ground: Ground, oracle: Or
     midnight = (24 - datetime.now(UTC).hour) * 3600
     assert 1 <= int(refused.headers["retry-after"]) <= midnight
     stored = "SELECT total FROM batches WHERE user_id = :id"
-    assert [(8,)] == query(ground.stack.database_url, stored, id=account.id)
+    assert [(8,)] == query(servers.stack.database_url, stored, id=account.id)
     assert [200, 200, 429, 429] == [analyze().status_code for _ in range(4)]
     counted = "SELECT sum(texts) FROM usage WHERE user_id = :id"
-    until(lambda: [(10,)] == query(ground.stack.database_url, counted, id=account.id), within=15)
-    ground.valkey.flush()
+    until(lambda: [(10,)] == query(servers.stack.database_url, counted, id=account.id), timeout=15)
+    servers.valkey.flush()
     assert 429 == batch(1).status_code
     assert [429, 429] == [analyze().status_code for _ in range(2)]
-    limited(ground.stack, account, texts_per_day=12)
-    until(lambda: 200 == analyze().status_code, within=WITHIN)
+    limited(servers.stack, account, texts_per_day=12)
+    until(lambda: 200 == analyze().status_code, timeout=WITHIN)
     assert [200, 429] == [analyze().status_code for _ in range(2)]
-    judge_keys(ground)
+    judge_keys(servers)
 
 
-def test_a_batch_that_is_not_stored_costs_nothing(ground: Ground, oracle: Oracle) -> None:
+def test_a_batch_that_is_not_stored_costs_nothing(servers: Servers, checked: CheckedClient) -> None:
     """What Postgres could not take is not taken from the day either."""
-    account = limited(ground.stack, texts_per_day=10)
+    account = limited(servers.stack, texts_per_day=10)
     body = {"texts": ["good"] * 10}
-    url, headers = ground.stack.url(BATCH), account.headers
+    url, headers = servers.stack.url(BATCH), account.headers
     assert 422 == httpx.post(url, json={"texts": []}, headers=headers).status_code
-    warm = httpx.post(ground.stack.url(ANALYZE), json=BODY, headers=headers, timeout=20)
+    warm = httpx.post(servers.stack.url(ANALYZE), json=BODY, headers=headers, timeout=20)
     assert 200 == warm.status_code
-    limited(ground.stack, account, texts_per_day=11)
+    limited(servers.stack, account, texts_per_day=11)
 
     def allowed() -> int:
-        answer = httpx.post(ground.stack.url(BATCH), json={"texts": []}, headers=headers)
+        answer = httpx.post(servers.stack.url(BATCH), json={"texts": []}, headers=headers)
         assert 422 == answer.status_code
         answer = httpx.post(url, json={"texts": ["x"] * 12}, headers=headers)
         return policies(answer.headers, "ratelimit-policy")["texts"]["q"]
 
-    until(lambda: 11 == allowed(), within=WITHIN)
-    with ground.postgres.frozen():
+    until(lambda: 11 == allowed(), timeout=WITHIN)
+    with servers.postgres.frozen():
         assert 503 == httpx.post(url, json=body, headers=headers, timeout=20).status_code
     until(
         lambda: 202 == httpx.post(url, json=body, headers=headers, timeout=20).status_code,
-        within=15,
+        timeout=15,
     )
 
 
-def test_usage_is_told_by_day_key_and_route(ground: Ground, oracle: Oracle) -> None:
+def test_usage_is_told_by_day_key_and_route(servers: Servers, checked: CheckedClient) -> None:
     """What was answered is counted, on whichever replica; what was refused is not."""
-    account = ground.stack.account()
-    made = oracle.request("POST", KEYS, json={"name": "a key"}, headers=account.headers).json()
-    assert {200: 6} == tally(at_once(requests(ground.stack, account.headers, 6)))
-    assert {200: 4} == tally(at_once(requests(ground.stack, {"X-API-Key": made["key"]}, 4)))
-    assert 202 == oracle.post(BATCH, '{"texts": ["a", "b", "c"]}', account).status_code
-    assert 422 == oracle.post(ANALYZE, '{"text": ""}', account).status_code
+    account = servers.stack.account()
+    made = checked.request("POST", KEYS, json={"name": "a key"}, headers=account.headers).json()
+    assert {200: 6} == tally(at_once(requests(servers.stack, account.headers, 6)))
+    assert {200: 4} == tally(at_once(requests(servers.stack, {"X-API-Key": made["key"]}, 4)))
+    assert 202 == checked.post(BATCH, '{"texts": ["a", "b", "c"]}', account).status_code
+    assert 422 == checked.post(ANALYZE, '{"text": ""}', account).status_code
     today = datetime.now(UTC).date().isoformat()
 
     def rows(path: str = USAGE) -> list[tuple[Any, ...]]:
-        answer = oracle.request("GET", path, headers=account.headers)
+        answer = checked.request("GET", path, headers=account.headers)
         assert 200 == answer.status_code, answer.text
         return sorted(
             (item["day"], item["route"], item["key_id"] or "", item["requests"], item["texts"])
@@ -123,18 +125,18 @@ def test_usage_is_told_by_day_key_and_route(ground: Ground, oracle: Oracle) -> N
         (today, "analyze", made["id"], 4, 4),
         (today, "batch", "", 1, 3),
     ]
-    until(lambda: expected == rows(), within=15, what="usage")
+    until(lambda: expected == rows(), timeout=15, what="usage")
     assert expected == rows(f"{USAGE}?from={today}&to={today}")
     assert [] == rows(f"{USAGE}?to=2020-01-01")
     paged, cursor = [], ""
     while cursor is not None:
         path = f"{USAGE}?limit=1{cursor and f'&cursor={cursor}'}"
-        page = oracle.request("GET", path, headers=account.headers).json()
+        page = checked.request("GET", path, headers=account.headers).json()
         paged += [item["route"] for item in page["items"]]
         cursor = page["next_cursor"]
     assert ["analyze", "analyze", "batch"] == sorted(paged)
-    other = ground.stack.account()
-    assert [] == oracle.request("GET", USAGE, headers=other.headers).json()["items"]
+    other = servers.stack.account()
+    assert [] == checked.request("GET", USAGE, headers=other.headers).json()["items"]
     for wrong in (
         "from=2020-01-01&to=2020-04-02",
         "from=2020-01-02&to=2020-01-01",
@@ -146,20 +148,20 @@ def test_usage_is_told_by_day_key_and_route(ground: Ground, oracle: Oracle) -> N
         "cursor=AAAA",
         "days=3",
     ):
-        answer = oracle.request("GET", f"{USAGE}?{wrong}", headers=account.headers)
+        answer = checked.request("GET", f"{USAGE}?{wrong}", headers=account.headers)
         assert 422 == answer.status_code, wrong
     for fine in ("to=0001-01-01", "to=9999-12-31", "from=2020-01-01&to=2020-04-01"):
         assert [] == rows(f"{USAGE}?{fine}")
 
 
-def test_usage_is_written_at_the_end(ground: Ground, oracle: Oracle) -> None:
+def test_usage_is_written_at_the_end(servers: Servers, checked: CheckedClient) -> None:
     """A replica that is told to stop writes what it counted a moment before."""
-    account = ground.stack.account()
-    replica: Service = ground.stack.start("inference")
+    account = servers.stack.account()
+    replica: Service = servers.stack.start("inference")
     for _ in range(3):
         url = replica.url + ANALYZE
         assert 200 == httpx.post(url, json=BODY, headers=account.headers).status_code
     assert 0 == replica.stop()
     counted = "SELECT requests FROM usage WHERE user_id = :id"
-    assert [(3,)] == query(ground.stack.database_url, counted, id=account.id)
+    assert [(3,)] == query(servers.stack.database_url, counted, id=account.id)
     assert not re.search("usage_(lost|not_written)", replica.output())

@@ -91,7 +91,7 @@ def test_every_queue_is_consumed(stack: Stack, redis_url: str) -> None:
         answers = celery.control.inspect(timeout=2).active_queues() or {}
         return {q["name"] for queues in answers.values() for q in queues}
 
-    assert named == until(consumed, within=20)
+    assert named == until(consumed, timeout=20)
 
 
 def test_every_metric_is_listed_in_the_architecture() -> None:

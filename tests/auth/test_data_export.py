@@ -222,7 +222,7 @@ def test_few_take_out_at_once(stack: Stack, large: Account, database_url: str) -
         with begun(stack, second) as answer:
             assert 200 == answer.status_code
             assert 429 == stack.get(EXPORT, third).status_code
-    until(lambda: stack.get(EXPORT, third).status_code == 200, within=10)
+    until(lambda: stack.get(EXPORT, third).status_code == 200, timeout=10)
 
 
 def test_without_postgres_no_document_is_begun() -> None:

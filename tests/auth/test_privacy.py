@@ -47,7 +47,7 @@ def test_erasing_takes_effect_at_once(stack: Stack, account: Account) -> None:
     text = {"text": "good"}
     until(
         lambda: stack.post("/api/v1/sentiment/analyze", account, json=text).status_code == 401,
-        within=5,
+        timeout=5,
         what="the token refused by inference",
     )
     again = stack.register(account.username)

@@ -11,7 +11,7 @@ import pytest
 
 from support.backups import Backups, refused
 from support.rows import query
-from support.servers import FragilePostgres, Ground
+from support.servers import FragilePostgres, Servers
 from support.stack import Account, Stack
 from support.waiting import until
 from valence.local import migrations
@@ -20,12 +20,12 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """All three services, with small chunks, so that a batch takes a while."""
-    folder = tmp_path_factory.mktemp("ground")
+    folder = tmp_path_factory.mktemp("servers")
     services = {"auth": {}, "inference": {"chunk_texts": 5}, "batch_worker": {"concurrency": 1}}
-    with Ground.laid(folder, **services) as ground:
-        yield ground
+    with Servers.started(folder, **services) as servers:
+        yield servers
 
 
 def longest_data(dump: bytes) -> int:
@@ -41,8 +41,8 @@ def longest_data(dump: bytes) -> int:
 
 
 @pytest.fixture
-def backups(tmp_path: Path, ground: Ground) -> Iterator[Backups]:
-    with Backups(tmp_path / "backups", ground.postgres.url()) as backups:
+def backups(tmp_path: Path, servers: Servers) -> Iterator[Backups]:
+    with Backups(tmp_path / "backups", servers.postgres.url()) as backups:
         yield backups
 
 
@@ -62,11 +62,11 @@ def known_job(stack: Stack) -> tuple[Account, str]:
 
 
 def test_case_119_restore_drill(
-    ground: Ground, backups: Backups, fresh: FragilePostgres, tmp_path: Path
+    servers: Servers, backups: Backups, fresh: FragilePostgres, tmp_path: Path
 ) -> None:
     """On a restored server a stack lets a known user in and shows a known job, and works on."""
-    account, task_id = known_job(ground.stack)
-    before = ground.stack.task(account, task_id)
+    account, task_id = known_job(servers.stack)
+    before = servers.stack.task(account, task_id)
     done = backups.run("backup")
     assert (0, "") == (done.returncode, done.stderr)
     assert "was restored and compared" in done.stdout
@@ -75,8 +75,8 @@ def test_case_119_restore_drill(
     assert (0, "") == (restored.returncode, restored.stderr)
     refused(backups.run("restore", "latest"), "the database is not empty")
     migrations.upgrade(fresh.url())
-    stack = Stack(tmp_path / "stack", fresh.url(), ground.valkey.url())
-    shutil.copy(ground.stack.keyring, stack.keyring)
+    stack = Stack(tmp_path / "stack", fresh.url(), servers.valkey.url())
+    shutil.copy(servers.stack.keyring, stack.keyring)
     try:
         for name in ("auth", "inference", "batch_worker"):
             stack.start(name, ready=False)
@@ -89,9 +89,9 @@ def test_case_119_restore_drill(
         stack.close()
 
 
-def test_case_119_corrupted_byte(ground: Ground, backups: Backups) -> None:
+def test_case_119_corrupted_byte(servers: Servers, backups: Backups) -> None:
     """One byte of the dump, in the file alone or before its checksum was made: both fail loudly."""
-    known_job(ground.stack)
+    known_job(servers.stack)
     name = backups.make()
     dump, sums = backups.folder / f"{name}.dump", backups.folder / f"{name}.sha256"
     content = bytearray(dump.read_bytes())
@@ -106,9 +106,9 @@ def test_case_119_corrupted_byte(ground: Ground, backups: Backups) -> None:
     assert backups.idle()
 
 
-def test_case_119_another_content(ground: Ground, backups: Backups) -> None:
+def test_case_119_another_content(servers: Servers, backups: Backups) -> None:
     """A dump that restores well, but not to the rows that were dumped, is found out."""
-    known_job(ground.stack)
+    known_job(servers.stack)
     name = backups.make()
     tables = backups.folder / f"{name}.tables"
     tables.write_text(tables.read_text().replace("users|", "users|1", 1))
@@ -144,15 +144,15 @@ def test_case_119_the_alert_is_documented() -> None:
 
 
 def test_case_120_a_dump_under_load_is_of_one_moment(
-    ground: Ground, backups: Backups, fresh: FragilePostgres
+    servers: Servers, backups: Backups, fresh: FragilePostgres
 ) -> None:
     """While batches are taken in and worked on: each chunk has all of its results, or none."""
-    account = ground.stack.account()
-    tasks = [ground.stack.submit(account, [f"text {n}" for n in range(4000)]) for _ in range(3)]
-    url = ground.postgres.url()
+    account = servers.stack.account()
+    tasks = [servers.stack.submit(account, [f"text {n}" for n in range(4000)]) for _ in range(3)]
+    url = servers.postgres.url()
     counted = "SELECT count(*) FROM batch_results"
     [(before,)] = query(url, counted)
-    until(lambda: query(url, counted)[0][0] > before, within=60, every=0.01)
+    until(lambda: query(url, counted)[0][0] > before, timeout=60, interval=0.01)
     backups.make()
     backups.point_at(fresh.url())
     assert 0 == backups.run("restore", "latest").returncode
@@ -173,4 +173,4 @@ def test_case_120_a_dump_under_load_is_of_one_moment(
     )
     assert all(finished == whole == audited for finished, whole, audited in ended)
     for task_id in tasks:
-        assert "completed" == ground.stack.finish(account, task_id)["status"]
+        assert "completed" == servers.stack.finish(account, task_id)["status"]

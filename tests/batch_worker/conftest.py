@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from support import faulty_model
 from support.jobs import SECONDS_A_CHUNK, Jobs
-from support.servers import Ground
+from support.servers import Servers
 from valence_common.db import Database
 
 
@@ -27,12 +27,12 @@ def database(own_database_url: str) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Servers that may break, the web services, and no worker yet."""
-    folder = tmp_path_factory.mktemp("ground")
-    with Ground.laid(folder, auth={}, inference=Jobs.web_settings) as ground:
-        ground.stack.environment |= faulty_model.ENVIRONMENT
-        yield ground
+    folder = tmp_path_factory.mktemp("servers")
+    with Servers.started(folder, auth={}, inference=Jobs.web_settings) as servers:
+        servers.stack.environment |= faulty_model.ENVIRONMENT
+        yield servers
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def jobs(ground: Ground, model: Path) -> Iterator[Jobs]:
+def jobs(servers: Servers, model: Path) -> Iterator[Jobs]:
     """No worker before the test, and none after."""
-    yield Jobs(ground, model)
-    for worker in ground.stack.running("batch_worker"):
+    yield Jobs(servers, model)
+    for worker in servers.stack.running("batch_worker"):
         worker.kill()
-    ground.valkey.flush()
+    servers.valkey.flush()

@@ -9,7 +9,7 @@ import pytest
 from support import faulty_model
 from support.jobs import CHUNK_TEXTS, Jobs
 from support.rows import query
-from support.servers import Ground
+from support.servers import Servers
 from support.waiting import until
 from valence_batch_worker.batches.sweeper import MOST_RINGS
 from valence_common.celery_app import QUEUE
@@ -36,9 +36,9 @@ def test_case_108_message_that_comes_again_mid_chunk_changes_nothing(
     )
     account, task_id, texts = jobs.submit(CHUNK_TEXTS)
     jobs.judge(account, task_id, texts)
-    until(lambda: sum(w.output().count('"event": "task"') for w in workers) >= 2, within=30)
+    until(lambda: sum(w.output().count('"event": "task"') for w in workers) >= 2, timeout=30)
     attempts = "SELECT attempt FROM batch_chunks WHERE batch_id = :id"
-    assert [(1,)] == query(jobs.ground.postgres.url(), attempts, id=task_id)
+    assert [(1,)] == query(jobs.servers.postgres.url(), attempts, id=task_id)
 
 
 _COUNT_RECOVERIES = """
@@ -60,11 +60,11 @@ WHERE state = 'pending'
 
 
 @pytest.fixture
-def recoveries(ground: Ground) -> Iterator[None]:
+def recoveries(servers: Servers) -> Iterator[None]:
     """Each chunk that is taken back is written down."""
-    query(ground.postgres.url(), _COUNT_RECOVERIES)
+    query(servers.postgres.url(), _COUNT_RECOVERIES)
     yield
-    query(ground.postgres.url(), _FORGET_RECOVERIES)
+    query(servers.postgres.url(), _FORGET_RECOVERIES)
 
 
 @pytest.mark.usefixtures("recoveries")
@@ -73,7 +73,7 @@ def test_case_111_three_sweepers_recover_each_expired_lease_once(
     jobs: Jobs, tmp_path: Path, leases: int
 ) -> None:
     """Two are killed meanwhile: no deadlock, no error, and few rings in the queue."""
-    url = jobs.ground.postgres.url()
+    url = jobs.servers.postgres.url()
     settings = {
         "model_dir": faulty_model.write(tmp_path / "quick-1"),
         "sweep_seconds": 0.2,
@@ -85,22 +85,22 @@ def test_case_111_three_sweepers_recover_each_expired_lease_once(
         for process in (*parent.children(), parent):
             process.suspend()
     batches = [jobs.submit(A_BATCH * CHUNK_TEXTS) for _ in range(leases // A_BATCH)]
-    jobs.ground.valkey.flush()
+    jobs.servers.valkey.flush()
     query(url, _EXPIRE_ALL)
     left = "SELECT count(*) FROM batch_chunks WHERE state = 'running'"
     for worker in workers:
         psutil.Process(worker.pid).resume()  # only sweepers work
-    until(lambda: query(url, left)[0][0] < leases, within=60, every=0.01)
+    until(lambda: query(url, left)[0][0] < leases, timeout=60, interval=0.01)
     for worker in workers[1:]:
         worker.kill()
-    until(lambda: query(url, left) == [(0,)], within=120)
-    with jobs.ground.valkey.client() as client:
+    until(lambda: query(url, left) == [(0,)], timeout=120)
+    with jobs.servers.valkey.client() as client:
         assert client.llen(QUEUE) <= 3 * MOST_RINGS
     assert [] == [worker.pid for worker in workers if "sweep_failed" in worker.output()]
     for child in psutil.Process(workers[0].pid).children():
         child.resume()
     for account, task_id, texts in batches:
-        jobs.ground.stack.finish(account, task_id, within=leases)
+        jobs.servers.stack.finish(account, task_id, timeout=leases)
         jobs.judge(account, task_id, texts)
     twice = "SELECT count(*), count(DISTINCT chunk_id) FROM recoveries"
     assert [(leases, leases)] == query(url, twice)

@@ -16,7 +16,7 @@ API = "/api/v1"
 
 def heard(reader: Reader, account: Account, last: str) -> list[tuple[str, str, dict[str, Any]]]:
     """All that was told of an account, once the last of it was; an order that holds throughout."""
-    until(lambda: last in {type_ for type_, _, _ in about(reader.handled, account.id)}, within=60)
+    until(lambda: last in {type_ for type_, _, _ in about(reader.handled, account.id)}, timeout=60)
     judge_order(reader.handled)
     return about(reader.handled, account.id)
 
@@ -29,7 +29,7 @@ def test_the_page_lists_what_is_told() -> None:
 
 def test_an_accounts_life_is_told(jobs: Jobs) -> None:
     """From its registration to its erasure, with what an administrator does to it."""
-    stack = jobs.ground.stack
+    stack = jobs.servers.stack
     jobs.start_worker(relay_seconds=0.1)
     admin = credentials.admin(stack)
 
@@ -38,7 +38,7 @@ def test_an_accounts_life_is_told(jobs: Jobs) -> None:
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
 
-    with Reader(jobs.ground.valkey.url()) as reader:
+    with Reader(jobs.servers.valkey.url()) as reader:
         account = stack.account()
         first = ask(account, "POST", "/api-keys", {"name": "a secret name"})["id"]
         second = ask(account, "POST", f"/api-keys/{first}/rotate")["id"]
@@ -72,12 +72,12 @@ def test_an_accounts_life_is_told(jobs: Jobs) -> None:
 def test_a_batchs_life_is_told_through_blows(jobs: Jobs) -> None:
     """Redis is emptied, then killed, and a worker, too: accepted and ended, once, in this order."""
     jobs.start_workers(2, relay_seconds=0.1)
-    with Reader(jobs.ground.valkey.url()) as reader:
+    with Reader(jobs.servers.valkey.url()) as reader:
         account, task_id, texts = jobs.submit(400)
         jobs.wait_midway(task_id, len(texts))
-        jobs.ground.valkey.flush()
-        jobs.ground.stack.running("batch_worker")[0].kill()
-        with jobs.ground.valkey.down():
+        jobs.servers.valkey.flush()
+        jobs.servers.stack.running("batch_worker")[0].kill()
+        with jobs.servers.valkey.down():
             other = jobs.submit(20)
         jobs.judge(account, task_id, texts)
         jobs.judge(*other)
@@ -91,9 +91,9 @@ def test_a_batchs_life_is_told_through_blows(jobs: Jobs) -> None:
         assert ["account.registered", "batch.accepted", "batch.completed"] == [
             t for t, _, _ in told
         ]
-        written = query(jobs.ground.postgres.url(), "SELECT count(*) FROM events")
-        until(lambda: [(len(reader.handled),)] == written, within=30, what="nothing twice")
-    with jobs.ground.valkey.client() as client:
+        written = query(jobs.servers.postgres.url(), "SELECT count(*) FROM events")
+        until(lambda: [(len(reader.handled),)] == written, timeout=30, what="nothing twice")
+    with jobs.servers.valkey.client() as client:
         assert written == [(len(stream(client)),)]
 
 
@@ -101,8 +101,8 @@ def test_a_lonely_worker_is_killed_while_events_wait(jobs: Jobs) -> None:
     """With no relay nothing is told and nothing lost: the next worker tells all of it."""
     worker = jobs.start_worker(relay_seconds=0.1)
     worker.kill()
-    accounts = [jobs.ground.stack.account() for _ in range(3)]
-    with Reader(jobs.ground.valkey.url()) as reader:
+    accounts = [jobs.servers.stack.account() for _ in range(3)]
+    with Reader(jobs.servers.valkey.url()) as reader:
         jobs.start_worker(relay_seconds=0.1)
         for account in accounts:
             [(type_, _, _)] = heard(reader, account, "account.registered")

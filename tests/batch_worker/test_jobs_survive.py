@@ -12,15 +12,15 @@ import pytest
 from support import faulty_model
 from support.jobs import Jobs
 from support.rows import query
-from support.servers import Ground
+from support.servers import Servers
 from support.stack import Service
 from support.waiting import until
 from valence_common.celery_app import QUEUE
 
 
 @pytest.fixture(scope="module")
-def jobs(ground: Ground, model: Path) -> Jobs:
-    return Jobs(ground, model)
+def jobs(servers: Servers, model: Path) -> Jobs:
+    return Jobs(servers, model)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,13 +64,13 @@ def test_worker_that_nobody_rings_for_still_finds_work(jobs: Jobs, worker: Servi
     for child in psutil.Process(worker.pid).children():
         child.suspend()
     account, task_id, texts = jobs.submit(300)
-    jobs.ground.valkey.flush()
+    jobs.servers.valkey.flush()
 
     def queued() -> int:
-        with jobs.ground.valkey.client() as client:
+        with jobs.servers.valkey.client() as client:
             return client.llen(QUEUE)
 
-    until(lambda: queued() > 0, within=10)
+    until(lambda: queued() > 0, timeout=10)
     time.sleep(1.5)  # three more sweeps
     assert queued() <= 16
     for child in psutil.Process(worker.pid).children():
@@ -83,8 +83,8 @@ def test_case_105_flushall_mid_batch_loses_nothing(jobs: Jobs, worker: Service) 
     account, task_id, texts = jobs.submit(200)
     progress = [jobs.wait_midway(task_id, 200)]
     for _ in range(5):
-        jobs.ground.valkey.flush()
-        progress.append(until(lambda: jobs.done(task_id), within=5))
+        jobs.servers.valkey.flush()
+        progress.append(until(lambda: jobs.done(task_id), timeout=5))
         time.sleep(0.1)
     assert sorted(progress) == progress
     jobs.judge(account, task_id, texts)
@@ -94,7 +94,7 @@ def test_case_106_redis_killed_and_emptied_loses_nothing(jobs: Jobs, worker: Ser
     """Redis dies without persistence and comes back empty: the same worker finishes."""
     account, task_id, texts = jobs.submit(300)
     jobs.wait_midway(task_id, 300)
-    with jobs.ground.valkey.down():
+    with jobs.servers.valkey.down():
         second = jobs.submit(20)
     jobs.judge(account, task_id, texts)
     jobs.judge(*second)
@@ -105,7 +105,7 @@ def test_batch_survives_ended_database_sessions(jobs: Jobs, worker: Service) -> 
     account, task_id, texts = jobs.submit(150)
     jobs.wait_midway(task_id, 150)
     for _ in range(4):
-        jobs.ground.postgres.terminate_sessions()
+        jobs.servers.postgres.terminate_sessions()
         time.sleep(0.2)
     jobs.judge(account, task_id, texts)
 
@@ -146,11 +146,11 @@ def test_text_that_hangs_the_process_fails_alone(jobs: Jobs, worker: Service) ->
 
 def test_row_that_postgres_refuses_is_not_logged(jobs: Jobs, worker: Service) -> None:
     """Postgres quotes the row in its error, and the log does not; the lease does the rest."""
-    private, url = "quite a private text", jobs.ground.postgres.url()
+    private, url = "quite a private text", jobs.servers.postgres.url()
     check = f"ADD CONSTRAINT private CHECK (text <> '{private}') NOT VALID"
     query(url, f"ALTER TABLE predictions {check}")
     account, task_id, texts = jobs.submit(20, at_3=private)
-    until(lambda: "task_failed" in worker.output(), within=30)
+    until(lambda: "task_failed" in worker.output(), timeout=30)
     query(url, "ALTER TABLE predictions DROP CONSTRAINT private")
     jobs.judge(account, task_id, texts)
     failed = [json.loads(line) for line in worker.output().splitlines() if "task_failed" in line]

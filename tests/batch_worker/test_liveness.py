@@ -11,7 +11,7 @@ import pytest
 
 from support.impatient_worker import CONSUMER_SECONDS
 from support.jobs import Jobs
-from support.servers import Ground
+from support.servers import Servers
 from support.stack import Service
 from support.waiting import until
 from valence_batch_worker import liveness
@@ -121,10 +121,10 @@ def stuck_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def worker(ground: Ground, model: Path, stuck_file: Path) -> Iterator[Service]:
+def worker(servers: Servers, model: Path, stuck_file: Path) -> Iterator[Service]:
     """One that is judged after seconds."""
-    ground.stack.environment["STUCK_FILE"] = str(stuck_file)
-    worker = Jobs(ground, model).start_worker(module="support.impatient_worker")
+    servers.stack.environment["STUCK_FILE"] = str(stuck_file)
+    worker = Jobs(servers, model).start_worker(module="support.impatient_worker")
     yield worker
     worker.kill()
 
@@ -138,21 +138,21 @@ def test_worker_whose_consumer_is_stuck_says_so(worker: Service, stuck_file: Pat
     """Its process is there, its sweeper sweeps, Redis answers: only the consumer is silent."""
     assert (200, "ok") == livez(worker)
     stuck_file.touch()
-    until(lambda: livez(worker)[0] == 503, within=60)
+    until(lambda: livez(worker)[0] == 503, timeout=60)
     assert "the consumer has been silent" in livez(worker)[1]
     stuck_file.unlink()
-    until(lambda: livez(worker) == (200, "ok"), within=30)
+    until(lambda: livez(worker) == (200, "ok"), timeout=30)
 
 
 def test_worker_that_waits_for_its_servers_stays_alive(
-    ground: Ground, model: Path, worker: Service
+    servers: Servers, model: Path, worker: Service
 ) -> None:
     """Either server frozen, or both gone, for longer than a consumer may be silent."""
-    jobs = Jobs(ground, model)
+    jobs = Jobs(servers, model)
     for faults in (
-        [ground.postgres.frozen()],
-        [ground.valkey.frozen()],
-        [ground.postgres.frozen(), ground.valkey.down()],
+        [servers.postgres.frozen()],
+        [servers.valkey.frozen()],
+        [servers.postgres.frozen(), servers.valkey.down()],
     ):
         with ExitStack() as stack:
             for fault in faults:
@@ -162,5 +162,5 @@ def test_worker_that_waits_for_its_servers_stays_alive(
                 assert (200, "ok") == livez(worker)
                 time.sleep(0.2)
         jobs.judge(*jobs.submit(20))
-    until(lambda: livez(worker) == (200, "ok"), within=30)
+    until(lambda: livez(worker) == (200, "ok"), timeout=30)
     assert worker.process.poll() is None

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from support.servers import Ground
+from support.servers import Servers
 from support.stack import Service
 
 MEBIBYTE = 1024 * 1024
@@ -15,9 +15,9 @@ GROWTH = 6 * MEBIBYTE
 
 
 @pytest.fixture
-def worker(ground: Ground) -> Iterator[Service]:
+def worker(servers: Servers) -> Iterator[Service]:
     """The product's own model and settings."""
-    worker = ground.stack.start("batch_worker", concurrency=1)
+    worker = servers.stack.start("batch_worker", concurrency=1)
     yield worker
     worker.kill()
 
@@ -31,14 +31,16 @@ def resident(worker: Service) -> tuple[int, ...]:
 @pytest.mark.parametrize(
     "texts", [20, pytest.param(10_000, marks=pytest.mark.slow_faults)], ids=["small", "large"]
 )
-def test_memory_is_flat_over_a_hundred_batches(ground: Ground, worker: Service, texts: int) -> None:
+def test_memory_is_flat_over_a_hundred_batches(
+    servers: Servers, worker: Service, texts: int
+) -> None:
     """Of the child that scores and of the parent that sweeps, renders metrics and judges."""
-    account = ground.stack.account()
+    account = servers.stack.account()
     batch = [f"text {n} is {'good' if n % 2 else 'bad'}" for n in range(texts)]
 
     def work(batches: int) -> tuple[int, ...]:
         for _ in range(batches):
-            ground.stack.finish(account, ground.stack.submit(account, batch))
+            servers.stack.finish(account, servers.stack.submit(account, batch))
         return resident(worker)
 
     children = psutil.Process(worker.pid).children()

@@ -11,8 +11,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
-from support.events import Reader, Told, judge_order, numbers
-from support.relays import judge, make, relaying, told, write_many
+from support.events import Published, Reader, judge_order, numbers
+from support.relays import judge, make, published, relaying, write_many
 from support.rows import query
 from support.servers import FragileValkey
 from support.waiting import until
@@ -54,12 +54,12 @@ def test_what_commits_last_is_told_last(database: Database, valkey: FragileValke
         with database.transaction() as second:
             write(second, 2)
         mine.work()
-        assert ['{"n": 2, "writer": 0}'] == [event["data"] for _, event in told(valkey)]
+        assert ['{"n": 2, "writer": 0}'] == [event["data"] for _, event in published(valkey)]
     mine.work()
     assert ['{"n": 2, "writer": 0}', '{"n": 1, "writer": 0}'] == [
-        event["data"] for _, event in told(valkey)
+        event["data"] for _, event in published(valkey)
     ]
-    judge_order(told(valkey))
+    judge_order(published(valkey))
 
 
 def test_many_writers_and_two_relays(
@@ -80,9 +80,9 @@ def test_many_writers_and_two_relays(
             thread.start()
         for thread in writers:
             thread.join()
-        until(lambda: len(reader.handled) >= 200, within=60, what="all was heard")
+        until(lambda: len(reader.handled) >= 200, timeout=60, what="all was heard")
     judge(own_database_url, reader.handled)
-    judge(own_database_url, told(valkey))
+    judge(own_database_url, published(valkey))
     for number in range(5):
         mine = [e["data"] for _, e in reader.handled if f'"writer": {number}}}' in e["data"]]
         assert [f'{{"n": {n}, "writer": {number}}}' for n in range(40)] == mine
@@ -94,8 +94,8 @@ def test_four_relays_and_a_backlog(
     """More than one round trip holds, and everybody at it."""
     write_many(database, 5 * outbox_relay.MOST_EVENTS + 7)
     with relaying(database, valkey, 4):
-        until(lambda: len(told(valkey)) >= 5 * outbox_relay.MOST_EVENTS + 7, within=60)
-    judge(own_database_url, told(valkey))
+        until(lambda: len(published(valkey)) >= 5 * outbox_relay.MOST_EVENTS + 7, timeout=60)
+    judge(own_database_url, published(valkey))
 
 
 BLOWS: dict[str, Callable[[FragileValkey], Any]] = {
@@ -113,10 +113,10 @@ def test_a_reader_reads_through(
     with Reader(valkey.url(), group=group) as reader, relaying(database, valkey, 2):
         for blows in range(1, 4):
             write_many(database, 300)
-            until(lambda n=blows: len(reader.handled) > 300 * n - 150, within=60, every=0.001)
+            until(lambda n=blows: len(reader.handled) > 300 * n - 150, timeout=60, interval=0.001)
             BLOWS[blow](valkey)
         write_many(database, 300)
-        until(lambda: len(reader.handled) >= 1200, within=60, what="all was heard")
+        until(lambda: len(reader.handled) >= 1200, timeout=60, what="all was heard")
     judge(own_database_url, reader.handled)
 
 
@@ -125,15 +125,15 @@ def test_a_reader_falls_behind_and_another_goes_on(
     database: Database, own_database_url: str, valkey: FragileValkey, group: str
 ) -> None:
     """It dies with events in hand; who comes after it misses none, and the stream went on."""
-    handled: Told = []
+    handled: Published = []
     with relaying(database, valkey):
         for round_ in range(1, 4):
             with Reader(valkey.url(), group=group, handled=handled):
                 write_many(database, 400)
-                until(lambda n=round_: len(handled) >= 100 * n, within=60, every=0.001)
+                until(lambda n=round_: len(handled) >= 100 * n, timeout=60, interval=0.001)
             write_many(database, 400)
         with Reader(valkey.url(), group=group, handled=handled):
-            until(lambda: len(handled) >= 2400, within=60, what="all was heard")
+            until(lambda: len(handled) >= 2400, timeout=60, what="all was heard")
     judge(own_database_url, handled)
 
 
@@ -157,7 +157,7 @@ def test_redis_forgets_between_asking_and_telling(
     struck = make(database, valkey, Struck)
     struck.work()
     assert struck.struck
-    judge(own_database_url, told(valkey))
+    judge(own_database_url, published(valkey))
 
 
 @pytest.mark.parametrize("told_before", [False, True])
@@ -178,8 +178,8 @@ def test_a_relay_dies_around_telling(
     given = query(own_database_url, "SELECT number FROM events ORDER BY number")
     write_many(database, 2)
     make(database, valkey).work()
-    judge(own_database_url, told(valkey))
-    assert [number for (number,) in given] == numbers(told(valkey))[:3]
+    judge(own_database_url, published(valkey))
+    assert [number for (number,) in given] == numbers(published(valkey))[:3]
 
 
 def test_redis_away_or_silent(
@@ -197,7 +197,7 @@ def test_redis_away_or_silent(
         assert 0 < metrics.EVENTS_OLDEST._value.get()
     before = metrics.EVENTS_TOLD._value.get()
     mine.work()
-    judge(own_database_url, told(valkey))
+    judge(own_database_url, published(valkey))
     assert before + 8 == metrics.EVENTS_TOLD._value.get()  # `down` lost the first three
     assert 0 == metrics.EVENTS_WAITING._value.get() == metrics.EVENTS_OLDEST._value.get()
 
@@ -221,14 +221,14 @@ def test_retention_trims_the_stream(
 
     write_many(database, 10)
     mine.work()
-    last = numbers(told(valkey))[-1]
+    last = numbers(published(valkey))[-1]
     age(f"number <= {last - 4}")
-    assert [last - 3, last - 2, last - 1, last] == numbers(told(valkey))
+    assert [last - 3, last - 2, last - 1, last] == numbers(published(valkey))
     age("true")
-    assert [] == told(valkey)
+    assert [] == published(valkey)
     write_many(database, 1)
     mine.work()
-    assert [last + 1] == numbers(told(valkey))
+    assert [last + 1] == numbers(published(valkey))
 
 
 def test_a_full_redis_is_told_later(
@@ -249,15 +249,15 @@ def test_a_full_redis_is_told_later(
         assert 2 * outbox_relay.MOST_EVENTS == metrics.EVENTS_WAITING._value.get()
         query(own_database_url, "UPDATE events SET created_at = created_at - interval '8 days'")
         keeper.work()
-        assert 3 == len(told(valkey))
+        assert 3 == len(published(valkey))
         [(left,)] = query(own_database_url, "SELECT count(*) FROM events WHERE number IS NOT NULL")
         assert left == 2 * outbox_relay.MOST_EVENTS  # the three that were told have gone
         with pytest.raises(Unavailable):
             mine.work()
-        assert [] == told(valkey)  # what is too old makes room while it is full, too
+        assert [] == published(valkey)  # what is too old makes room while it is full, too
         client.config_set("maxmemory", 0)
     mine.work()
-    judge(own_database_url, told(valkey))
+    judge(own_database_url, published(valkey))
 
 
 def test_postgres_was_restored_from_a_backup(
@@ -267,12 +267,12 @@ def test_postgres_was_restored_from_a_backup(
     mine = make(database, valkey)
     write_many(database, 20)
     mine.work()
-    seen = numbers(told(valkey))[-1]
+    seen = numbers(published(valkey))[-1]
     query(own_database_url, "DELETE FROM events WHERE number > 5")
     query(own_database_url, "SELECT setval('event_numbers', 5)")
     write_many(database, 3)
     mine.work()
-    assert [seen + 1, seen + 2, seen + 3] == numbers(told(valkey))[-3:]
+    assert [seen + 1, seen + 2, seen + 3] == numbers(published(valkey))[-3:]
 
 
 def test_what_an_event_holds(database: Database, valkey: FragileValkey) -> None:
@@ -281,7 +281,7 @@ def test_what_an_event_holds(database: Database, valkey: FragileValkey) -> None:
     with database.transaction() as session:
         record(session, "key.revoked", actor_id=None, user_id=SOMEBODY, subject_id=subject)
     make(database, valkey).work()
-    [(number, event)] = told(valkey)
+    [(number, event)] = published(valkey)
     assert number.endswith("-0")
     assert {"id", "type", "user_id", "subject_id", "created_at", "data"} == set(event)
     assert ("key.revoked", str(SOMEBODY), str(subject), "{}") == (

@@ -23,11 +23,11 @@ GRACE_SECONDS = 20
 def test_case_103_batch_of_a_killed_web_process_waits_for_a_worker(jobs: Jobs) -> None:
     """202 means durable: no worker, inference killed the moment it arrives, the doorbell lost."""
     account, task_id, texts = jobs.submit(25)
-    jobs.ground.stack.running("inference")[0].kill()
-    jobs.ground.valkey.flush()
-    jobs.ground.stack.start("inference", ready=False, **jobs.web_settings)
+    jobs.servers.stack.running("inference")[0].kill()
+    jobs.servers.valkey.flush()
+    jobs.servers.stack.start("inference", ready=False, **jobs.web_settings)
     jobs.start_worker()
-    jobs.ground.stack.running("inference")[0].wait_ready()
+    jobs.servers.stack.running("inference")[0].wait_ready()
     jobs.judge(account, task_id, texts)
 
 
@@ -54,12 +54,12 @@ def test_case_042_sigterm_mid_batch_hands_the_rest_over(jobs: Jobs) -> None:
     worker = jobs.start_worker(concurrency=2, soft_shutdown_seconds=4)
     account, task_id, texts = jobs.submit(800)
     jobs.wait_midway(task_id, 800)
-    assert 0 == worker.stop(within=GRACE_SECONDS)
+    assert 0 == worker.stop(timeout=GRACE_SECONDS)
     assert jobs.done(task_id) < 800
     jobs.start_worker(concurrency=2)
     jobs.judge(account, task_id, texts)
     attempts = "SELECT max(attempt) FROM batch_chunks WHERE batch_id = :id"
-    assert [(1,)] == query(jobs.ground.postgres.url(), attempts, id=task_id)
+    assert [(1,)] == query(jobs.servers.postgres.url(), attempts, id=task_id)
 
 
 def test_case_042_sigterm_mid_chunk_gives_back_a_chunk_that_takes_too_long(
@@ -69,18 +69,18 @@ def test_case_042_sigterm_mid_chunk_gives_back_a_chunk_that_takes_too_long(
 
     As many rollouts as it has attempts do not make it poisonous: it is as good as untried.
     """
-    url, long_lease = jobs.ground.postgres.url(), {"lease_seconds": 30, "max_attempts": 2}
+    url, long_lease = jobs.servers.postgres.url(), {"lease_seconds": 30, "max_attempts": 2}
     slow = faulty_model.write(tmp_path / "slow-1", seconds=60)
     found = "SELECT state, attempt FROM batch_chunks WHERE batch_id = :id"
     account, task_id, texts = jobs.submit(10)
     for _ in range(2):
         worker = jobs.start_worker(model_dir=slow, soft_shutdown_seconds=1, **long_lease)
-        until(lambda: query(url, found, id=task_id) == [("running", 1)], within=20)
-        worker.stop(within=GRACE_SECONDS)
+        until(lambda: query(url, found, id=task_id) == [("running", 1)], timeout=20)
+        worker.stop(timeout=GRACE_SECONDS)
         assert [("pending", 0)] == query(url, found, id=task_id)
         assert '"event": "chunk_given_back"' in worker.output()
     jobs.start_worker(**long_lease)
-    until(lambda: query(url, found, id=task_id) == [("done", 1)], within=20)
+    until(lambda: query(url, found, id=task_id) == [("done", 1)], timeout=20)
     jobs.judge(account, task_id, texts)
 
 
@@ -93,11 +93,11 @@ def test_case_116_workers_at_once_share_the_work(jobs: Jobs) -> None:
     workers = jobs.start_workers(2, concurrency=2, lease_seconds=30)
     others = [jobs.submit(100) for _ in range(2)]
     account, task_id, texts = jobs.submit(600)
-    assert Doorbell(SecretStr(jobs.ground.valkey.url()), timeout=1).ring(40)
+    assert Doorbell(SecretStr(jobs.servers.valkey.url()), timeout=1).ring(40)
     seen = []
     while not seen or seen[-1]["status"] in {"pending", "processing"}:
         before = jobs.done(task_id)
-        seen.append(jobs.ground.stack.task(account, task_id))
+        seen.append(jobs.servers.stack.task(account, task_id))
         assert before <= seen[-1]["done"] <= jobs.done(task_id)
         assert seen[-1]["progress"] == pytest.approx(seen[-1]["done"] / 600)
         assert (seen[-1]["status"] == "completed") == (seen[-1]["done"] == 600)
@@ -109,7 +109,7 @@ def test_case_116_workers_at_once_share_the_work(jobs: Jobs) -> None:
     for batch in others:
         jobs.judge(*batch)
     chunks = "SELECT max(attempt) FROM batch_chunks WHERE batch_id = :id"
-    assert [(1,)] == query(jobs.ground.postgres.url(), chunks, id=task_id)
+    assert [(1,)] == query(jobs.servers.postgres.url(), chunks, id=task_id)
 
     for worker in workers:
         worker.process.terminate()

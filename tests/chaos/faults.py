@@ -12,7 +12,7 @@ import httpx
 from pydantic import SecretStr
 
 from support.rows import query
-from support.servers import Ground
+from support.servers import Servers
 from support.stack import Service
 from support.waiting import until
 from valence_common.celery_app import Doorbell
@@ -32,9 +32,9 @@ def _is_ready(worker: Service) -> bool:
 
 @dataclass
 class Faults:
-    """What can be done to a ground; `accept` sends a batch to the web process with that URL."""
+    """What can be done to the servers; `accept` sends a batch to the web process with that URL."""
 
-    ground: Ground
+    servers: Servers
     choice: random.Random
     worker_settings: dict[str, Any]
     web_settings: dict[str, Any]
@@ -47,19 +47,19 @@ class Faults:
             "worker killed": self.kill_worker,
             "worker told to end": self.end_worker,
             "web killed mid-accept": self.kill_web_mid_accept,
-            "FLUSHALL": self.ground.valkey.flush,
+            "FLUSHALL": self.servers.valkey.flush,
             "Redis killed": self.kill_redis,
-            "sessions terminated": self.ground.postgres.terminate_sessions,
+            "sessions terminated": self.servers.postgres.terminate_sessions,
             "messages doubled": self.double_messages,
         }
         while True:
             yield from self.choice.sample(sorted(kinds.items()), len(kinds))
 
     def start_worker(self) -> Service:
-        return self.ground.stack.start("batch_worker", ready=False, **self.worker_settings)
+        return self.servers.stack.start("batch_worker", ready=False, **self.worker_settings)
 
     def start_web(self) -> Service:
-        return self.ground.stack.start("inference", ready=False, **self.web_settings)
+        return self.servers.stack.start("inference", ready=False, **self.web_settings)
 
     def kill_worker(self) -> None:
         self._some_worker().kill()
@@ -73,23 +73,23 @@ class Faults:
 
     def _some_worker(self) -> Service:
         """One that is at work, if any comes to it: one that only starts is struck for nothing."""
-        url = self.ground.postgres.url()
+        url = self.servers.postgres.url()
         with contextlib.suppress(AssertionError):
-            until(lambda: query(url, _AT_WORK), within=AT_WORK_WITHIN)
-        running = self.ground.stack.running("batch_worker")
+            until(lambda: query(url, _AT_WORK), timeout=AT_WORK_WITHIN)
+        running = self.servers.stack.running("batch_worker")
         staying = [worker for worker in running if worker not in self.leaving]
         return self.choice.choice([w for w in staying if _is_ready(w)] or staying)
 
     def kill_web_mid_accept(self) -> None:
-        web = self.choice.choice(self.ground.stack.running("inference"))
+        web = self.choice.choice(self.servers.stack.running("inference"))
         threading.Thread(target=self.accept, args=(web.url,), daemon=True).start()
         time.sleep(self.choice.uniform(0, 0.3))
         web.kill()
         self.start_web()
 
     def kill_redis(self) -> None:
-        with self.ground.valkey.down():
+        with self.servers.valkey.down():
             time.sleep(self.choice.uniform(0, 1))
 
     def double_messages(self) -> None:
-        Doorbell(SecretStr(self.ground.valkey.url()), timeout=0.5).ring(DOUBLED_MESSAGES)
+        Doorbell(SecretStr(self.servers.valkey.url()), timeout=0.5).ring(DOUBLED_MESSAGES)

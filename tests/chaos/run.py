@@ -15,7 +15,7 @@ from chaos.faults import Faults
 from chaos.verdict import COUNT_EXECUTIONS, Sent, Verdict, judge
 from support import faulty_model
 from support.rows import query
-from support.servers import Ground
+from support.servers import Servers
 
 KINDS = 7
 GRACE_SECONDS = 60
@@ -31,11 +31,11 @@ class Size:
     seconds: float
     most_faults: int
     pause: float
-    end_within: float
+    end_timeout: float
 
 
-LONG: Final = Size(100_000, 2000, 500, 0.8, most_faults=84, pause=1.0, end_within=600)
-SHORT: Final = Size(6000, 300, 100, 0.3, most_faults=KINDS, pause=0.6, end_within=180)
+LONG: Final = Size(100_000, 2000, 500, 0.8, most_faults=84, pause=1.0, end_timeout=600)
+SHORT: Final = Size(6000, 300, 100, 0.3, most_faults=KINDS, pause=0.6, end_timeout=180)
 
 
 def run(size: Size, seed: int, folder: Path) -> Verdict:
@@ -49,16 +49,16 @@ def run(size: Size, seed: int, folder: Path) -> Verdict:
         "soft_shutdown_seconds": 3,
     }
     web_settings = {"chunk_texts": size.chunk_texts, "database_pool_size": 4}
-    with Ground.laid(folder, auth={}) as ground:
-        query(ground.postgres.url(), COUNT_EXECUTIONS)
-        ground.stack.environment |= faulty_model.ENVIRONMENT
-        clients = Clients(ground.stack)
-        faults = Faults(ground, random.Random(seed), worker_settings, web_settings, lambda _: None)
+    with Servers.started(folder, auth={}) as servers:
+        query(servers.postgres.url(), COUNT_EXECUTIONS)
+        servers.stack.environment |= faulty_model.ENVIRONMENT
+        clients = Clients(servers.stack)
+        faults = Faults(servers, random.Random(seed), worker_settings, web_settings, lambda _: None)
         services = [start() for start in (faults.start_web, faults.start_worker) for _ in range(2)]
         for service in services:
-            service.wait_ready(within=120)
+            service.wait_ready(timeout=120)
         sent, done = _strike(size, seed, faults, clients)
-        _await_end(ground, size, clients)
+        _await_end(servers, size, clients)
         for worker in faults.leaving:
             try:
                 worker.process.wait(GRACE_SECONDS)
@@ -70,7 +70,7 @@ def run(size: Size, seed: int, folder: Path) -> Verdict:
             time.monotonic() - started,
             complaints=list(dict.fromkeys(clients.complaints)),
         )
-        return judge(ground.postgres.url(), sent, verdict)
+        return judge(servers.postgres.url(), sent, verdict)
 
 
 def _texts(count: int) -> list[str]:
@@ -81,8 +81,8 @@ def _strike(
     size: Size, seed: int, faults: Faults, clients: Clients
 ) -> tuple[list[Sent], Counter[str]]:
     """Send the large batch, then a fault after the other until it is done or they are enough."""
-    ground = faults.ground
-    accounts = [ground.stack.account() for _ in range(1 + -(-size.most_faults // KINDS))]
+    servers = faults.servers
+    accounts = [servers.stack.account() for _ in range(1 + -(-size.most_faults // KINDS))]
     large = accounts.pop()
     small = _texts(size.small_texts)
     enough = threading.Event()
@@ -100,7 +100,7 @@ def _strike(
         done: Counter[str] = Counter()
         for name, strike in faults.sequence():
             if done.total() >= size.most_faults or (
-                done.total() >= KINDS and _ended(ground, task_id)
+                done.total() >= KINDS and _ended(servers, task_id)
             ):
                 break
             time.sleep(faults.choice.uniform(0.5, 1.5) * size.pause)
@@ -112,16 +112,16 @@ def _strike(
     return sent, done
 
 
-def _ended(ground: Ground, task_id: str) -> bool:
+def _ended(servers: Servers, task_id: str) -> bool:
     finished = "SELECT 1 FROM batches WHERE id = :id AND finished_at IS NOT NULL"
-    return bool(query(ground.postgres.url(), finished, id=task_id))
+    return bool(query(servers.postgres.url(), finished, id=task_id))
 
 
-def _await_end(ground: Ground, size: Size, clients: Clients) -> None:
+def _await_end(servers: Servers, size: Size, clients: Clients) -> None:
     unfinished = "SELECT count(*) FROM batches WHERE finished_at IS NULL"
-    ends = time.monotonic() + size.end_within
-    while query(ground.postgres.url(), unfinished) != [(0,)]:
+    ends = time.monotonic() + size.end_timeout
+    while query(servers.postgres.url(), unfinished) != [(0,)]:
         if time.monotonic() > ends:
-            clients.complaints.append(f"not done {size.end_within:.0f} s after the last fault")
+            clients.complaints.append(f"not done {size.end_timeout:.0f} s after the last fault")
             return
         time.sleep(0.5)

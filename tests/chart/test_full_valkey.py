@@ -33,7 +33,7 @@ def served(configuration: str, folder: Path) -> Iterator["redis.Redis"]:
     process = subprocess.Popen([str(find_valkey()), str(file)], stdout=subprocess.DEVNULL)
     try:
         with redis.Redis(port=port, password="secret", decode_responses=True) as client:
-            until(lambda: _answers(client), within=20, what="valkey answers")
+            until(lambda: _answers(client), timeout=20, what="valkey answers")
             yield client
     finally:
         process.kill()

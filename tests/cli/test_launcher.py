@@ -24,8 +24,8 @@ def left(processes: list[psutil.Process]) -> list[psutil.Process]:
     return left(processes)  # one went while it was looked at
 
 
-def wait_gone(processes: list[psutil.Process], within: float = STOPPED) -> None:
-    until(lambda: not left(processes), within=within, what="processes gone")
+def wait_gone(processes: list[psutil.Process], timeout: float = STOPPED) -> None:
+    until(lambda: not left(processes), timeout=timeout, what="processes gone")
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -56,7 +56,9 @@ def home(tmp_path: Path) -> Path:
 def test_banner_lines_work_when_pasted(local: Local) -> None:
     """Three lines, whole, in a plain shell, one after the other."""
     banner = until(
-        lambda: "Ctrl-C" in (text := local.output.read_text()) and text, within=5, what="the banner"
+        lambda: "Ctrl-C" in (text := local.output.read_text()) and text,
+        timeout=5,
+        what="the banner",
     )
     lines = [line for line in banner.splitlines() if line.startswith(("curl", "TOKEN"))]
     assert 3 == len(lines)
@@ -72,7 +74,7 @@ def test_both_services_and_the_worker_are_there(local: Local) -> None:
     """One port, the ingress's routes, and a real worker behind."""
     assert "grace" == local.client.get("/api/v1/users/me").json()["username"]
     task_id = local.submit(["good", "bad"])
-    until(lambda: local.completed(task_id), within=30)
+    until(lambda: local.completed(task_id), timeout=30)
     assert 200 == local.client.get("/docs").status_code
 
 
@@ -100,7 +102,7 @@ def test_a_worker_that_is_killed_comes_back(local: Local) -> None:
     before = local.pid("worker/worker")
     pool = psutil.Process(before).children(recursive=True)
     os.kill(before, signal.SIGKILL)
-    until(lambda: local.pid("worker/worker") != before, within=15)
+    until(lambda: local.pid("worker/worker") != before, timeout=15)
     wait_gone(pool)
     assert "The worker ended with exit code -9" in local.output.read_text()
     test_both_services_and_the_worker_are_there(local)
@@ -119,7 +121,7 @@ def test_a_killed_launcher_leaves_nothing_and_the_batch_completes(home: Path) ->
         assert [] == left(children)
         again.client.headers = local.client.headers
         assert keys == (home / "keyring.json").read_bytes()
-        assert 20_000 == until(lambda: again.completed(task_id), within=60)["done"]
+        assert 20_000 == until(lambda: again.completed(task_id), timeout=60)["done"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
@@ -139,7 +141,7 @@ def test_a_stuck_child_does_not_hold_up_the_stop(home: Path) -> None:
         for name in ("postgres/server", "valkey/server", "worker/worker"):
             os.kill(local.pid(name), signal.SIGSTOP)
         assert 0 == local.end(signal.SIGTERM)
-        wait_gone(children, within=1)
+        wait_gone(children, timeout=1)
 
 
 def test_a_lost_server_stops_everything_and_says_so(home: Path) -> None:
@@ -156,11 +158,13 @@ def test_a_signal_during_the_start_leaves_nothing(home: Path) -> None:
     """Ctrl-C is heard before the first answer, too; the next start makes what was not finished."""
     local = Local(home)
     children = until(
-        lambda: psutil.Process(local.process.pid).children(recursive=True), within=20, every=0.01
+        lambda: psutil.Process(local.process.pid).children(recursive=True),
+        timeout=20,
+        interval=0.01,
     )
     assert 0 == local.end(signal.SIGINT)
     wait_gone(
-        children, within=2
+        children, timeout=2
     )  # what initdb itself had started sees a closed pipe, a little later
     with Local(home):
         pass

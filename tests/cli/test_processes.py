@@ -41,7 +41,7 @@ def python(code: str) -> list[str]:
 
 
 def wait_for_output(child: Child, text: str) -> str:
-    return until(lambda: text in child.log_tail() and child.log_tail(), within=10, what=text)
+    return until(lambda: text in child.log_tail() and child.log_tail(), timeout=10, what=text)
 
 
 def gone(pid: int) -> bool:
@@ -78,7 +78,7 @@ def test_what_a_child_started_goes_with_it(tmp_path: Path) -> None:
     child = make_child(tmp_path).start(python(PARENT))
     pool = int(wait_for_output(child, "pool").split()[1])
     child.stop(5)
-    until(lambda: gone(pool), within=5)
+    until(lambda: gone(pool), timeout=5)
 
 
 OWNER = """
@@ -108,7 +108,7 @@ def test_a_child_dies_with_its_killed_owner(tmp_path: Path) -> None:
     with owner:
         assert not gone(pid)
         owner.kill()
-    until(lambda: gone(pid), within=5)
+    until(lambda: gone(pid), timeout=5)
 
 
 def test_a_signal_that_comes_with_the_start_loses_no_child(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_signal_that_comes_with_the_start_loses_no_child(tmp_path: Path) -> No
 def test_the_next_start_ends_a_leftover(tmp_path: Path) -> None:
     """What did not hear the death signal is found by its record."""
     owner, pid = start_owner(tmp_path, STUBBORN)
-    until(lambda: "up" in (tmp_path / "child.log").read_text(), within=10)
+    until(lambda: "up" in (tmp_path / "child.log").read_text(), timeout=10)
     with owner:
         owner.kill()
     assert not gone(pid)

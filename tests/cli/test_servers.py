@@ -121,7 +121,7 @@ def test_a_killed_server_starts_again(folder: Path) -> None:
     server.start()
     query(server, "INSERT INTO kept VALUES (43)")
     os.kill(server.pid, signal.SIGKILL)
-    until(server.ended, within=5)
+    until(server.ended, timeout=5)
     server.start()
     assert 2 == query(server, "SELECT count(*) FROM kept")
     server.stop()

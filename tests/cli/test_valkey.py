@@ -35,6 +35,6 @@ def test_valkey_keeps_its_data_when_told_to(tmp_path: Path, persistent: bool) ->
     server.start()
     assert (b"value" if persistent else None) == redis.Redis.from_url(server.url()).get("key")
     os.kill(server.pid, signal.SIGKILL)
-    until(server.ended, within=5)
+    until(server.ended, timeout=5)
     server.start()
     server.stop()

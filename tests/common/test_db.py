@@ -92,7 +92,7 @@ def test_a_transaction_that_idled_too_long_is_unavailable(
     def idle() -> None:
         with database.transaction() as session:
             session.execute(text("SET idle_in_transaction_session_timeout = '1ms'"))
-            until(lambda: not query(empty_database_url, alive, pid=ended), within=5)
+            until(lambda: not query(empty_database_url, alive, pid=ended), timeout=5)
             session.execute(text("SELECT 1"))
 
     with pytest.raises(Unavailable):

@@ -23,7 +23,7 @@ def enabled() -> Iterator[None]:
 @pytest.mark.e2e_full
 def test_case_119_backup_is_made_and_restored_in_a_pod(user: User, enabled: None) -> None:
     """Dumped as the owner through the network's rules, restored into a fresh server, compared."""
-    assert user.finished(user.submit(["a", "b"]), within=60)["status"] == "completed"
+    assert user.finished(user.submit(["a", "b"]), timeout=60)["status"] == "completed"
     started = time.monotonic()
     kubectl("create", "job", JOB, "--from=cronjob/valence-backup")
     kubectl("wait", f"job/{JOB}", "--for=condition=complete", "--timeout=240s", seconds=300)

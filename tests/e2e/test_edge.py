@@ -19,7 +19,7 @@ def test_thread(user: User) -> None:
     assert answer.status_code == 200
     assert answer.json()["sentiment"] == "positive"
     started = time.monotonic()
-    done = user.finished(user.submit(["good", "bad", "wonderful", "awful"]), within=60)
+    done = user.finished(user.submit(["good", "bad", "wonderful", "awful"]), timeout=60)
     seconds = time.monotonic() - started
     assert (done["status"], len(done["results"])) == ("completed", 4)
     history = user.client.get("/api/v1/sentiment/history", headers=user.headers).json()
@@ -120,11 +120,11 @@ def test_general_limit() -> None:
 
     upgrade("ingress.limits.requestsPerSecond=5", "ingress.limits.burstMultiplier=2")
     try:
-        until(limited, within=30, what=f"429s, and nothing else but answers; {counts}")
+        until(limited, timeout=30, what=f"429s, and nothing else but answers; {counts}")
         print(f"\n60 requests at once; 5 a second allowed, 10 at once: {dict(counts[-1])}")
         time.sleep(1)
         with edge() as client:
             assert client.get("/health").status_code == 200
     finally:
         upgrade("ingress.limits.requestsPerSecond=2000", "ingress.limits.burstMultiplier=5")
-    until(lambda: set(burst()) == {200}, within=30, what="the tests' own limit")
+    until(lambda: set(burst()) == {200}, timeout=30, what="the tests' own limit")

@@ -23,7 +23,7 @@ def is_under_way(user: User, task: str) -> bool:
 def assert_each_result_once(user: User, tasks: list[str]) -> None:
     """As the database has it: all positions, none twice, and as many rows of history."""
     for task in tasks:
-        state = user.finished(task, within=240)
+        state = user.finished(task, timeout=240)
         assert (state["status"], state["done"]) == ("completed", BATCH)
     query = "SELECT count(*), count(DISTINCT position) FROM batch_results WHERE batch_id = '{}'"
     for task in tasks:
@@ -43,7 +43,7 @@ def kill(component: str) -> None:
 def survived(user: User, fault: Callable[[], None], what: str) -> None:
     started = time.monotonic()
     tasks = submitted(user)
-    until(lambda: any(is_under_way(user, t) for t in tasks), within=60, what="work", every=0.1)
+    until(lambda: any(is_under_way(user, t) for t in tasks), timeout=60, what="work", interval=0.1)
     fault()
     assert_each_result_once(user, tasks)
     seconds = time.monotonic() - started
@@ -58,13 +58,13 @@ def test_killed_workers(user: User) -> None:
 @pytest.mark.e2e_full
 def test_deleted_redis(user: User) -> None:
     survived(user, lambda: kill("valkey"), "Redis pod deleted")
-    until(lambda: ready("valkey") == 1, within=60, what="Redis is back")
+    until(lambda: ready("valkey") == 1, timeout=60, what="Redis is back")
 
 
 @pytest.mark.e2e_full
 def test_restarted_postgres(user: User) -> None:
     def restart() -> None:
         kubectl("delete", "pod", "valence-postgres-0", "--wait=true")
-        until(lambda: ready("postgres") == 1, within=120, what="Postgres is back")
+        until(lambda: ready("postgres") == 1, timeout=120, what="Postgres is back")
 
     survived(user, restart, "Postgres restarted")

@@ -26,9 +26,9 @@ def turn(step: str, *options: str) -> dict:
     assert not any(entry["key"] in said for entry in ring["keys"])
     seconds = until(
         lambda: all(_has(pod, ring) for component in HOLDERS for pod in names(component)),
-        within=180,
+        timeout=180,
         what="all pods have the new keyring",
-        every=2,
+        interval=2,
     )
     print(f"\n{step}: keyring in every pod after {seconds:.0f} s")
     time.sleep(2)  # they look once a second

@@ -114,7 +114,7 @@ def test_upgrade_and_rollback_keep_the_secrets() -> None:
     variables = {v["name"]: v["value"] for v in container["env"]}
     assert variables["VALENCE_LOGIN_ATTEMPTS"] == "7"
     helm("rollback", "valence", "--wait", "--timeout", "3m")
-    until(lambda: ready("auth") >= 1, within=60, what="auth is ready")
+    until(lambda: ready("auth") >= 1, timeout=60, what="auth is ready")
     deployment = get("deployment", "valence-auth")["spec"]["template"]["spec"]
     assert "VALENCE_LOGIN_ATTEMPTS" not in {v["name"] for v in deployment["containers"][0]["env"]}
     assert {name: get("secret", name)["data"] for name in SECRETS} == before
@@ -148,7 +148,7 @@ def test_five_of_each_at_once_on_an_empty_database(other: str) -> None:
     helm("uninstall", "valence", "--wait", namespace=other)
     kept = {f"Secret/{name}" for name in SECRETS}
     kept |= {f"PersistentVolumeClaim/data-valence-{name}-0" for name in ("postgres", "valkey")}
-    until(lambda: left(other) == kept, within=90, what=f"only {kept} left")
+    until(lambda: left(other) == kept, timeout=90, what=f"only {kept} left")
 
     # What was kept fits together: a second installation finds its data again.
     helm(*command, namespace=other, text=small())

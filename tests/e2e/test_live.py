@@ -87,7 +87,7 @@ def test_events_go_on_after_their_pod_is_deleted(user: User) -> None:
     done = [event.data["done"] for event in seen]
     assert done == sorted(done)
     assert done[-1] == BATCH
-    until(lambda: ready("inference") >= 2, within=120, what="inference is whole again")
+    until(lambda: ready("inference") >= 2, timeout=120, what="inference is whole again")
 
 
 def test_a_websocket_scores(user: User) -> None:

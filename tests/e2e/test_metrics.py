@@ -93,7 +93,7 @@ def prometheus(tmp_path: Path) -> Iterator[str]:
 
 def test_prometheus_scrapes_every_pod(user: User, prometheus: str) -> None:
     user.analyze()
-    user.finished(user.submit(["good", "bad"]), within=60)
+    user.finished(user.submit(["good", "bad"]), timeout=60)
     expected = {pod["metadata"]["name"] for pod in scraped_pods()}
     assert {name.split("-")[1] for name in expected} == {"auth", "inference", "batch"}
 
@@ -107,7 +107,7 @@ def test_prometheus_scrapes_every_pod(user: User, prometheus: str) -> None:
     def scraped() -> bool:
         return {r["metric"]["pod"] for r in query("up == 1")} >= expected
 
-    until(scraped, within=60, what=f"{expected} are up")
+    until(scraped, timeout=60, what=f"{expected} are up")
     series: dict[str, int] = {}
 
     def complete() -> bool:
@@ -121,6 +121,6 @@ def test_prometheus_scrapes_every_pod(user: User, prometheus: str) -> None:
                 return False
         return True
 
-    until(complete, within=60, what=f"all series; so far {series}", every=2)
+    until(complete, timeout=60, what=f"all series; so far {series}", interval=2)
     assert query("min(valence_dependency_up)")[0]["value"][1] == "1"
     print(f"\nprometheus: {len(expected)} pods up, series {series}")

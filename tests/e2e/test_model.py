@@ -78,7 +78,7 @@ def test_own_model(claim: str, client: httpx.Client) -> None:
         with edge() as fresh:
             user.client = fresh
             assert 200 == user.analyze().status_code
-            task = user.finished(user.submit(["good", "bad"]), within=60)
+            task = user.finished(user.submit(["good", "bad"]), timeout=60)
             assert "completed" == task["status"]
             said = helm(
                 *("upgrade", "valence", "charts/valence", "--reuse-values", "--wait"),

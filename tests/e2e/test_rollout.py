@@ -25,7 +25,7 @@ def restarted_under(load: Load, deployment: str) -> None:
     kubectl("rollout", "restart", f"deployment/valence-{deployment}")
     rolled_out(f"deployment/valence-{deployment}")
     gone = lambda: not before & {p["metadata"]["name"] for p in get("pods")["items"]}  # noqa: E731
-    seconds = until(gone, within=90, what="the old pods are gone")
+    seconds = until(gone, timeout=90, what="the old pods are gone")
     print(f"\n{deployment}: {len(before)} pods replaced, {seconds:.0f} s to drain; {load}")
 
 
@@ -53,18 +53,18 @@ def test_restart_of_the_worker(user: User) -> None:
         tasks += [user.submit(["after"])]
     assert not load.failed
     for task in tasks:
-        state = user.finished(task, within=120)
+        state = user.finished(task, timeout=120)
         assert (state["status"], state["done"]) == ("completed", state["total"])
 
 
 @pytest.mark.e2e_full
 def test_forced_deletion_of_an_inference_pod(user: User) -> None:
     """Nothing can save what is under way in a pod that vanishes; all else must go elsewhere."""
-    until(lambda: ready("inference") >= 2, within=90, what="two inference pods")
+    until(lambda: ready("inference") >= 2, timeout=90, what="two inference pods")
     with Load.running(analyzing(user)) as load:
         victim = random.choice(names("inference"))
         kubectl("delete", "pod", victim, "--force", "--grace-period=0")
-        until(lambda: ready("inference") >= 2, within=90, what="two pods again")
+        until(lambda: ready("inference") >= 2, timeout=90, what="two pods again")
     print(f"\na pod gone at once: {load}")
     # Four clients: each can have had one request in it.
     assert load.failed.total() <= 4
@@ -73,15 +73,15 @@ def test_forced_deletion_of_an_inference_pod(user: User) -> None:
 @pytest.mark.e2e
 def test_scaling_up_and_down(user: User) -> None:
     """Load takes inference from its minimum to three replicas and more; nothing fails meanwhile."""
-    until(lambda: ready("inference") == 2, within=240, what="the minimum, to begin with")
+    until(lambda: ready("inference") == 2, timeout=240, what="the minimum, to begin with")
     with Load.running(analyzing(user), clients=8, pause=0) as load:
-        up = until(lambda: ready("inference") >= 3, within=240, what="three ready replicas")
+        up = until(lambda: ready("inference") >= 3, timeout=240, what="three ready replicas")
         most = ready("inference")
     print(f"\nup to {most} ready after {up:.0f} s; {load}")
     assert not load.failed
     with edge() as client:
         quiet = User(client)
         with Load.running(analyzing(quiet), clients=1, pause=0.5) as load:
-            down = until(lambda: len(names("inference")) == 2, within=300, what="back to two")
+            down = until(lambda: len(names("inference")) == 2, timeout=300, what="back to two")
     print(f"down to 2 after {down:.0f} s; {load}")
     assert not load.failed

@@ -31,7 +31,7 @@ def test_run_and_dev(checkout: Path, client: httpx.Client) -> None:
     with subprocess.Popen(command, cwd=checkout, stdout=log, stderr=log) as dev:
         try:
             ready = lambda: "Watching for changes" in (checkout.parent / "log").read_text()  # noqa: E731
-            until(ready, within=300, what="skaffold dev watches")
+            until(ready, timeout=300, what="skaffold dev watches")
             # It says so a moment before it does.
             time.sleep(3)
             public = checkout / "services" / "inference" / "valence_inference" / "public.py"
@@ -41,7 +41,7 @@ def test_run_and_dev(checkout: Path, client: httpx.Client) -> None:
                 message: str = client.get("/").json().get("message")
                 return message == "Changed by skaffold"
 
-            seconds = until(changed, within=120, what="the changed line is served")
+            seconds = until(changed, timeout=120, what="the changed line is served")
             print(f"skaffold dev: a changed line is served after {seconds:.0f} s")
         finally:
             dev.terminate()

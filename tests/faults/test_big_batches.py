@@ -29,7 +29,7 @@ def run(stack: Stack, account: Account, count: int, characters: int) -> dict[str
         time.sleep(0.1)
     completed = time.monotonic() - started
     assert sorted(progress) == progress
-    assert "completed" == stack.finish(account, task_id, within=5)["status"]
+    assert "completed" == stack.finish(account, task_id, timeout=5)["status"]
     judge_batch(stack.database_url, task_id, texts)
     measured = {"body": body, "grown": grown, "accepted": accepted, "completed": completed}
     print(measured)

@@ -45,7 +45,7 @@ def run(stack: Stack, account: Account, count: int, characters: int) -> dict[str
     grown = peak_bytes(inference.pid) - before
     assert (202, count) == (answer.status_code, answer.json()["total"]), answer.text
     task_id = answer.json()["task_id"]
-    assert "completed" == stack.finish(account, task_id, within=240)["status"]
+    assert "completed" == stack.finish(account, task_id, timeout=240)["status"]
     before, started = forget_peak(inference.pid), time.monotonic()
     results = stack.get(
         f"/api/v1/sentiment/task/{task_id}/results?format=csv", account, timeout=120

@@ -55,10 +55,10 @@ def test_clients_beyond_all_measure_are_sent_away(service: Service) -> None:
             connection = socket.create_connection((host, int(port)), timeout=5)
             connection.setblocking(False)
             held.append(stack.enter_context(connection))
-        until(lambda: not is_open(held[-1]), within=5)
+        until(lambda: not is_open(held[-1]), timeout=5)
         assert 0 < sum(map(is_open, held)) < DESCRIPTORS - BACKLOG
         assert 200 == httpx.get(f"{service.internal_url}/livez").status_code
-    until(lambda: _answers(service), within=5)
+    until(lambda: _answers(service), timeout=5)
     assert service.output().count("\n") - lines < 10
 
 

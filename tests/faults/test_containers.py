@@ -48,7 +48,7 @@ def stack(
         stack.environment["PROMETHEUS_MULTIPROC_DIR"] = ""  # the worker makes one in its /tmp
         stack.start("batch_worker", ready=False)
         for service in stack.services:
-            service.wait_ready(within=60)
+            service.wait_ready(timeout=60)
         yield stack
     finally:
         for service in stack.services:
@@ -132,7 +132,7 @@ def test_case_043_pid_1_reaps_its_children(stack: Stack) -> None:
         whole = len(now) == len(before) and before[0] not in now
         return whole and all(child.status() != psutil.STATUS_ZOMBIE for child in now)
 
-    until(replaced, within=30, what="the worker's child replaced")
+    until(replaced, timeout=30, what="the worker's child replaced")
     stack.canary()
 
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from support.rows import query
-from support.servers import Ground
+from support.servers import Servers
 from support.stack import Account
 from support.waiting import until
 
@@ -21,14 +21,16 @@ ROWS = "id,text\n" + "".join(f'{n},"text, number {n}"\n' for n in range(TEXTS))
 
 
 @pytest.fixture
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    with Ground.laid(tmp_path_factory.mktemp("ground"), auth={}, inference=SETTINGS) as ground:
-        yield ground
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with Servers.started(
+        tmp_path_factory.mktemp("servers"), auth={}, inference=SETTINGS
+    ) as servers:
+        yield servers
 
 
-def send(ground: Ground, account: Account, key: str) -> int:
+def send(servers: Servers, account: Account, key: str) -> int:
     """The status of the answer; 0 when there was none."""
-    running = ground.stack.running("inference")
+    running = servers.stack.running("inference")
     headers = account.headers | {"Idempotency-Key": key, "Content-Type": "text/csv"}
     try:
         url = running[0].url + BATCH
@@ -39,42 +41,42 @@ def send(ground: Ground, account: Account, key: str) -> int:
         return 0
 
 
-def strike(ground: Ground, account: Account, kills: int, seed: int) -> int:
+def strike(servers: Servers, account: Account, kills: int, seed: int) -> int:
     """Kill it so often at random points of a request, which is sent again until it is taken.
 
     Returns how many requests the blow left without an answer.
     """
     chance = random.Random(seed)
     started = time.monotonic()
-    assert 202 == send(ground, account, "first")
+    assert 202 == send(servers, account, "first")
     usual = time.monotonic() - started
     lost = 0
     for n in range(kills):
         key = f"killed-{n}"
         got: list[int] = []
         sender = threading.Thread(
-            target=lambda key=key, got=got: got.append(send(ground, account, key))
+            target=lambda key=key, got=got: got.append(send(servers, account, key))
         )
-        [service] = ground.stack.running("inference")
+        [service] = servers.stack.running("inference")
         sender.start()
         sender.join(chance.uniform(0, 1.2 * usual))
         service.kill()
         sender.join()
         lost += got == [0]
-        ground.stack.start("inference", **SETTINGS)
+        servers.stack.start("inference", **SETTINGS)
         # Postgres may still be at the transaction of the dead: 409 until it has noticed.
         until(
-            lambda key=key: send(ground, account, key) == 202,
-            within=60,
-            every=0.2,
+            lambda key=key: send(servers, account, key) == 202,
+            timeout=60,
+            interval=0.2,
             what=f"{key} taken",
         )
     return lost
 
 
-def judge(ground: Ground, account: Account, keys: int) -> None:
+def judge(servers: Servers, account: Account, keys: int) -> None:
     """One batch for each key, with all of its chunks, and nothing else."""
-    url = ground.postgres.url()
+    url = servers.postgres.url()
     named = query(
         url,
         "SELECT count(*), count(DISTINCT batch_id) FROM idempotency_keys WHERE user_id = :user",
@@ -91,20 +93,20 @@ def judge(ground: Ground, account: Account, keys: int) -> None:
     assert [(TEXTS // CHUNK_TEXTS, TEXTS, TEXTS, TEXTS)] * keys == stored
 
 
-def run(ground: Ground, kills: int) -> None:
-    account = ground.stack.account()
+def run(servers: Servers, kills: int) -> None:
+    account = servers.stack.account()
     seed = random.randrange(10**6)
-    lost = strike(ground, account, kills, seed)
+    lost = strike(servers, account, kills, seed)
     print({"seed": seed, "kills": kills, "without an answer": lost})
-    judge(ground, account, kills + 1)
+    judge(servers, account, kills + 1)
 
 
-def test_case_041_killed_while_it_takes_a_batch(ground: Ground) -> None:
+def test_case_041_killed_while_it_takes_a_batch(servers: Servers) -> None:
     """The short form: exactly one batch for each key, all chunks of it or none."""
-    run(ground, 8)
+    run(servers, 8)
 
 
 @pytest.mark.slow_faults
-def test_case_041_killed_a_hundred_times(ground: Ground) -> None:
+def test_case_041_killed_a_hundred_times(servers: Servers) -> None:
     """The long form."""
-    run(ground, 100)
+    run(servers, 100)

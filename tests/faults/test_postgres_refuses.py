@@ -17,7 +17,7 @@ from support.jobs import SECONDS_A_CHUNK, Jobs
 from support.load import at_once, probed
 from support.required import require
 from support.rows import query
-from support.servers import FragilePostgres, Ground
+from support.servers import FragilePostgres, Servers
 from support.stack import PASSWORD, Account, Service
 from support.waiting import until
 
@@ -45,18 +45,18 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
     """All services; the worker gives a text two attempts."""
-    folder = tmp_path_factory.mktemp("ground")
+    folder = tmp_path_factory.mktemp("servers")
     model = faulty_model.write(folder / "odd-1", seconds=SECONDS_A_CHUNK)
-    with Ground.laid(folder, auth={}, inference=Jobs.web_settings) as ground:
-        ground.stack.environment |= faulty_model.ENVIRONMENT
-        jobs = Jobs(ground, model)
+    with Servers.started(folder, auth={}, inference=Jobs.web_settings) as servers:
+        servers.stack.environment |= faulty_model.ENVIRONMENT
+        jobs = Jobs(servers, model)
         jobs.start_worker(lease_seconds=4, max_attempts=2)
         yield jobs
 
 
 @pytest.fixture
 def account(jobs: Jobs) -> Account:
-    return jobs.ground.stack.account()
+    return jobs.servers.stack.account()
 
 
 def _administer(postgres: FragilePostgres, statement: str) -> None:
@@ -70,7 +70,7 @@ def _administer(postgres: FragilePostgres, statement: str) -> None:
 @contextlib.contextmanager
 def storage_full(jobs: Jobs) -> Iterator[None]:
     """What those who sell Postgres do about a full disk: who logs in can only read."""
-    postgres = jobs.ground.postgres
+    postgres = jobs.servers.postgres
     _administer(postgres, "ALTER DATABASE valence SET default_transaction_read_only = on")
     postgres.terminate_sessions()
     yield
@@ -80,7 +80,7 @@ def storage_full(jobs: Jobs) -> Iterator[None]:
 @contextlib.contextmanager
 def standby(jobs: Jobs) -> Iterator[None]:
     """The address leads to a standby, until that is made the primary."""
-    postgres = jobs.ground.postgres
+    postgres = jobs.servers.postgres
     postgres.stop()
     (postgres.folder / "data" / "standby.signal").touch()
     postgres.start()
@@ -92,7 +92,7 @@ BLOWS = {"storage full": storage_full, "standby": standby}
 
 
 def ask(jobs: Jobs, account: Account, method: str, path: str, **body: object) -> httpx.Request:
-    url = jobs.ground.stack.url(API + path)
+    url = jobs.servers.stack.url(API + path)
     return httpx.Request(method, url, headers=account.headers, **body)
 
 
@@ -131,23 +131,23 @@ def analyze(service: Service, account: Account) -> dict[str, object]:
 @pytest.mark.parametrize("blow", BLOWS)
 def test_read_only(jobs: Jobs, account: Account, blow: str) -> None:
     """Reads are answered, writes hear 503, and all write again as soon as somebody may."""
-    stack = jobs.ground.stack
+    stack = jobs.servers.stack
     [worker] = stack.running("batch_worker")
     lenient = stack.start("inference", history_required=False)
     owner, task_id, texts = jobs.submit(200)
     jobs.wait_midway(task_id, 200)
     before = refused(worker)
     web = stack.running("auth") + stack.running("inference")
-    with probed([*web, worker], within=5), BLOWS[blow](jobs):
+    with probed([*web, worker], limit=5), BLOWS[blow](jobs):
         for _ in range(2):
             assert [True] * 6 == [a.is_unavailable() for a in at_once(writers(jobs, account))]
             asked = readers(jobs, owner, task_id)
             assert [200] * len(asked) == [answer.status for answer in at_once(asked)]
         assert analyze(lenient, account)["recorded"] is False
-        until(lambda: refused(worker) >= before + LOOKS, within=60)
+        until(lambda: refused(worker) >= before + LOOKS, timeout=60)
         count = jobs.done(task_id)
-    until(lambda: analyze(lenient, account)["recorded"], within=10)
-    until(lambda: all(a.status < 500 for a in at_once(writers(jobs, account))), within=10)
+    until(lambda: analyze(lenient, account)["recorded"], timeout=10)
+    until(lambda: all(a.status < 500 for a in at_once(writers(jobs, account))), timeout=10)
     assert count < 200
     jobs.judge(owner, task_id, texts)
     stack.canary()
@@ -157,7 +157,7 @@ def test_read_only(jobs: Jobs, account: Account, blow: str) -> None:
 
 def test_full_disk(jobs: Jobs, account: Account, disk: Path) -> None:
     """Nothing of a request is stored or all of it; no text is called poisonous for it."""
-    stack, postgres = jobs.ground.stack, jobs.ground.postgres
+    stack, postgres = jobs.servers.stack, jobs.servers.postgres
     [worker] = stack.running("batch_worker")
     owner, task_id, texts = jobs.submit(800)
     jobs.wait_midway(task_id, 800)
@@ -172,11 +172,11 @@ def test_full_disk(jobs: Jobs, account: Account, disk: Path) -> None:
     batch = {"texts": [f"{n} " + "good " * 100 for n in range(1000)]}
     send = ask(jobs, account, "POST", "/sentiment/analyze/batch", json=batch)
     assert at_once([send])[0].is_unavailable()
-    until(lambda: refused(worker) >= before + LOOKS, within=60)
+    until(lambda: refused(worker) >= before + LOOKS, timeout=60)
     assert worker.output().count("chunk_given_back") > 2
     assert jobs.done(task_id) < 800
     filler.unlink()
-    until(lambda: at_once([send])[0].status == 202, within=10)
+    until(lambda: at_once([send])[0].status == 202, timeout=10)
     jobs.judge(owner, task_id, texts)
     stored = "SELECT count(*) FROM batches WHERE user_id = :id AND total = 1000"
     assert [(1,)] == query(postgres.url(), stored, id=account.id)

@@ -17,7 +17,7 @@ import pytest
 from support import faulty_model, locks, raw
 from support.raw import connect, half_sent
 from support.rows import judge_batch, query
-from support.servers import FragilePostgres, FragileValkey, Ground
+from support.servers import FragilePostgres, FragileValkey, Servers
 from support.stack import Account, Service, Stack
 from support.waiting import until
 from valence.local import migrations
@@ -28,14 +28,14 @@ BATCH = "/api/v1/sentiment/analyze/batch"
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    with Ground.laid(tmp_path_factory.mktemp("ground"), auth={}) as ground:
-        yield ground
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with Servers.started(tmp_path_factory.mktemp("servers"), auth={}) as servers:
+        yield servers
 
 
 @pytest.fixture(scope="module")
-def account(ground: Ground) -> Account:
-    return ground.stack.account()
+def account(servers: Servers) -> Account:
+    return servers.stack.account()
 
 
 def status(service: Service, path: str) -> int:
@@ -56,13 +56,13 @@ def test_case_036_services_start_before_what_they_need(tmp_path: Path) -> None:
     try:
         services = [stack.start(name, ready=False) for name in names]
         for service in services:
-            until(lambda service=service: status(service, "livez") == 200, within=30)
+            until(lambda service=service: status(service, "livez") == 200, timeout=30)
         for service in services:
             assert (200, 503) == (status(service, "livez"), status(service, "readyz"))
             assert service.process.poll() is None
         with valkey, postgres:
             for service in services:
-                service.wait_ready(within=10)
+                service.wait_ready(timeout=10)
             stack.canary()
             for service in services:
                 assert "Traceback" not in service.output()
@@ -120,7 +120,9 @@ def _edit_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> 
     path.write_text(json.dumps(manifest))
 
 
-def test_case_037_bad_model_stops_the_process_with_one_line(ground: Ground, tmp_path: Path) -> None:
+def test_case_037_bad_model_stops_the_process_with_one_line(
+    servers: Servers, tmp_path: Path
+) -> None:
     """Missing, cut short, changed, of another library, breaking its promise, or evil: refused."""
     touched = tmp_path / "touched"
     of_the_worker = (_missing, _truncated, _changed, _evil)
@@ -131,8 +133,8 @@ def test_case_037_bad_model_stops_the_process_with_one_line(ground: Ground, tmp_
             folder = tmp_path / f"{name}{spoil.__name__}"
             shutil.copytree(DEFAULT_MODEL, folder)
             spoil(folder, touched)
-            ground.stack.environment |= faulty_model.ENVIRONMENT
-            started.append(ground.stack.start(name, ready=False, model_dir=folder))
+            servers.stack.environment |= faulty_model.ENVIRONMENT
+            started.append(servers.stack.start(name, ready=False, model_dir=folder))
     for service in started:
         assert service.process.wait(30) == 78, service.output()
         lines = [line for line in service.output().splitlines() if not line.startswith("{")]
@@ -149,7 +151,7 @@ def half_an_analysis(service: Service, account: Account) -> tuple[socket.socket,
     fields = [f"Authorization: Bearer {account.token}".encode(), b"Content-Type: application/json"]
     body = json.dumps({"text": "I love this product!"}).encode()
     connection, rest = half_sent(service.url, ANALYZE, *fields, body=body)
-    until(lambda: in_flight(service), within=5)
+    until(lambda: in_flight(service), timeout=5)
     return connection, rest
 
 
@@ -166,51 +168,51 @@ def refuses(service: Service) -> bool:
     return False
 
 
-def finish(ground: Ground, connection: socket.socket, rest: bytes) -> None:
+def finish(servers: Servers, connection: socket.socket, rest: bytes) -> None:
     """Send the rest of a request, and see that it waits at the table."""
     connection.sendall(rest)
-    locks.wait_until_held(ground.postgres.url(), "INSERT")
+    locks.wait_until_held(servers.postgres.url(), "INSERT")
 
 
-def answered(connection: socket.socket, within: float) -> bool:
-    readable, _, _ = select.select([connection], [], [], within)
+def answered(connection: socket.socket, timeout: float) -> bool:
+    readable, _, _ = select.select([connection], [], [], timeout)
     return bool(readable)
 
 
-def recorded(ground: Ground, account: Account) -> int:
+def recorded(servers: Servers, account: Account) -> int:
     statement = "SELECT count(*) FROM predictions WHERE user_id = :id"
-    [(count,)] = query(ground.postgres.url(), statement, id=account.id)
+    [(count,)] = query(servers.postgres.url(), statement, id=account.id)
     return int(count)
 
 
-def test_case_038_request_in_flight_is_answered_after_sigterm(ground: Ground) -> None:
+def test_case_038_request_in_flight_is_answered_after_sigterm(servers: Servers) -> None:
     """No new connection is taken, the one that is being served gets its 200, then the end."""
-    account = ground.stack.account()
-    inference = ground.stack.start("inference", database_timeout_seconds=60)
+    account = servers.stack.account()
+    inference = servers.stack.start("inference", database_timeout_seconds=60)
     connection, rest = half_an_analysis(inference, account)
-    with locks.inserts_held(ground.postgres.url(), "predictions"):
-        finish(ground, connection, rest)
+    with locks.inserts_held(servers.postgres.url(), "predictions"):
+        finish(servers, connection, rest)
         inference.process.terminate()
-        until(lambda: refuses(inference), within=20)
+        until(lambda: refuses(inference), timeout=20)
         # The server sees at once that it has one request left, and gives it the time it needs.
         assert not answered(connection, 2)
         assert 200 == status(inference, "livez")
     [answer] = raw.answers(connection)
     assert (200, "positive") == (answer.status, json.loads(answer.body)["sentiment"])
     assert inference.process.wait(20) in {0, -15}
-    assert 1 == recorded(ground, account)
+    assert 1 == recorded(servers, account)
 
 
-def test_case_039_drain_ends_in_time(ground: Ground) -> None:
+def test_case_039_drain_ends_in_time(servers: Servers) -> None:
     """A request that does not end holds the process for the drain and no longer; it gets no 500,
     and as its client may send it again, nothing of it is stored.
     """
-    drain, account = 2, ground.stack.account()
+    drain, account = 2, servers.stack.account()
     settings = {"drain_seconds": drain, "database_timeout_seconds": 60}
-    inference = ground.stack.start("inference", **settings)
+    inference = servers.stack.start("inference", **settings)
     connection, rest = half_an_analysis(inference, account)
-    with locks.inserts_held(ground.postgres.url(), "predictions"):
-        finish(ground, connection, rest)
+    with locks.inserts_held(servers.postgres.url(), "predictions"):
+        finish(servers, connection, rest)
         started = time.monotonic()
         inference.process.terminate()
         assert answered(connection, 20)
@@ -220,14 +222,14 @@ def test_case_039_drain_ends_in_time(ground: Ground) -> None:
     assert "retry-after" in answer.headers
     assert inference.process.wait(20) in {0, -15}
     assert "Traceback" not in inference.output()
-    assert 0 == recorded(ground, account)
+    assert 0 == recorded(servers, account)
 
 
-def test_case_039_what_is_being_committed_is_answered(ground: Ground) -> None:
+def test_case_039_what_is_being_committed_is_answered(servers: Servers) -> None:
     """The drain ends in the middle of a commit: the client is told that its batch was stored."""
-    account, url = ground.stack.account(), ground.postgres.url()
+    account, url = servers.stack.account(), servers.postgres.url()
     settings = {"drain_seconds": 1, "database_timeout_seconds": 60}
-    inference = ground.stack.start("inference", **settings)
+    inference = servers.stack.start("inference", **settings)
     answers: list[httpx.Response] = []
 
     def post() -> None:
@@ -239,7 +241,7 @@ def test_case_039_what_is_being_committed_is_answered(ground: Ground) -> None:
         client.start()
         locks.wait_until_held(url, "COMMIT")
         inference.process.terminate()
-        until(lambda: "Cancel 1 running task(s)" in inference.output(), within=20)
+        until(lambda: "Cancel 1 running task(s)" in inference.output(), timeout=20)
     client.join()
     [answer] = answers
     assert 202 == answer.status_code
@@ -248,26 +250,26 @@ def test_case_039_what_is_being_committed_is_answered(ground: Ground) -> None:
     assert inference.process.wait(20) in {0, -15}
 
 
-def test_a_second_signal_does_not_wait(ground: Ground) -> None:
+def test_a_second_signal_does_not_wait(servers: Servers) -> None:
     """Whoever is in a hurry interrupts twice; the request that is left is answered all the same."""
-    account = ground.stack.account()
-    inference = ground.stack.start("inference", drain_seconds=300, database_timeout_seconds=60)
+    account = servers.stack.account()
+    inference = servers.stack.start("inference", drain_seconds=300, database_timeout_seconds=60)
     connection, rest = half_an_analysis(inference, account)
-    with locks.inserts_held(ground.postgres.url(), "predictions"):
-        finish(ground, connection, rest)
+    with locks.inserts_held(servers.postgres.url(), "predictions"):
+        finish(servers, connection, rest)
         inference.process.terminate()
-        until(lambda: refuses(inference), within=20)
+        until(lambda: refuses(inference), timeout=20)
         assert not answered(connection, 0.5)
         inference.process.terminate()
         assert answered(connection, 20)
     [answer] = raw.answers(connection)
     assert 503 == answer.status
     assert inference.process.wait(20) in {0, -15}
-    assert 0 == recorded(ground, account)
+    assert 0 == recorded(servers, account)
 
 
 def test_case_041_killed_while_accepting_stores_all_or_nothing(
-    ground: Ground, account: Account
+    servers: Servers, account: Account
 ) -> None:
     """kill -9 in the middle of the transaction: no chunk without its batch, none missing."""
     texts = [f"text {n}" for n in range(20_000)]
@@ -279,7 +281,7 @@ def test_case_041_killed_while_accepting_stores_all_or_nothing(
         " AND state <> 'idle' AND xact_start IS NOT NULL"
     )
     for _ in range(3):
-        inference = ground.stack.start("inference", chunk_texts=20)
+        inference = servers.stack.start("inference", chunk_texts=20)
         answers: list[int] = []
 
         def post(url: str = inference.url + BATCH, answers: list[int] = answers) -> None:
@@ -291,48 +293,48 @@ def test_case_041_killed_while_accepting_stores_all_or_nothing(
 
         client = threading.Thread(target=post)
         client.start()
-        until(lambda: query(ground.postgres.url(), accepting), within=10, every=0.002)
+        until(lambda: query(servers.postgres.url(), accepting), timeout=10, interval=0.002)
         inference.kill()
         client.join()
         assert [0] == answers
-    until(lambda: not query(ground.postgres.url(), accepting), within=10)
+    until(lambda: not query(servers.postgres.url(), accepting), timeout=10)
     whole = (
         "SELECT batches.id FROM batches LEFT JOIN batch_chunks ON batch_id = batches.id"
         " GROUP BY batches.id, total HAVING coalesce(sum(size), 0) <> total"
     )
-    assert [] == query(ground.postgres.url(), whole)
+    assert [] == query(servers.postgres.url(), whole)
 
 
-def accepted_and_killed(ground: Ground, rounds: int) -> None:
+def accepted_and_killed(servers: Servers, rounds: int) -> None:
     """Each time inference, Redis and Postgres are killed the moment 202 arrives; all completes."""
     texts = [f"text {n}" for n in range(2000)]
     accepted = []
-    inference = ground.stack.start("inference", ready=False)
-    for account in [ground.stack.account() for _ in range(rounds)]:
+    inference = servers.stack.start("inference", ready=False)
+    for account in [servers.stack.account() for _ in range(rounds)]:
         inference.wait_ready()
-        accepted.append((account, ground.stack.submit(account, texts)))
+        accepted.append((account, servers.stack.submit(account, texts)))
         inference.kill()
-        ground.postgres.kill()
-        ground.valkey.kill()
-        inference = ground.stack.start("inference", ready=False)
-        ground.postgres.start()
-        ground.valkey.start()
-    worker = ground.stack.start("batch_worker", ready=False, concurrency=1)
+        servers.postgres.kill()
+        servers.valkey.kill()
+        inference = servers.stack.start("inference", ready=False)
+        servers.postgres.start()
+        servers.valkey.start()
+    worker = servers.stack.start("batch_worker", ready=False, concurrency=1)
     for service in (inference, worker):
         service.wait_ready()
     for account, task_id in accepted:
-        ground.stack.finish(account, task_id, within=120)
-        judge_batch(ground.postgres.url(), task_id, texts)
+        servers.stack.finish(account, task_id, timeout=120)
+        judge_batch(servers.postgres.url(), task_id, texts)
     for service in (inference, worker):
         service.kill()
 
 
-def test_case_103_what_was_accepted_survives_the_death_of_all(ground: Ground) -> None:
+def test_case_103_what_was_accepted_survives_the_death_of_all(servers: Servers) -> None:
     """Three times."""
-    accepted_and_killed(ground, 3)
+    accepted_and_killed(servers, 3)
 
 
 @pytest.mark.slow_faults
-def test_case_103_what_was_accepted_survives_fifty_deaths(ground: Ground) -> None:
+def test_case_103_what_was_accepted_survives_fifty_deaths(servers: Servers) -> None:
     """The long form."""
-    accepted_and_killed(ground, 50)
+    accepted_and_killed(servers, 50)

@@ -67,7 +67,7 @@ def start(stack: Stack) -> list[Service]:
             ("batch_worker", {"concurrency": 1}),
         )
     ]
-    return [service.wait_ready(within=60) for service in services]
+    return [service.wait_ready(timeout=60) for service in services]
 
 
 def done(worker: Service) -> float:
@@ -112,7 +112,7 @@ def test_case_048_the_release_before_works_on_this_schema(stack: Stack) -> None:
         f"{API}/auth/refresh", json={"refresh_token": account.refresh_token}
     ).json()
     stack.post(f"{API}/auth/logout", account)
-    until(lambda: stack.get(f"{API}/users/me", account).status_code == 401, within=10)
+    until(lambda: stack.get(f"{API}/users/me", account).status_code == 401, timeout=10)
     assert refreshed["token_type"] == "bearer"
 
 
@@ -151,8 +151,8 @@ def test_case_048_both_releases_side_by_side(stack: Stack) -> None:
         stack.finish(account, stack.submit(account, texts(2000)))
         return all(done(worker) > counts[worker.pid] for worker in workers)
 
-    until(both_worked, within=60, what="chunks done by the workers of both releases")
-    assert 0 == old_worker.stop(within=30)
+    until(both_worked, timeout=60, what="chunks done by the workers of both releases")
+    assert 0 == old_worker.stop(timeout=30)
     for service in stack.services:
         assert "Traceback" not in service.output()
     stack.canary()

@@ -20,9 +20,9 @@ def test_case_077_a_thousand_sessions(
         for name in ("auth", "inference") * 2:
             stack.start(name, ready=False)
         for service in stack.services:
-            service.wait_ready(within=60)
+            service.wait_ready(timeout=60)
         with Traffic(stack, log_in(stack, SESSIONS), clients=16) as traffic:
-            drill(stack, traffic, patience=600)
+            drill(stack, traffic, timeout=600)
         print(f"\n{SESSIONS} sessions, {traffic.requests} requests, refused: {traffic.refused()}")
         assert {} == traffic.refused()
         assert traffic.requests > 10 * SESSIONS

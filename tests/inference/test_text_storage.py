@@ -7,7 +7,7 @@ import pytest
 
 from support import faulty_model
 from support.rows import query
-from support.servers import Ground
+from support.servers import Servers
 from support.stack import Account, Stack
 from support.waiting import until
 from valence_common.models import Base
@@ -17,30 +17,30 @@ TEXTS = ["The heron's nest is good", "Der Wälzer taugt nichts 🙁"]
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """All services, told not to store texts; the worker's model does what a text tells it to."""
     folder = tmp_path_factory.mktemp("forgetful")
-    with Ground.laid(folder, auth={}, inference=FORGET) as ground:
-        ground.stack.environment |= faulty_model.ENVIRONMENT
+    with Servers.started(folder, auth={}, inference=FORGET) as servers:
+        servers.stack.environment |= faulty_model.ENVIRONMENT
         model = faulty_model.write(folder / "odd-1")
         worker = {"model_dir": model, "concurrency": 1, "sweep_seconds": 0.3, "max_attempts": 1}
-        ground.stack.start("batch_worker", **worker, **FORGET)
-        yield ground
+        servers.stack.start("batch_worker", **worker, **FORGET)
+        yield servers
 
 
 @pytest.fixture
-def stack(ground: Ground) -> Stack:
-    return ground.stack
+def stack(servers: Servers) -> Stack:
+    return servers.stack
 
 
-def holding(ground: Ground, words: str) -> list[str]:
+def holding(servers: Servers, words: str) -> list[str]:
     """The tables that hold these words in any column of any row."""
     like = {"words": f"%{words}%"}
     return [
         name
         for name in Base.metadata.tables
         if query(
-            ground.postgres.url(), f"SELECT 1 FROM {name} AS t WHERE t::text LIKE :words", **like
+            servers.postgres.url(), f"SELECT 1 FROM {name} AS t WHERE t::text LIKE :words", **like
         )
     ]
 
@@ -50,7 +50,7 @@ def sha256(text: str) -> str:
 
 
 def test_history_has_the_hash_in_the_text_s_place(
-    ground: Ground, stack: Stack, account: Account
+    servers: Servers, stack: Stack, account: Account
 ) -> None:
     """The answer says the text, as it was sent; the record of it does not."""
     for text in TEXTS:
@@ -62,11 +62,11 @@ def test_history_has_the_hash_in_the_text_s_place(
     ]
     found = stack.get("/api/v1/sentiment/history?q=heron", account).json()
     assert {"items": [], "next_cursor": None} == found
-    assert [] == holding(ground, "heron")
+    assert [] == holding(servers, "heron")
 
 
 def test_batch_s_texts_go_once_they_are_scored(
-    ground: Ground, stack: Stack, account: Account
+    servers: Servers, stack: Stack, account: Account
 ) -> None:
     """Results keep their places; one that could not be scored leaves no text either."""
     texts = [*TEXTS, f"The heron's {faulty_model.RAISES}", "a good fourth"]
@@ -78,7 +78,7 @@ def test_batch_s_texts_go_once_they_are_scored(
         (2, None, None),
         (3, None, "positive"),
     ] == [(result["index"], result["text"], result["sentiment"]) for result in task["results"]]
-    assert [] == holding(ground, "heron")
+    assert [] == holding(servers, "heron")
     items = stack.get("/api/v1/sentiment/history", account).json()["items"]
     scored = [text for text in texts if faulty_model.RAISES not in text]
     assert sorted(map(sha256, scored)) == sorted(item["text_sha256"] for item in items)
@@ -97,23 +97,23 @@ def test_take_out_says_that_there_is_no_text(stack: Stack, account: Account) -> 
 
 
 def test_a_waiting_batch_still_has_its_texts(
-    ground: Ground, stack: Stack, account: Account
+    servers: Servers, stack: Stack, account: Account
 ) -> None:
     """They are needed until they are scored: what is waiting is in Postgres and survives."""
     worker = stack.running("batch_worker")[0]
     worker.kill()
     task = stack.submit(account, TEXTS)
-    assert ["batch_chunks"] == holding(ground, "heron")
+    assert ["batch_chunks"] == holding(servers, "heron")
     document = stack.get("/api/v1/users/me/export", account).json()
     assert TEXTS == [row["text"] for row in document["batch_results"]]
     stack.start("batch_worker", concurrency=1, sweep_seconds=0.3, **FORGET)
-    until(lambda: stack.task(account, task)["status"] == "completed", within=30)
-    assert [] == holding(ground, "heron")
+    until(lambda: stack.task(account, task)["status"] == "completed", timeout=30)
+    assert [] == holding(servers, "heron")
 
 
-def test_by_default_texts_are_stored_and_not_hashed(ground: Ground, stack: Stack) -> None:
+def test_by_default_texts_are_stored_and_not_hashed(servers: Servers, stack: Stack) -> None:
     """The other setting, over the same rows."""
-    url = ground.postgres.url()
+    url = servers.postgres.url()
     remembering = stack.start("inference")
     account = stack.account()
     with_text = {"json": {"text": TEXTS[0]}, "headers": account.headers}

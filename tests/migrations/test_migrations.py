@@ -142,7 +142,7 @@ def test_migration_waits_for_another_but_not_for_a_table_in_use(
     command.upgrade(config(migrated), "head")
     with held(waited_for, MIGRATION):
         waiter = upgrade_process(waited_for)
-        until(lambda: query(waited_for, WAITERS), within=30)
+        until(lambda: query(waited_for, WAITERS), timeout=30)
         with (
             held(migrated, "LOCK TABLE users IN ACCESS SHARE MODE"),
             pytest.raises(OperationalError, match="lock timeout"),

@@ -10,8 +10,8 @@ from sqlalchemy import select
 
 from support.batches import accept, claim, make_user, score
 from support.files import store
-from support.owned_rows import belongings
-from support.roles import ROLES, Place, execute
+from support.owned_rows import count_rows
+from support.roles import ROLES, RoleDatabase, execute
 from support.rows import query
 from valence_auth import data_export
 from valence_auth import erasure as auth_erasure
@@ -29,34 +29,36 @@ from valence_inference.batches import deliveries, export, lifecycle, summary, we
 from valence_inference.batches import status as batch_status
 
 
-def test_roles_get_their_rows_and_no_more(place: Place) -> None:
-    assert place.run("upgrade", "owner")[0] == 0
-    assert place.may("auth", "SELECT", "users", "password_hash")
-    assert place.may("auth", "SELECT", "predictions")  # a take-out
-    assert not place.may("auth", "INSERT", "predictions")
+def test_roles_get_their_rows_and_no_more(role_database: RoleDatabase) -> None:
+    assert role_database.run("upgrade", "owner")[0] == 0
+    assert role_database.may("auth", "SELECT", "users", "password_hash")
+    assert role_database.may("auth", "SELECT", "predictions")  # a take-out
+    assert not role_database.may("auth", "INSERT", "predictions")
     for service in ("inference", "worker"):
-        assert place.may(service, "SELECT", "users", "id")
+        assert role_database.may(service, "SELECT", "users", "id")
     for privilege in ("SELECT", "INSERT"):
-        assert place.may("inference", privilege, "predictions")
+        assert role_database.may("inference", privilege, "predictions")
     for column in ("username", "email", "password_hash"):
-        assert not place.may("inference", "SELECT", "users", column)
-        assert not place.may("worker", "SELECT", "users", column)
-    assert not place.may("inference", "SELECT", "refresh_tokens", "token_hash")
-    assert not place.may("inference", "INSERT", "revocations")
-    assert not place.may("worker", "SELECT", "predictions", "text")
-    assert not place.may("worker", "SELECT", "audit_events", "details")
-    assert not place.may("worker", "UPDATE", "audit_events", "action")
-    assert place.may("worker", "UPDATE", "audit_events", "actor_id")  # of one who is erased
-    assert place.may("worker", "INSERT", "predictions", "text")
+        assert not role_database.may("inference", "SELECT", "users", column)
+        assert not role_database.may("worker", "SELECT", "users", column)
+    assert not role_database.may("inference", "SELECT", "refresh_tokens", "token_hash")
+    assert not role_database.may("inference", "INSERT", "revocations")
+    assert not role_database.may("worker", "SELECT", "predictions", "text")
+    assert not role_database.may("worker", "SELECT", "audit_events", "details")
+    assert not role_database.may("worker", "UPDATE", "audit_events", "action")
+    assert role_database.may("worker", "UPDATE", "audit_events", "actor_id")  # of one who is erased
+    assert role_database.may("worker", "INSERT", "predictions", "text")
 
 
-def test_roles_suffice_to_take_out_erase_and_forget(place: Place) -> None:
+def test_roles_suffice_to_take_out_erase_and_forget(role_database: RoleDatabase) -> None:
     """Auth reads all that is a user's and takes the names; the worker deletes it, and old rows."""
-    assert place.run("upgrade", "owner")[0] == 0
-    auth = Database(SecretStr(place.url_of("auth")), pool_size=1, timeout=10, pooled=False)
-    worker = Database(SecretStr(place.url_of("worker")), pool_size=1, timeout=10, pooled=False)
+    assert role_database.run("upgrade", "owner")[0] == 0
+    auth = Database(SecretStr(role_database.url_of("auth")), pool_size=1, timeout=10, pooled=False)
+    worker = Database(
+        SecretStr(role_database.url_of("worker")), pool_size=1, timeout=10, pooled=False
+    )
     inference = Database(
-        SecretStr(place.url_of("inference")), pool_size=1, timeout=10, pooled=False
+        SecretStr(role_database.url_of("inference")), pool_size=1, timeout=10, pooled=False
     )
     with auth.transaction() as session:
         user = session.get_one(User, make_user(session))
@@ -73,9 +75,9 @@ def test_roles_suffice_to_take_out_erase_and_forget(place: Place) -> None:
     with auth.transaction() as session:
         auth_erasure.erase(session, user)
     assert bulk_delete.delete_piece(worker, "erasure", worker_erasure.erase_piece) > 0
-    assert {0} == set(belongings(place.url, user.id).values())
+    assert {0} == set(count_rows(role_database.url, user.id).values())
     settings = Settings(
-        database_url=SecretStr(place.url_of("worker")),
+        database_url=SecretStr(role_database.url_of("worker")),
         redis_url=SecretStr("redis://127.0.0.1:1/0"),
         retain_history_days=1,
         retain_batches_days=1,
@@ -85,11 +87,11 @@ def test_roles_suffice_to_take_out_erase_and_forget(place: Place) -> None:
         bulk_delete.delete_piece(worker, reason, piece)
 
 
-def test_roles_suffice_to_steer_batches(place: Place) -> None:
+def test_roles_suffice_to_steer_batches(role_database: RoleDatabase) -> None:
     """Inference reads, cancels, retries and deletes; the worker deletes the rows."""
-    assert place.run("upgrade", "owner")[0] == 0
+    assert role_database.run("upgrade", "owner")[0] == 0
     owner, worker, inference = (
-        Database(SecretStr(place.url_of(role)), pool_size=1, timeout=10, pooled=False)
+        Database(SecretStr(role_database.url_of(role)), pool_size=1, timeout=10, pooled=False)
         for role in ("owner", "worker", "inference")
     )
     with owner.transaction() as session:
@@ -113,28 +115,30 @@ def test_roles_suffice_to_steer_batches(place: Place) -> None:
         shown, _ = batch_status.page(session, user, batch_status.Filter(), limit=9, cursor=None)
         assert [live] == [status.batch.id for status in shown]
     assert bulk_delete.delete_piece(worker, "deleted", retention.DELETED["deleted"]) > 0
-    assert 1 == belongings(place.url, user)["batches"]
+    assert 1 == count_rows(role_database.url, user)["batches"]
 
 
-def test_roles_suffice_to_tell_events(place: Place, redis_url: str) -> None:
+def test_roles_suffice_to_tell_events(role_database: RoleDatabase, redis_url: str) -> None:
     """Each service writes them and reads none back; the worker numbers, tells and deletes them."""
-    assert place.run("upgrade", "owner")[0] == 0
+    assert role_database.run("upgrade", "owner")[0] == 0
     somebody = uuid.uuid4()
     for role in ROLES[1:]:
-        database = Database(SecretStr(place.url_of(role)), pool_size=1, timeout=10, pooled=False)
+        database = Database(
+            SecretStr(role_database.url_of(role)), pool_size=1, timeout=10, pooled=False
+        )
         with database.transaction() as session:
             told = {"actor_id": None, "user_id": somebody, "subject_id": somebody}
             audit.record(session, "account.registered", **told)
     for role in ("auth", "inference"):
-        assert not place.may(role, "SELECT", "events")
-        assert not place.may(role, "UPDATE", "events", "number")
-    assert not place.may("worker", "UPDATE", "events", "data")
+        assert not role_database.may(role, "SELECT", "events")
+        assert not role_database.may(role, "UPDATE", "events", "number")
+    assert not role_database.may("worker", "UPDATE", "events", "data")
     client = blocking_client(SecretStr(redis_url), timeout=5)
     client.delete(STREAM)
     relay = Relay(database, client)
     relay.work()
     assert [str(somebody)] * 3 == [event["user_id"] for _, event in client.xrange(STREAM)]
-    execute(place.url, "SELECT setval('event_numbers', 1)")
+    execute(role_database.url, "SELECT setval('event_numbers', 1)")
     client.xadd(STREAM, {"type": "of an installation before"}, id="77-0")
     with database.transaction() as session:
         audit.record(session, "account.erased", **told)
@@ -143,15 +147,15 @@ def test_roles_suffice_to_tell_events(place: Place, redis_url: str) -> None:
     client.delete(STREAM)
 
 
-def test_roles_suffice_for_webhooks(place: Place) -> None:
+def test_roles_suffice_for_webhooks(role_database: RoleDatabase) -> None:
     """Inference makes secrets that it cannot read; the worker reads, sends and logs."""
-    assert place.run("upgrade", "owner")[0] == 0
+    assert role_database.run("upgrade", "owner")[0] == 0
     auth, inference, worker = (
-        Database(SecretStr(place.url_of(role)), pool_size=1, timeout=10, pooled=False)
+        Database(SecretStr(role_database.url_of(role)), pool_size=1, timeout=10, pooled=False)
         for role in ROLES[1:]
     )
-    assert not place.may("inference", "SELECT", "webhook_secrets", "secret")
-    assert not place.may("auth", "SELECT", "webhook_secrets", "secret")
+    assert not role_database.may("inference", "SELECT", "webhook_secrets", "secret")
+    assert not role_database.may("auth", "SELECT", "webhook_secrets", "secret")
     with auth.transaction() as session:
         user_id = make_user(session)
     with inference.transaction() as session:
@@ -178,27 +182,27 @@ def test_roles_suffice_for_webhooks(place: Place) -> None:
     with worker.transaction() as session:
         assert bulk_delete.delete_batches(session, select(Batch.id), most=100) > 0
     assert [(0, 0)] == query(
-        place.url,
+        role_database.url,
         "SELECT (SELECT count(*) FROM webhook_deliveries), (SELECT count(*) FROM webhook_attempts)",
     )
 
 
-def test_a_right_too_many_is_taken_back(place: Place) -> None:
+def test_a_right_too_many_is_taken_back(role_database: RoleDatabase) -> None:
     """Each upgrade grants the whole list anew, and only that."""
-    assert place.run("upgrade", "owner")[0] == 0
-    execute(place.url, f"GRANT ALL ON users TO {place.roles['worker']}")
-    assert place.run("upgrade", "owner")[0] == 0
-    assert not place.may("worker", "UPDATE", "users")
-    assert place.may("worker", "SELECT", "batches")
+    assert role_database.run("upgrade", "owner")[0] == 0
+    execute(role_database.url, f"GRANT ALL ON users TO {role_database.roles['worker']}")
+    assert role_database.run("upgrade", "owner")[0] == 0
+    assert not role_database.may("worker", "UPDATE", "users")
+    assert role_database.may("worker", "SELECT", "batches")
 
 
-def test_an_empty_role_is_a_mistake(place: Place) -> None:
+def test_an_empty_role_is_a_mistake(role_database: RoleDatabase) -> None:
     """One role for all is asked for by naming none; an empty name is a template gone wrong."""
-    code, said = place.run("upgrade", "owner", AUTH_ROLE="")
+    code, said = role_database.run("upgrade", "owner", AUTH_ROLE="")
     assert (code, "VALENCE_AUTH_ROLE" in said) == (78, True)
 
 
-def test_a_missing_role_is_named(place: Place) -> None:
-    code, said = place.run("upgrade", "owner", AUTH_ROLE="nobody_at_all")
+def test_a_missing_role_is_named(role_database: RoleDatabase) -> None:
+    code, said = role_database.run("upgrade", "owner", AUTH_ROLE="nobody_at_all")
     assert code == 78
     assert "VALENCE_AUTH_ROLE names a role that does not exist: nobody_at_all" in said

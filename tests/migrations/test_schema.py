@@ -3,60 +3,62 @@
 from pathlib import Path
 
 from support.locks import MIGRATION, WAITERS, held
-from support.roles import Place, execute
+from support.roles import RoleDatabase, execute
 from support.rows import query
 from support.servers import FragilePostgres
 from support.waiting import until
 
 
-def test_case_046_all_start_at_once(place: Place) -> None:
+def test_case_046_all_start_at_once(role_database: RoleDatabase) -> None:
     """Three who upgrade and two who wait, on an empty database: one migrates, all go on."""
-    waiting = [place.start("wait", role) for role in ("inference", "worker")]
-    upgrading = [place.start("upgrade", "owner") for _ in range(3)]
+    waiting = [role_database.start("wait", role) for role in ("inference", "worker")]
+    upgrading = [role_database.start("upgrade", "owner") for _ in range(3)]
     said = [process.communicate(timeout=90)[0] for process in waiting + upgrading]
     assert [process.returncode for process in waiting + upgrading] == [0] * 5, said
     assert sum("Running upgrade  -> 0001" in text for text in said) == 1
 
 
-def test_waiting_ends_with_a_sentence(place: Place) -> None:
-    code, said = place.run("wait", "worker", SCHEMA_DEADLINE_SECONDS="2")
+def test_waiting_ends_with_a_sentence(role_database: RoleDatabase) -> None:
+    code, said = role_database.run("wait", "worker", SCHEMA_DEADLINE_SECONDS="2")
     assert code == 78
     assert "nobody has migrated the database" in said
 
 
-def test_postgres_away_ends_with_a_sentence(place: Place) -> None:
+def test_postgres_away_ends_with_a_sentence(role_database: RoleDatabase) -> None:
     url = "postgresql://nobody:some-password@127.0.0.1:1/none"
     for command in ("upgrade", "wait"):
-        code, said = place.run(command, "owner", DATABASE_URL=url, SCHEMA_DEADLINE_SECONDS="2")
+        code, said = role_database.run(
+            command, "owner", DATABASE_URL=url, SCHEMA_DEADLINE_SECONDS="2"
+        )
         assert (code, "gave up after 2 s" in said) == (78, True), said
         assert "some-password" not in said
 
 
-def test_waiting_for_a_turn_ends_with_a_sentence(place: Place) -> None:
+def test_waiting_for_a_turn_ends_with_a_sentence(role_database: RoleDatabase) -> None:
     """A migration that never ends keeps no pod for ever, and no pod leaves a session behind."""
-    with held(place.url, MIGRATION):
-        code, said = place.run("upgrade", "owner", SCHEMA_DEADLINE_SECONDS="3")
+    with held(role_database.url, MIGRATION):
+        code, said = role_database.run("upgrade", "owner", SCHEMA_DEADLINE_SECONDS="3")
         assert (78, True) == (code, "another migration does not end; gave up after 3 s" in said)
-        assert [] == query(place.url, WAITERS)
+        assert [] == query(role_database.url, WAITERS)
 
 
 def test_postgres_that_freezes_ends_with_a_sentence(tmp_path: Path) -> None:
     """A server that neither answers nor hangs up holds the migration up to the deadline."""
     with FragilePostgres(tmp_path) as postgres:
-        place = Place(postgres.url())
-        with held(place.url, MIGRATION):
-            settings = {"DATABASE_URL": place.url, "SCHEMA_DEADLINE_SECONDS": "6"}
-            upgrading = place.start("upgrade", "owner", **settings)
-            until(lambda: query(place.url, WAITERS), within=30)
+        role_database = RoleDatabase(postgres.url())
+        with held(role_database.url, MIGRATION):
+            settings = {"DATABASE_URL": role_database.url, "SCHEMA_DEADLINE_SECONDS": "6"}
+            upgrading = role_database.start("upgrade", "owner", **settings)
+            until(lambda: query(role_database.url, WAITERS), timeout=30)
             with postgres.frozen():
                 said, _ = upgrading.communicate(timeout=30)
     assert (78, True) == (upgrading.returncode, "gave up after 6 s" in said), said
 
 
-def test_case_048_a_newer_schema_is_taken_as_done(place: Place) -> None:
+def test_case_048_a_newer_schema_is_taken_as_done(role_database: RoleDatabase) -> None:
     """After a rollback the older release meets a revision that it does not know."""
-    assert place.run("upgrade", "owner")[0] == 0
-    execute(place.url, "UPDATE alembic_version SET version_num = '9999'")
+    assert role_database.run("upgrade", "owner")[0] == 0
+    execute(role_database.url, "UPDATE alembic_version SET version_num = '9999'")
     for command, role in (("upgrade", "owner"), ("wait", "worker")):
-        code, said = place.run(command, role)
+        code, said = role_database.run(command, role)
         assert (code, "schema_is_ahead" in said) == (0, True), said

@@ -1,10 +1,10 @@
-"""What administrators ask of the admin routes, under the oracle's eyes."""
+"""What administrators ask of the admin routes."""
 
 from typing import Any
 
 import httpx
 
-from support.invariants import Oracle
+from support.invariants import CheckedClient
 from support.stack import Account
 
 ADMIN = "/api/v1/admin"
@@ -14,16 +14,18 @@ USAGE = f"{ADMIN}/usage"
 PLAIN = {"plan": "default", "per_minute": None, "burst": None, "texts_per_day": None}
 
 
-def ask(oracle: Oracle, who: Account, method: str, path: str, body: Any = None) -> httpx.Response:
+def ask(
+    checked: CheckedClient, who: Account, method: str, path: str, body: Any = None
+) -> httpx.Response:
     options = {} if body is None else {"json": body}
-    return oracle.request(method, path, headers=who.headers, **options)
+    return checked.request(method, path, headers=who.headers, **options)
 
 
-def change(oracle: Oracle, admin: Account, user: Account, **state: bool) -> dict[str, Any]:
-    answer = ask(oracle, admin, "PATCH", f"{USERS}/{user.id}", state)
+def change(checked: CheckedClient, admin: Account, user: Account, **state: bool) -> dict[str, Any]:
+    answer = ask(checked, admin, "PATCH", f"{USERS}/{user.id}", state)
     assert 200 == answer.status_code, answer.text
     return dict(answer.json())
 
 
-def delete(oracle: Oracle, admin: Account, path: str) -> None:
-    assert 204 == ask(oracle, admin, "DELETE", path).status_code
+def delete(checked: CheckedClient, admin: Account, path: str) -> None:
+    assert 204 == ask(checked, admin, "DELETE", path).status_code

@@ -82,7 +82,7 @@ class Backups:
     def wait_dumping(self) -> None:
         """Until some of a dump is written."""
         partial = self.partial()
-        until(lambda: partial.exists() and partial.stat().st_size, within=60, every=0.005)
+        until(lambda: partial.exists() and partial.stat().st_size, timeout=60, interval=0.005)
 
     def idle(self) -> bool:
         """No server and no file of a run is left."""

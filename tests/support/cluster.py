@@ -107,12 +107,14 @@ def rolled_out(kind_and_name: str, *, namespace: str = NAMESPACE) -> None:
     kubectl("rollout", "status", kind_and_name, "--timeout=240s", namespace=namespace)
 
 
-def until(condition: Callable[[], Any], *, within: float, what: str, every: float = 0.5) -> float:
+def until(
+    condition: Callable[[], Any], *, timeout: float, what: str, interval: float = 0.5
+) -> float:
     """Wait for something to become true; returns the seconds that it took."""
     started = time.monotonic()
     while not condition():
-        assert time.monotonic() - started < within, f"not within {within} s: {what}"
-        time.sleep(every)
+        assert time.monotonic() - started < timeout, f"not within {timeout} s: {what}"
+        time.sleep(interval)
     return time.monotonic() - started
 
 
@@ -194,7 +196,7 @@ class User:
             time.sleep(0.5)
         raise AssertionError(f"no status of {task_id}: {answer.status_code} {answer.text}")
 
-    def finished(self, task_id: str, *, within: float) -> Object:
+    def finished(self, task_id: str, *, timeout: float) -> Object:
         """The batch's last state."""
         states: list[Object] = []
 
@@ -202,7 +204,7 @@ class User:
             states.append(self.task(task_id))
             return states[-1]["status"] not in {"pending", "processing"}
 
-        until(has_ended, within=within, what=f"batch {task_id} ended; now {states[-1:]}")
+        until(has_ended, timeout=timeout, what=f"batch {task_id} ended; now {states[-1:]}")
         return states[-1]
 
 
@@ -254,7 +256,7 @@ class Load:
         for thread in load._threads:
             thread.start()
         try:
-            until(lambda: load.outcomes.total() > clients, within=30, what="first answers")
+            until(lambda: load.outcomes.total() > clients, timeout=30, what="first answers")
             yield load
         finally:
             load._stopping.set()

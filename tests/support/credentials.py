@@ -51,5 +51,5 @@ def revoked(stack: Stack) -> dict[str, str]:
     revoke = "INSERT INTO revocations (id, subject_id) VALUES (:id, :session)"
     query(stack.database_url, revoke, id=uuid.uuid4(), session=session_id)
     for path in ("/api/v1/users/me", "/api/v1/sentiment/history"):
-        until(lambda path=path: stack.get(path, account).status_code == 401, within=5)
+        until(lambda path=path: stack.get(path, account).status_code == 401, timeout=5)
     return account.headers

@@ -12,7 +12,7 @@ import redis
 PAGE = Path(__file__).parents[2] / "docs" / "events.md"
 STREAM = "valence:events"
 
-Told = list[tuple[str, dict[str, str]]]
+Published = list[tuple[str, dict[str, str]]]
 
 
 def examples() -> dict[str, Any]:
@@ -43,9 +43,9 @@ class _Client(redis.Redis):
 class Reader(threading.Thread):
     """A consumer in a thread: what it handled, in order. Another can go on where it died."""
 
-    def __init__(self, url: str, *, group: str = "", handled: Told | None = None):
+    def __init__(self, url: str, *, group: str = "", handled: Published | None = None):
         super().__init__(daemon=True)
-        self.handled: Told = handled if handled is not None else []
+        self.handled: Published = handled if handled is not None else []
         self._group = group
         self._stopping = threading.Event()
         self._client = _Client.from_url(url, decode_responses=True, socket_timeout=5)
@@ -72,7 +72,7 @@ class Reader(threading.Thread):
         except Stopped:
             self._client.close()
 
-    def die(self) -> Told:
+    def die(self) -> Published:
         """In the middle of whatever it does; returns what it had handled."""
         self._stopping.set()
         self.join(30)
@@ -87,24 +87,24 @@ class Reader(threading.Thread):
         self.handled.append((number, event))
 
 
-def numbers(told: Told) -> list[int]:
+def numbers(told: Published) -> list[int]:
     """The numbers of events, each of which must end in `-0`."""
     assert all(number.endswith("-0") for number, _ in told)
     return [int(number.removesuffix("-0")) for number, _ in told]
 
 
-def judge_order(told: Told) -> None:
+def judge_order(told: Published) -> None:
     """Numbers grow."""
     found = numbers(told)
     assert all(a < b for a, b in itertools.pairwise(found)), found
 
 
-def stream(client: "redis.Redis") -> Told:
+def stream(client: "redis.Redis") -> Published:
     """All that is in the stream."""
     return client.xrange(STREAM)
 
 
-def about(told: Told, user_id: str) -> list[tuple[str, str, dict[str, Any]]]:
+def about(told: Published, user_id: str) -> list[tuple[str, str, dict[str, Any]]]:
     """What was told of a user: type, subject and data."""
     return [
         (event["type"], event["subject_id"], json.loads(event["data"]))

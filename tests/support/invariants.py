@@ -1,4 +1,4 @@
-"""The universal oracle: what must hold after every reliability case, whatever was sent."""
+"""What must hold in every reliability case, whatever is sent: U1 to U6."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ MORE_CONNECTIONS = 10
 
 
 @dataclass
-class Oracle:
+class CheckedClient:
     """Sends requests on behalf of a case and remembers what may not come back."""
 
     stack: Stack
@@ -36,7 +36,7 @@ class Oracle:
         self._files = {s.pid: psutil.Process(s.pid).num_fds() for s in services}
         self._lengths = {s.pid: len(s.output()) for s in services}
         self._connections = self._count_connections()
-        self._pulse = Pulse(services)
+        self._pulse = LivenessProbe(services)
 
     def secret(self, value: str) -> str:
         """Remember a value that no answer and no log line may hold."""
@@ -79,7 +79,7 @@ class Oracle:
             self._judge_log(service)
         until(
             lambda: self._count_connections() <= self._connections + MORE_CONNECTIONS,
-            within=SETTLE_SECONDS,
+            timeout=SETTLE_SECONDS,
             what="U5: Postgres connections back at their baseline",
         )
 
@@ -107,7 +107,7 @@ class Oracle:
         assert grown < MAX_GROWTH_BYTES, f"U5: {service.name} grew by {grown} bytes"
         until(
             lambda: process.num_fds() <= self._files[service.pid] + MORE_FILES,
-            within=SETTLE_SECONDS,
+            timeout=SETTLE_SECONDS,
             what=f"U5: open files of {service.name} back at their baseline",
         )
 
@@ -121,7 +121,7 @@ class Oracle:
             assert event["event"] != "unhandled", f"U1: {service.name} did not expect {event}"
 
 
-class Pulse:
+class LivenessProbe:
     """Asks the services for signs of life during a case, on a connection of its own to each."""
 
     def __init__(self, services: list[Service]):

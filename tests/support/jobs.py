@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from support.rows import done, judge_batch
-from support.servers import Ground
+from support.servers import Servers
 from support.stack import Account, Service
 from support.waiting import until
 
@@ -18,9 +18,9 @@ SECONDS_A_CHUNK = 0.08
 
 @dataclass
 class Jobs:
-    """A ground, workers with the odd model, and one batch at a time."""
+    """Workers with the faulty model, and one batch at a time."""
 
-    ground: Ground
+    servers: Servers
     model: Path
     web_settings: ClassVar = {"chunk_texts": CHUNK_TEXTS, "inline_results": 10_000}
 
@@ -33,7 +33,7 @@ class Jobs:
             "soft_shutdown_seconds": 3,
             **more,
         }
-        return self.ground.stack.start("batch_worker", ready=ready, **settings)
+        return self.servers.stack.start("batch_worker", ready=ready, **settings)
 
     def start_workers(self, count: int, **settings: Any) -> list[Service]:
         """Several at once: they start side by side."""
@@ -45,20 +45,20 @@ class Jobs:
         texts = [f"text {n} is {'good' if n % 2 else 'bad'}" for n in range(total)]
         for place, text in odd.items():
             texts[int(place.removeprefix("at_"))] = text
-        account = self.ground.stack.account()
-        return account, self.ground.stack.submit(account, texts), texts
+        account = self.servers.stack.account()
+        return account, self.servers.stack.submit(account, texts), texts
 
     def done(self, task_id: str) -> int:
-        return done(self.ground.postgres.url(), task_id)
+        return done(self.servers.postgres.url(), task_id)
 
     def wait_midway(self, task_id: str, total: int) -> int:
         """Until some results are stored; not all may be."""
-        count = until(lambda: self.done(task_id), within=30, every=0.02, what="a first result")
+        count = until(lambda: self.done(task_id), timeout=30, interval=0.02, what="a first result")
         assert count < total, "the batch ended before it could be struck"
         return count
 
     def judge(self, account: Account, task_id: str, texts: list[str], **expected: Any) -> None:
-        """Wait for the end, then hold it against the oracle."""
-        task = self.ground.stack.finish(account, task_id, within=60)
+        """Wait for the end, then judge it."""
+        task = self.servers.stack.finish(account, task_id, timeout=60)
         assert len(texts) == task["done"]
-        judge_batch(self.ground.postgres.url(), task_id, texts, **expected)
+        judge_batch(self.servers.postgres.url(), task_id, texts, **expected)

@@ -10,7 +10,7 @@ import httpx
 
 from support.load import Timed
 from support.rows import query
-from support.servers import Ground
+from support.servers import Servers
 from support.stack import Account, Stack
 
 ANALYZE = "/api/v1/sentiment/analyze"
@@ -18,16 +18,16 @@ BODY = {"text": "I love this product!"}
 
 
 @contextmanager
-def two_replicas(folder: Path) -> Iterator[Ground]:
+def two_replicas(folder: Path) -> Iterator[Servers]:
     """Servers that can be taken down, and two replicas of inference.
 
     They wait for Redis for longer than usual: on a busy machine a quarter of a second without an
     answer is no outage, and each replica would then count by itself.
     """
     patient = {"redis_timeout_seconds": 2}
-    with Ground.laid(folder, auth={}, inference=patient) as ground:
-        ground.stack.start("inference", **patient)
-        yield ground
+    with Servers.started(folder, auth={}, inference=patient) as servers:
+        servers.stack.start("inference", **patient)
+        yield servers
 
 
 def limited(stack: Stack, account: Account | None = None, **limits: int) -> Account:
@@ -69,9 +69,9 @@ def policies(headers: httpx.Headers, field: str) -> dict[str, dict[str, int]]:
     }
 
 
-def judge_keys(ground: Ground) -> None:
+def judge_keys(servers: Servers) -> None:
     """Nothing that counts is left behind without an end."""
-    with ground.valkey.client() as client:
+    with servers.valkey.client() as client:
         names = list(client.scan_iter("valence:limit:*"))
         assert names
         assert not [name for name in names if client.pttl(name) <= 0 and client.exists(name)]

@@ -80,10 +80,10 @@ def advance(url: str, task_id: str, chunks: int = 1, *, status: str = "processin
         id=task_id,
         chunks=chunks,
     )
-    turn(url, task_id, status)
+    set_status(url, task_id, status)
 
 
-def turn(url: str, task_id: str, status: str) -> None:
+def set_status(url: str, task_id: str, status: str) -> None:
     """Let a batch be in this state."""
     query(
         url,
@@ -119,11 +119,11 @@ def say(connection: ClientConnection, message: Any) -> dict[str, Any]:
     return dict(json.loads(connection.recv(timeout=30)))
 
 
-def closed(connection: ClientConnection, within: float = 30) -> int | None:
+def closed(connection: ClientConnection, timeout: float = 30) -> int | None:
     """The code that the server closes with; what came before is read over."""
     try:
         while True:
-            connection.recv(timeout=within)
+            connection.recv(timeout=timeout)
     except ConnectionClosed as error:
         return error.rcvd.code if error.rcvd else None
 

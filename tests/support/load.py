@@ -44,7 +44,7 @@ def at_once(requests: Sequence[httpx.Request]) -> list[Timed]:
 
 
 @contextlib.contextmanager
-def probed(services: Sequence[Service], *, within: float = 1.0) -> Iterator[list[float]]:
+def probed(services: Sequence[Service], *, limit: float = 1.0) -> Iterator[list[float]]:
     """Ask each service's /livez again and again: always 200, and within a second."""
     stop = threading.Event()
     slow: list[str] = []
@@ -57,7 +57,7 @@ def probed(services: Sequence[Service], *, within: float = 1.0) -> Iterator[list
                     started = time.monotonic()
                     status = client.get(f"{service.internal_url}/livez").status_code
                     times.append(time.monotonic() - started)
-                    if status != 200 or times[-1] > within:
+                    if status != 200 or times[-1] > limit:
                         slow.append(f"{service.name}: {status} after {times[-1]:.2f} s")
 
     thread = threading.Thread(target=probe)

@@ -42,7 +42,7 @@ class Local:
         self.client = httpx.Client(timeout=10, trust_env=False)
 
     def ready(self) -> Self:
-        until(self._healthy, within=READY, what=f"answers; {self.output.read_text()}")
+        until(self._healthy, timeout=READY, what=f"answers; {self.output.read_text()}")
         self.client.base_url = httpx.URL(self.url)
         return self
 
@@ -61,13 +61,13 @@ class Local:
         """The recorded pid of `postgres/server`, `valkey/server` or `worker/worker`."""
         record = self.home / f"{name}.json"
         return int(
-            json.loads(until(lambda: record.exists() and record.read_text(), within=10))["pid"]
+            json.loads(until(lambda: record.exists() and record.read_text(), timeout=10))["pid"]
         )
 
     def everything(self) -> list[psutil.Process]:
         """All processes below the launcher, once the worker has its pool."""
         worker = psutil.Process(self.pid("worker/worker"))
-        until(worker.children, within=30, what="the worker's pool")
+        until(worker.children, timeout=30, what="the worker's pool")
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def end(self, number: signal.Signals) -> int:

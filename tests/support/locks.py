@@ -48,4 +48,4 @@ def inserts_held(url: str, table: str, *, at_commit: bool = False) -> Iterator[N
 def wait_until_held(url: str, statement: str) -> None:
     """Wait until somebody who executes a statement that begins so is held."""
     waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE :begin"
-    until(lambda: query(url, waiting, begin=f"{statement}%"), within=30, what=f"{statement} held")
+    until(lambda: query(url, waiting, begin=f"{statement}%"), timeout=30, what=f"{statement} held")

@@ -6,7 +6,7 @@ from support.rows import query
 from valence_common.models import Base
 
 
-def belongings(url: str, user_id: Any) -> dict[str, int]:
+def count_rows(url: str, user_id: Any) -> dict[str, int]:
     """How many rows of each table belong to a user; of tables that can hold any."""
     counts = {}
     for table in Base.metadata.sorted_tables:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from support.events import Told, judge_order, stream
+from support.events import Published, judge_order, stream
 from support.rows import query
 from support.servers import FragileValkey
 from valence_batch_worker.outbox_relay import Relay
@@ -46,12 +46,12 @@ def write_many(database: Database, count: int) -> None:
         )
 
 
-def told(valkey: FragileValkey) -> Told:
+def published(valkey: FragileValkey) -> Published:
     with valkey.client() as client:
         return stream(client)
 
 
-def judge(database_url: str, found: Told) -> None:
+def judge(database_url: str, found: Published) -> None:
     """Every event that was ever written, each once, in the order of its number."""
     judge_order(found)
     written = query(database_url, "SELECT id::text FROM events")

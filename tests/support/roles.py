@@ -16,7 +16,7 @@ ROLES = ("owner", "auth", "inference", "worker")
 PASSWORD = "a password of this test's"
 
 
-class Place:
+class RoleDatabase:
     """An empty database that belongs to one role, and three more that may connect to it."""
 
     def __init__(self, url: str):

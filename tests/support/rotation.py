@@ -111,11 +111,11 @@ class Traffic:
         """Everything that was not a 200, by path and status."""
         return {what: n for what, n in self.answers.items() if what[1] != 200}
 
-    def all_signed_by(self, kid: str, within: float) -> None:
+    def all_signed_by(self, kid: str, timeout: float) -> None:
         """Wait until every session has refreshed to a token of this key."""
         until(
             lambda: all(login.kid == kid for login in self.logins),
-            within=within,
+            timeout=timeout,
             what=f"all sessions on key {kid}; {self.refused()}",
         )
 
@@ -161,20 +161,20 @@ def active(file: Path) -> str:
     return kid
 
 
-def drill(stack: Stack, traffic: Traffic, *, patience: float) -> None:
+def drill(stack: Stack, traffic: Traffic, *, timeout: float) -> None:
     """Rotate, go back, go on, drop: while traffic runs; `patience` in seconds for each step."""
     file = stack.keyring
     old = active(file)
-    traffic.all_signed_by(old, patience)
+    traffic.all_signed_by(old, timeout)
     old_tokens = [login.token for login in traffic.logins[:5]]
     done("rotate", file)
     new = active(file)
     assert new != old
-    traffic.all_signed_by(new, patience)
+    traffic.all_signed_by(new, timeout)
     done("activate", file, "--kid", old)
-    traffic.all_signed_by(old, patience)
+    traffic.all_signed_by(old, timeout)
     done("activate", file, "--kid", new)
-    traffic.all_signed_by(new, patience)
+    traffic.all_signed_by(new, timeout)
     services = stack.running("auth") + stack.running("inference")
 
     def believed() -> set[int]:
@@ -190,6 +190,6 @@ def drill(stack: Stack, traffic: Traffic, *, patience: float) -> None:
 
     assert {200} == believed()
     done("drop", file, "--kid", old)
-    until(lambda: believed() == {401}, within=10, what="tokens of the dropped key refused")
+    until(lambda: believed() == {401}, timeout=10, what="tokens of the dropped key refused")
     before = traffic.requests
-    until(lambda: traffic.requests > before + 100, within=patience, what="traffic after the drop")
+    until(lambda: traffic.requests > before + 100, timeout=timeout, what="traffic after the drop")

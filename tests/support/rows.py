@@ -1,4 +1,4 @@
-"""What the database holds, read without any service, and the oracle of the batch cases."""
+"""What the database holds, read without any service, and what must hold of each batch."""
 
 import functools
 from collections.abc import Sequence

@@ -95,7 +95,7 @@ def first(service: Service) -> psutil.Process:
                 return child
         return None
 
-    return until(found, within=10, what=f"{service.name} contained:\n{service.output()}")
+    return until(found, timeout=10, what=f"{service.name} contained:\n{service.output()}")
 
 
 def written(process: psutil.Process) -> list[str]:

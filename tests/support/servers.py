@@ -142,7 +142,7 @@ def _migrated() -> Path:
 
 
 @dataclass
-class Ground:
+class Servers:
     """Servers that may break, and services that stand on them."""
 
     postgres: FragilePostgres
@@ -151,7 +151,7 @@ class Ground:
 
     @classmethod
     @contextlib.contextmanager
-    def laid(cls, folder: Path, **services: dict[str, object]) -> Iterator[Self]:
+    def started(cls, folder: Path, **services: dict[str, object]) -> Iterator[Self]:
         """Migrated servers and these services with their settings, all stopped at the end."""
         with contextlib.ExitStack() as exits:
             valkey = exits.enter_context(FragileValkey(folder / "valkey"))

@@ -65,8 +65,8 @@ class Service:
     def output(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
-    def wait_ready(self, within: float = 30) -> Self:
-        until(self._is_ready, within=within, what=f"{self.name} ready; its log:\n{self.output()}")
+    def wait_ready(self, timeout: float = 30) -> Self:
+        until(self._is_ready, timeout=timeout, what=f"{self.name} ready; its log:\n{self.output()}")
         return self
 
     def _is_ready(self) -> bool:
@@ -76,10 +76,10 @@ class Service:
         except httpx.TransportError:
             return False
 
-    def stop(self, within: float = 15) -> int:
+    def stop(self, timeout: float = 15) -> int:
         """SIGTERM, as Kubernetes does it; returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(within)
+        return self.process.wait(timeout)
 
     def kill(self) -> None:
         """SIGKILL the service with its children: what is lost when a node dies."""
@@ -192,11 +192,11 @@ class Stack:
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
-    def finish(self, account: Account, task_id: str, within: float = 60) -> dict[str, Any]:
+    def finish(self, account: Account, task_id: str, timeout: float = 60) -> dict[str, Any]:
         """Wait until a batch has ended; returns the task."""
         until(
             lambda: self.task(account, task_id)["status"] not in {"pending", "processing"},
-            within=within,
+            timeout=timeout,
             what=f"batch {task_id} ended",
         )
         return self.task(account, task_id)

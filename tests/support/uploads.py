@@ -30,15 +30,15 @@ def read_file(
     cuts: Iterable[int] = (),
     *,
     kind: str = CSV,
-    within: Limits = LIMITS,
+    limits: Limits = LIMITS,
     **options: Any,
 ) -> Submission:
     media = ContentType(kind, {})
-    return read(file_upload(media, BatchOptions(**options), within), body, cuts)
+    return read(file_upload(media, BatchOptions(**options), limits), body, cuts)
 
 
-def read_json(body: bytes, cuts: Iterable[int] = (), within: Limits = LIMITS) -> Submission:
-    return read(JsonUpload(within), body, cuts)
+def read_json(body: bytes, cuts: Iterable[int] = (), limits: Limits = LIMITS) -> Submission:
+    return read(JsonUpload(limits), body, cuts)
 
 
 def texts_of(submission: Submission) -> list[str]:

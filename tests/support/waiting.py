@@ -7,11 +7,13 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], *, within: float, every: float = 0.05, what: str = "") -> T:
-    """The first truthy value of `condition`; AssertionError after `within` seconds."""
-    deadline = time.monotonic() + within
+def until(
+    condition: Callable[[], T], *, timeout: float, interval: float = 0.05, what: str = ""
+) -> T:
+    """The first truthy value of `condition`; AssertionError after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
     while True:
         if value := condition():
             return value
-        assert time.monotonic() < deadline, f"not within {within} s: {what or condition}"
-        time.sleep(every)
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what or condition}"
+        time.sleep(interval)

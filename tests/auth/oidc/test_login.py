@@ -158,8 +158,8 @@ def test_rotation_between_the_steps(
         valence.keyring.write_text(json.dumps({"active": new["active"], "keys": keys}))
         until(
             lambda: browser.begin() and auth.output().count("keyring_reloaded") > reloads,  # noqa: B023
-            within=10,
-            every=0.2,
+            timeout=10,
+            interval=0.2,
         )
         answer = browser.keep(httpx.get(way, headers=headers, trust_env=False))
         assert status == answer.status_code, answer.text

@@ -144,7 +144,7 @@ def test_results_whose_commit_nobody_heard_of_are_not_given_back(
         with worker.database.transaction() as session:
             chunks.complete(session, mine, score(mine.texts), "m")
             giving = pool.submit(worker._give_back, mine)
-            until(lambda: query(own_database_url, waits), within=5)
+            until(lambda: query(own_database_url, waits), timeout=5)
         giving.result(10)
     assert [("done", 1)] == states(worker.database)
 

@@ -9,7 +9,7 @@ from sqlalchemy import event, select, text
 from sqlalchemy.orm import Session
 
 from support.batches import claim, make_batch, make_user, score
-from support.owned_rows import belongings, owned
+from support.owned_rows import count_rows, owned
 from valence_batch_worker.batches import backlog, chunks
 from valence_batch_worker.cleanup import bulk_delete, erasure
 from valence_common.db import Database, new_id
@@ -98,13 +98,13 @@ def test_nothing_is_left_of_an_erased_account(
     """In every table, however small the pieces; another account keeps every row."""
     with database.transaction() as session:
         other, user = fill(session), fill(session)
-    before = belongings(own_database_url, other)
-    assert belongings(own_database_url, user) == before
+    before = count_rows(own_database_url, other)
+    assert count_rows(own_database_url, user) == before
     assert all(before.values())
     mark_erased(database, user)
     assert (run_down(database, most) == 1) == (most == 5000)
-    assert {0} == set(belongings(own_database_url, user).values())
-    assert before == belongings(own_database_url, other)
+    assert {0} == set(count_rows(own_database_url, user).values())
+    assert before == count_rows(own_database_url, other)
     with database.transaction() as session:
         of_it = AuditEvent.subject_id == user
         events = select(AuditEvent.action, AuditEvent.actor_id, AuditEvent.details).where(of_it)
@@ -118,9 +118,9 @@ def test_an_account_that_is_only_disabled_stays(database: Database, own_database
     with database.transaction() as session:
         user = fill(session)
         session.execute(text("UPDATE users SET is_active = false"))
-    before = belongings(own_database_url, user)
+    before = count_rows(own_database_url, user)
     assert 0 == run_down(database)
-    assert before == belongings(own_database_url, user)
+    assert before == count_rows(own_database_url, user)
 
 
 def test_a_large_account_goes_in_bounded_pieces(database: Database) -> None:
@@ -180,7 +180,7 @@ def test_a_chunk_in_use_keeps_its_batch_until_it_is_free(
             assert 1 == len(session.scalars(select(Batch.id)).all())
             assert session.get(User, batch.user_id) is not None
     assert 1 == run_down(database)
-    assert {0} == set(belongings(own_database_url, batch.user_id).values())
+    assert {0} == set(count_rows(own_database_url, batch.user_id).values())
 
 
 def test_what_is_completed_during_the_erasure_is_found(
@@ -194,12 +194,12 @@ def test_what_is_completed_during_the_erasure_is_found(
         chunks._fence(completing, mine, failed=0, model="m", store_texts=True)
         mark_erased(database, batch.user_id)
         run_down(database)
-        left = belongings(own_database_url, batch.user_id)
+        left = count_rows(own_database_url, batch.user_id)
         assert (1, 1) == (left["users"], left["batches"])  # in use
         values = {"user_id": batch.user_id, "model": "m", "rows": chunks.to_json([LATE])}
         completing.execute(chunks._HISTORY, values)
     run_down(database)
-    assert {0} == set(belongings(own_database_url, batch.user_id).values())
+    assert {0} == set(count_rows(own_database_url, batch.user_id).values())
 
 
 def test_workers_at_once_do_not_collide(database: Database) -> None:

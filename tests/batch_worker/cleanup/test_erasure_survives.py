@@ -1,7 +1,7 @@
 """Real workers, an account erased in the middle of its batch, and a worker killed while erasing."""
 
 from support.jobs import Jobs
-from support.owned_rows import belongings
+from support.owned_rows import count_rows
 from support.rows import query
 from support.stack import PASSWORD, Account
 from support.waiting import until
@@ -9,21 +9,21 @@ from support.waiting import until
 
 def erase(jobs: Jobs, account: Account) -> None:
     body = {"password": PASSWORD}
-    answer = jobs.ground.stack.request(
+    answer = jobs.servers.stack.request(
         "DELETE", "/api/v1/users/me", headers=account.headers, json=body
     )
     assert 204 == answer.status_code, answer.text
 
 
 def wait_gone(jobs: Jobs, account: Account) -> None:
-    url = jobs.ground.postgres.url()
-    until(lambda: belongings(url, account.id)["users"] == 0, within=60, every=0.2)
-    assert {0} == set(belongings(url, account.id).values())
+    url = jobs.servers.postgres.url()
+    until(lambda: count_rows(url, account.id)["users"] == 0, timeout=60, interval=0.2)
+    assert {0} == set(count_rows(url, account.id).values())
 
 
 def judge_logs(jobs: Jobs) -> None:
     """Nothing failed, in any worker of this test."""
-    for worker in jobs.ground.stack.running("batch_worker"):
+    for worker in jobs.servers.stack.running("batch_worker"):
         assert "_failed" not in worker.output()
 
 
@@ -41,12 +41,12 @@ def test_erased_in_the_middle_of_a_large_batch(jobs: Jobs) -> None:
 
 def test_a_worker_killed_while_erasing_is_replaced(jobs: Jobs) -> None:
     """kill -9 with some of it gone: the next worker finishes; a bystander keeps every row."""
-    url = jobs.ground.postgres.url()
+    url = jobs.servers.postgres.url()
     worker = jobs.start_worker()
     bystander = jobs.submit(30)
     jobs.judge(*bystander)
-    until(lambda: belongings(url, bystander[0].id)["usage"], within=20)  # written late
-    before = belongings(url, bystander[0].id)
+    until(lambda: count_rows(url, bystander[0].id)["usage"], timeout=20)  # written late
+    before = count_rows(url, bystander[0].id)
     account, task_id, texts = jobs.submit(20_000)
     jobs.wait_midway(task_id, len(texts))
     query(
@@ -57,11 +57,13 @@ def test_a_worker_killed_while_erasing_is_replaced(jobs: Jobs) -> None:
         user=account.id,
     )
     erase(jobs, account)
-    until(lambda: 0 < belongings(url, account.id)["predictions"] < 200_000, within=30, every=0.01)
+    until(
+        lambda: 0 < count_rows(url, account.id)["predictions"] < 200_000, timeout=30, interval=0.01
+    )
     worker.kill()
-    left = belongings(url, account.id)
+    left = count_rows(url, account.id)
     assert (1, True) == (left["users"], left["predictions"] > 0)
     jobs.start_worker()
     wait_gone(jobs, account)
-    assert before == belongings(url, bystander[0].id)
+    assert before == count_rows(url, bystander[0].id)
     judge_logs(jobs)

@@ -87,7 +87,7 @@ def test_two_couriers_deliver_each_once(
     )
     for _ in range(2):
         hire()
-    until(lambda: statuses(own_database_url) == {"delivered": 40}, within=60)
+    until(lambda: statuses(own_database_url) == {"delivered": 40}, timeout=60)
     assert sorted(made) == sorted(r.headers["valence-delivery"] for r in receiver.requests)
     assert all(signed_with(SECRET, request) for request in receiver.requests)
     rows = query(own_database_url, "SELECT attempts, finished_at IS NULL FROM webhook_deliveries")
@@ -100,10 +100,10 @@ def test_a_hanging_receiver_holds_up_its_user_at_most(
     """All of one user's turns are taken by a receiver that hangs; the others' come at once."""
     ended(database, *[receiver.url("/hang")] * (module.AT_ONCE + 4), same_user=True)
     hire()
-    until(lambda: len(receiver.got("/hang")) == module.OF_ONE_USER, within=60)
+    until(lambda: len(receiver.got("/hang")) == module.OF_ONE_USER, timeout=60)
     ended(database, *[receiver.url()] * 10)
-    until(lambda: len(receiver.got()) == 10, within=60)
-    until(lambda: statuses(own_database_url)["delivered"] == 10, within=60)
+    until(lambda: len(receiver.got()) == 10, timeout=60)
+    until(lambda: statuses(own_database_url)["delivered"] == 10, timeout=60)
     assert module.OF_ONE_USER == len(receiver.got("/hang"))
 
 
@@ -119,7 +119,7 @@ def test_tried_again_until_it_arrives(
         return statuses(own_database_url) == {"delivered": 1}
 
     # Cut short while an attempt is under way, it would be tried once more: hence "at least".
-    until(soon, within=60, every=1)
+    until(soon, timeout=60, interval=1)
     requests = receiver.got("/fail-twice")
     assert len(requests) >= 3
     assert 1 == len({(r.headers["valence-delivery"], r.body) for r in requests})
@@ -131,7 +131,7 @@ def test_stopping_lets_what_is_under_way_arrive(
     """It begins nothing more, and is over when the last answer has come."""
     ended(database, receiver.url("/hang"))
     courier = hire()
-    until(lambda: receiver.got("/hang"), within=60)
+    until(lambda: receiver.got("/hang"), timeout=60)
     courier.stop()
     ended(database, receiver.url())
     courier.join(0.5)
@@ -153,7 +153,7 @@ def test_an_account_erased_meanwhile_is_told_of_no_more(
         session.execute(text(f"{mark} webhook_deliveries WHERE id = :id)"), {"id": gone})
     hire()
     ended(database, receiver.url())
-    until(lambda: statuses(own_database_url)["delivered"] == 1, within=60)
+    until(lambda: statuses(own_database_url)["delivered"] == 1, timeout=60)
     assert [] == receiver.got("/gone")
 
 
@@ -163,6 +163,6 @@ def test_its_pulse_beats_while_receivers_hang(
     """A worker is restarted when its courier does not come round, and not for its receivers."""
     courier = hire()
     ended(database, *[receiver.url("/hang")] * 3)
-    until(lambda: len(receiver.got("/hang")) == 3, within=60)
+    until(lambda: len(receiver.got("/hang")) == 3, timeout=60)
     before = courier.pulse.at()
-    until(lambda: courier.pulse.at() > before, within=20, what="another beat")
+    until(lambda: courier.pulse.at() > before, timeout=20, what="another beat")

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from support.receiver import Receiver, signed_with
 from support.rows import query
-from support.servers import Ground
+from support.servers import Servers
 from support.stack import Account, Service, Stack
 from support.waiting import until
 from support.webhooks import attempts, hurry
@@ -29,17 +29,17 @@ SECRETS = "/api/v1/webhooks/secret"
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     folder = tmp_path_factory.mktemp("webhooks")
-    with Ground.laid(folder, auth={}, inference=ALLOWED) as ground:
-        yield ground
+    with Servers.started(folder, auth={}, inference=ALLOWED) as servers:
+        yield servers
 
 
 @pytest.fixture
-def stack(ground: Ground) -> Iterator[Stack]:
+def stack(servers: Servers) -> Iterator[Stack]:
     """No worker before the test, and none after."""
-    yield ground.stack
-    for worker in ground.stack.running("batch_worker"):
+    yield servers.stack
+    for worker in servers.stack.running("batch_worker"):
         worker.kill()
 
 
@@ -75,7 +75,7 @@ def log(stack: Stack, account: Account, task_id: str) -> list[dict[str, Any]]:
 
 def wait_attempted(stack: Stack, account: Account, task_id: str) -> dict[str, Any]:
     """The batch's one delivery, once its first attempt is written down."""
-    until(lambda: any(d["attempts"] for d in log(stack, account, task_id)), within=90)
+    until(lambda: any(d["attempts"] for d in log(stack, account, task_id)), timeout=90)
     [delivery] = log(stack, account, task_id)
     return delivery
 
@@ -126,7 +126,7 @@ def test_rotation_signs_with_all_that_live(stack: Stack, receiver: Receiver) -> 
 
 
 def test_log_of_receivers_that_fail_hang_redirect_and_lead_home(
-    stack: Stack, ground: Ground, receiver: Receiver
+    stack: Stack, servers: Servers, receiver: Receiver
 ) -> None:
     """Issue 6, proof 5: what the delivery log shows."""
     start_worker(stack, webhook_timeout_seconds=5)
@@ -160,24 +160,24 @@ def test_log_of_receivers_that_fail_hang_redirect_and_lead_home(
 
 
 def test_killed_mid_delivery_is_delivered_by_another(
-    stack: Stack, ground: Ground, receiver: Receiver
+    stack: Stack, servers: Servers, receiver: Receiver
 ) -> None:
     """kill -9 after the message was sent and before that was written down: it is sent again."""
     worker = start_worker(stack)
     account = stack.account()
     make_secret(stack, account)
     task_id = submit(stack, account, receiver.url("/hang"))
-    until(lambda: receiver.got("/hang"), within=90)
+    until(lambda: receiver.got("/hang"), timeout=90)
     worker.kill()
     [delivery] = log(stack, account, task_id)
     assert ("pending", []) == (delivery["status"], delivery["attempts"])
     receiver.release.set()
     start_worker(stack)
     assert 1 == len(receiver.got("/hang"))  # the lease holds
-    hurry(ground.postgres.url())
+    hurry(servers.postgres.url())
     delivery = wait_attempted(stack, account, task_id)
     assert "delivered" == delivery["status"]
-    assert [(2, 200, None)] == attempts(ground.postgres.url(), task_id)
+    assert [(2, 200, None)] == attempts(servers.postgres.url(), task_id)
     ids = [request.headers["valence-delivery"] for request in receiver.got("/hang")]
     assert [delivery["id"]] * 2 == ids
 
@@ -188,10 +188,10 @@ def test_sigterm_mid_delivery_lets_it_arrive(stack: Stack, receiver: Receiver) -
     account = stack.account()
     make_secret(stack, account)
     task_id = submit(stack, account, receiver.url("/hang"))
-    until(lambda: receiver.got("/hang"), within=90)
+    until(lambda: receiver.got("/hang"), timeout=90)
     worker.process.terminate()
     parent = psutil.Process(worker.pid)
-    until(lambda: not parent.children(), within=30, what="all but the delivery is over")
+    until(lambda: not parent.children(), timeout=30, what="all but the delivery is over")
     assert worker.process.poll() is None
     receiver.release.set()
     assert 0 == worker.process.wait(60)
@@ -199,12 +199,12 @@ def test_sigterm_mid_delivery_lets_it_arrive(stack: Stack, receiver: Receiver) -
     assert ("delivered", 1) == (delivery["status"], len(receiver.got("/hang")))
 
 
-def test_cancelling_is_told(stack: Stack, ground: Ground, receiver: Receiver) -> None:
+def test_cancelling_is_told(stack: Stack, servers: Servers, receiver: Receiver) -> None:
     """Whoever ends a batch does it with `end_batch`, and the receiver hears of it."""
     account = stack.account()
     make_secret(stack, account)
     task_id = submit(stack, account, receiver.url())
-    database = Database(SecretStr(ground.postgres.url()), pool_size=1, timeout=20)
+    database = Database(SecretStr(servers.postgres.url()), pool_size=1, timeout=20)
     with database.transaction() as session:
         end_batch(
             session,
@@ -225,7 +225,7 @@ def test_cancelling_is_told(stack: Stack, ground: Ground, receiver: Receiver) ->
 
 
 def test_redelivery_is_a_delivery_of_its_own(
-    stack: Stack, ground: Ground, receiver: Receiver
+    stack: Stack, servers: Servers, receiver: Receiver
 ) -> None:
     """The old one stays in the log; the event goes out under a new id, a few times an hour."""
     start_worker(stack)
@@ -241,13 +241,13 @@ def test_redelivery_is_a_delivery_of_its_own(
             answer.json()["status"],
             answer.json()["attempts"],
         )
-    url = ground.postgres.url()
+    url = servers.postgres.url()
 
     def all_delivered() -> bool:
         hurry(url)
         return {"delivered"} == {each["status"] for each in log(stack, account, task_id)}
 
-    until(all_delivered, within=90, every=1)
+    until(all_delivered, timeout=90, interval=1)
     shown = log(stack, account, task_id)
     assert 3 == len(shown)
     assert sorted((each["id"] for each in shown), reverse=True) == [each["id"] for each in shown]

@@ -50,7 +50,7 @@ def test_cancelled_while_a_sweeper_cuts_a_chunk(database: Database, own_database
             assert mine.id == held
             recovery._cut(session, mine, 5, None, max_attempts=3)
             cancelling = pool.submit(cancel_alone)
-            until(lambda: query(own_database_url, WAITS), within=20, what="cancel to wait")
+            until(lambda: query(own_database_url, WAITS), timeout=20, what="cancel to wait")
         assert 0 == cancelling.result(20)
     with database.transaction() as session:
         assert [] == session.scalars(select(BatchChunk.id)).all()
@@ -83,7 +83,7 @@ def test_cancelled_among_workers_at_full_speed(database: Database, own_database_
 
         with ThreadPoolExecutor(8) as pool:
             working = [pool.submit(work) for _ in range(8)]
-            until(lambda outcomes=outcomes: len(outcomes) >= 40, within=30, every=0.005)
+            until(lambda outcomes=outcomes: len(outcomes) >= 40, timeout=30, interval=0.005)
             with web.transaction() as session:
                 status = cancel(session, batch)
             for future in working:
@@ -122,7 +122,7 @@ def test_case_113_cancel_while_the_last_chunk_commits(
             with database.transaction() as session:
                 first(session)
                 waiting = pool.submit(in_own, second)
-                until(lambda: query(own_database_url, WAITS), within=20, what="the second to wait")
+                until(lambda: query(own_database_url, WAITS), timeout=20, what="the second to wait")
             assert ("AlreadyEnded" if completes_first else "Lost") == waiting.result(20)
         with database.transaction() as session:
             ended = "batch.completed" if completes_first else "batch.cancelled"

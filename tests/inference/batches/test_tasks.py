@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from support.files import stored
-from support.owned_rows import belongings
+from support.owned_rows import count_rows
 from support.rows import query
 from support.stack import Account, Stack
 from support.waiting import until
@@ -178,9 +178,9 @@ def test_deleted_is_gone_at_once_and_its_rows_soon(
     assert [kept] == [batch["id"] for batch in taken["batches"]]
     assert {kept} == {row["batch_id"] for row in taken["batch_results"]}
     assert 5 == len(stack.get("/api/v1/sentiment/history", account).json()["items"])
-    until(lambda: belongings(database_url, account.id)["batches"] == 1, within=60)
+    until(lambda: count_rows(database_url, account.id)["batches"] == 1, timeout=60)
     assert (1, 2) == tuple(
-        belongings(database_url, account.id)[t] for t in ("batch_chunks", "batch_results")
+        count_rows(database_url, account.id)[t] for t in ("batch_chunks", "batch_results")
     )
     told = "SELECT type, data FROM events WHERE subject_id = :id ORDER BY id"
     assert ("batch.deleted", {"total": 3}) == query(database_url, told, id=task)[-1]

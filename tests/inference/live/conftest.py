@@ -6,27 +6,29 @@ import pytest
 
 from support import faulty_model
 from support.jobs import CHUNK_TEXTS
-from support.servers import Ground
+from support.servers import Servers
 from support.stack import Account, Service
 
 SETTINGS = {"chunk_texts": CHUNK_TEXTS, "redis_timeout_seconds": 2}
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """The web services, and no worker."""
-    with Ground.laid(tmp_path_factory.mktemp("ground"), auth={}, inference=SETTINGS) as ground:
-        ground.stack.environment |= faulty_model.ENVIRONMENT
-        yield ground
+    with Servers.started(
+        tmp_path_factory.mktemp("servers"), auth={}, inference=SETTINGS
+    ) as servers:
+        servers.stack.environment |= faulty_model.ENVIRONMENT
+        yield servers
 
 
 @pytest.fixture
-def service(ground: Ground) -> Service:
+def service(servers: Servers) -> Service:
     """The first replica."""
-    return ground.stack.running("inference")[0]
+    return servers.stack.running("inference")[0]
 
 
 @pytest.fixture
-def user(ground: Ground) -> Account:
+def user(servers: Servers) -> Account:
     """A new user, logged in."""
-    return ground.stack.account()
+    return servers.stack.account()

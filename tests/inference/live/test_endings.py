@@ -27,7 +27,7 @@ from support.live import (
     websocket,
 )
 from support.rows import query
-from support.servers import Ground
+from support.servers import Servers
 from support.stack import Account, Service
 from support.tokens import Forge
 from support.waiting import until
@@ -50,18 +50,18 @@ def _both_end(service: Service, task_id: str, headers: dict[str, str], end: obje
 
 
 def test_a_logout_ends_what_the_session_opened(
-    ground: Ground, service: Service, user: Account
+    servers: Servers, service: Service, user: Account
 ) -> None:
     """Stream and socket alike, within 5 s; and nobody else's."""
-    task_id = ground.stack.submit(user, ["good"])
-    other = ground.stack.account()
+    task_id = servers.stack.submit(user, ["good"])
+    other = servers.stack.account()
     with websocket(service, other.headers) as untouched:
         logout = {"refresh_token": user.refresh_token}
         seconds = _both_end(
             service,
             task_id,
             user.headers,
-            lambda: ground.stack.post("/api/v1/auth/logout", user, json=logout).raise_for_status(),
+            lambda: servers.stack.post("/api/v1/auth/logout", user, json=logout).raise_for_status(),
         )
         assert "sentiment" in say(untouched, {"text": "good"})
     print(f"\nlogout to the end of stream and socket: {seconds:.1f} s")
@@ -70,47 +70,47 @@ def test_a_logout_ends_what_the_session_opened(
 
 @pytest.mark.parametrize("whose", ["key", "user"])
 def test_a_key_that_ends_ends_what_it_opened(
-    ground: Ground, service: Service, user: Account, whose: str
+    servers: Servers, service: Service, user: Account, whose: str
 ) -> None:
     """Revoked by its owner, or with an account that is disabled."""
-    task_id = ground.stack.submit(user, ["good"])
+    task_id = servers.stack.submit(user, ["good"])
     if whose == "key":
         body = {"name": "live", "scopes": ["analyze", "batch"]}
-        made = ground.stack.post("/api/v1/api-keys", user, json=body).json()
+        made = servers.stack.post("/api/v1/api-keys", user, json=body).json()
         headers, path = {"X-API-Key": made["key"]}, f"/api/v1/api-keys/{made['id']}"
 
         def end() -> None:
-            assert 204 == ground.stack.request("DELETE", path, headers=user.headers).status_code
+            assert 204 == servers.stack.request("DELETE", path, headers=user.headers).status_code
     else:
-        headers = credentials.key(ground.stack, user, ["analyze", "batch"])
-        admin, path = credentials.admin(ground.stack), f"/api/v1/admin/users/{user.id}"
+        headers = credentials.key(servers.stack, user, ["analyze", "batch"])
+        admin, path = credentials.admin(servers.stack), f"/api/v1/admin/users/{user.id}"
 
         def end() -> None:
             change = {"is_active": False}
-            answer = ground.stack.request("PATCH", path, headers=admin.headers, json=change)
+            answer = servers.stack.request("PATCH", path, headers=admin.headers, json=change)
             assert 200 == answer.status_code
 
     _both_end(service, task_id, headers, end)
 
 
 def test_a_token_that_expires_ends_what_it_opened(
-    ground: Ground, service: Service, user: Account
+    servers: Servers, service: Service, user: Account
 ) -> None:
     """At its `exp` and the leeway that every request has."""
-    task_id = ground.stack.submit(user, ["good"])
+    task_id = servers.stack.submit(user, ["good"])
     now = int(time.time())
-    forge = Forge(ground.stack.keyring, user.id)
+    forge = Forge(servers.stack.keyring, user.id)
     token = forge.token(claims={"iat": now - 60, "nbf": now - 60, "exp": now - 24})
     _both_end(service, task_id, {"Authorization": f"Bearer {token}"}, lambda: None)
 
 
 def test_postgres_down_is_one_messages_affair(
-    ground: Ground, service: Service, user: Account
+    servers: Servers, service: Service, user: Account
 ) -> None:
     """Scored without it; what should be recorded is answered 503; the socket lives on."""
     with websocket(service, user.headers) as socket:
         assert say(socket, {"text": "good", "record": True})["recorded"]
-        with ground.postgres.frozen():
+        with servers.postgres.frozen():
             assert "positive" == say(socket, {"text": "good"})["sentiment"]
             refused = say(socket, {"text": "good", "id": 1, "record": True})
             assert (1, 503, 2) == (
@@ -118,7 +118,7 @@ def test_postgres_down_is_one_messages_affair(
                 refused["error"]["status"],
                 refused["error"]["retry_after"],
             )
-        until(lambda: say(socket, {"text": "good", "record": True}).get("recorded"), within=20)
+        until(lambda: say(socket, {"text": "good", "record": True}).get("recorded"), timeout=20)
 
 
 @contextlib.contextmanager
@@ -134,10 +134,10 @@ def _stalled(service: Service, headers: dict[str, str]) -> Iterator[None]:
         yield
 
 
-def test_sigterm_ends_all_promptly(ground: Ground, user: Account) -> None:
+def test_sigterm_ends_all_promptly(servers: Servers, user: Account) -> None:
     """20 streams, 20 sockets and one that reads nothing: told, closed 1012, and no drain."""
-    going = ground.stack.start("inference", drain_seconds=60, max_user_streams=60)
-    task_id = ground.stack.submit(user, ["good"])
+    going = servers.stack.start("inference", drain_seconds=60, max_user_streams=60)
+    task_id = servers.stack.submit(user, ["good"])
     with contextlib.ExitStack() as exits:
         streams = [exits.enter_context(following(going, task_id, user.headers)) for _ in range(20)]
         for events in streams:
@@ -158,12 +158,12 @@ def test_sigterm_ends_all_promptly(ground: Ground, user: Account) -> None:
     assert "Traceback" not in going.output()
 
 
-def test_a_message_in_work_is_answered_before_the_end(ground: Ground, user: Account) -> None:
+def test_a_message_in_work_is_answered_before_the_end(servers: Servers, user: Account) -> None:
     """SIGTERM while a message waits for Postgres: its answer comes, then 1012."""
-    going = ground.stack.start("inference", database_timeout_seconds=0.9)
+    going = servers.stack.start("inference", database_timeout_seconds=0.9)
     with websocket(going, user.headers) as socket:
         say(socket, {"text": "good"})
-        with ground.postgres.frozen():
+        with servers.postgres.frozen():
             socket.send('{"text": "good", "record": true, "id": "last"}')
             going.process.send_signal(signal.SIGTERM)
             answer = json.loads(socket.recv(20))
@@ -173,18 +173,18 @@ def test_a_message_in_work_is_answered_before_the_end(ground: Ground, user: Acco
 
 
 @pytest.fixture
-def jobs(ground: Ground, tmp_path: Path) -> Iterator[Jobs]:
+def jobs(servers: Servers, tmp_path: Path) -> Iterator[Jobs]:
     """A slow worker."""
     model = faulty_model.write(tmp_path / "odd-1", seconds=SECONDS_A_CHUNK * 2)
-    jobs = Jobs(ground, model)
+    jobs = Jobs(servers, model)
     worker = jobs.start_worker()
     yield jobs
     worker.stop()
 
 
-def test_events_go_on_at_another_replica(ground: Ground, service: Service, jobs: Jobs) -> None:
+def test_events_go_on_at_another_replica(servers: Servers, service: Service, jobs: Jobs) -> None:
     """They come while the batch runs; killed in the middle, the rest comes from the other one."""
-    first = ground.stack.start("inference", **Jobs.web_settings)
+    first = servers.stack.start("inference", **Jobs.web_settings)
     account, task_id, texts = jobs.submit(300)
     seen: list[Event] = []
     with (
@@ -195,7 +195,7 @@ def test_events_go_on_at_another_replica(ground: Ground, service: Service, jobs:
             seen.append(event)
             if len(seen) == 1:
                 running = "SELECT finished_at FROM batches WHERE id = :id"
-                assert [(None,)] == query(ground.postgres.url(), running, id=task_id)
+                assert [(None,)] == query(servers.postgres.url(), running, id=task_id)
             if event.data["done"] >= 20:
                 first.kill()
     before = len(seen)
@@ -211,9 +211,9 @@ def test_events_go_on_at_another_replica(ground: Ground, service: Service, jobs:
     jobs.judge(account, task_id, texts)
 
 
-def test_many_watch_one_batch(ground: Ground, service: Service, user: Account) -> None:
+def test_many_watch_one_batch(servers: Servers, service: Service, user: Account) -> None:
     """All who watch are told all of it, and cost one query a look."""
-    task_id = ground.stack.submit(user, [f"text {n}" for n in range(50)])
+    task_id = servers.stack.submit(user, [f"text {n}" for n in range(50)])
     ended: list[list[str]] = []
     ready = threading.Barrier(11, timeout=30)
 
@@ -227,7 +227,7 @@ def test_many_watch_one_batch(ground: Ground, service: Service, user: Account) -
     for thread in threads:
         thread.start()
     ready.wait()
-    advance(ground.postgres.url(), task_id, 5, status="completed")
+    advance(servers.postgres.url(), task_id, 5, status="completed")
     for thread in threads:
         thread.join(30)
     assert [["0.0.pending", "50.0.completed"]] * 10 == ended

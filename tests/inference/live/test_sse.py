@@ -12,9 +12,9 @@ import pytest
 from pydantic import SecretStr
 
 from support import credentials
-from support.live import Event, advance, events_path, following, turn
+from support.live import Event, advance, events_path, following, set_status
 from support.rows import query
-from support.servers import Ground
+from support.servers import Servers
 from support.stack import Account, Service
 from support.waiting import until
 from valence_common.db import Database
@@ -24,14 +24,14 @@ from valence_inference.live.progress import Point, Watching
 
 
 @pytest.fixture
-def url(ground: Ground) -> str:
-    return ground.postgres.url()
+def url(servers: Servers) -> str:
+    return servers.postgres.url()
 
 
 @pytest.fixture
-def task_id(ground: Ground, user: Account) -> str:
+def task_id(servers: Servers, user: Account) -> str:
     """A batch of five chunks that no worker takes."""
-    return ground.stack.submit(user, [f"text {n}" for n in range(50)])
+    return servers.stack.submit(user, [f"text {n}" for n in range(50)])
 
 
 def _open(service: Service, kind: str = "http") -> float:
@@ -59,7 +59,7 @@ def test_what_changes_is_told_and_the_end_is_the_last(
         assert ("end", "50.0.completed", task_id) == (last.name, last.stand, last.data["task_id"])
         assert "results" not in last.data
         assert [] == list(events)
-    until(lambda: _open(service) == 0, within=10)
+    until(lambda: _open(service) == 0, timeout=10)
 
 
 def test_answer_says_how_to_treat_it(service: Service, user: Account, task_id: str) -> None:
@@ -92,10 +92,10 @@ def test_who_comes_back_gets_what_is_new(
     again = user.headers | {"Last-Event-ID": end.id}
     answer = httpx.get(service.url + events_path(task_id), headers=again)
     assert (204, b"") == (answer.status_code, answer.content)
-    turn(url, task_id, "processing")  # tried again
+    set_status(url, task_id, "processing")  # tried again
     with following(service, task_id, user.headers, end.id) as events:
         assert "50.0.processing" == next(events).stand
-        turn(url, task_id, "completed")
+        set_status(url, task_id, "completed")
         assert "end" == next(events).name
 
 
@@ -126,10 +126,10 @@ def test_a_deleted_batch_ends_its_streams(
 
 
 def test_strangers_are_refused_before_a_stream_begins(
-    ground: Ground, service: Service, user: Account, task_id: str
+    servers: Servers, service: Service, user: Account, task_id: str
 ) -> None:
     """A foreign task is an unknown one; without a credential, or its scope, there is none."""
-    stranger = ground.stack.account()
+    stranger = servers.stack.account()
     unknown = "01a1fe96-fd7e-7565-8ebe-ad96f1cb2dc6"
     answers = [
         httpx.get(service.url + events_path(each), headers=stranger.headers)
@@ -140,27 +140,29 @@ def test_strangers_are_refused_before_a_stream_begins(
     assert (404, "Task not found") == (documents[0]["status"], documents[0]["detail"])
     address = service.url + events_path(task_id)
     assert 401 == httpx.get(address).status_code
-    narrow = credentials.key(ground.stack, user, ["analyze"])
+    narrow = credentials.key(servers.stack, user, ["analyze"])
     assert 403 == httpx.get(address, headers=narrow).status_code
-    both = credentials.key(ground.stack, user, ["batch"]) | user.headers
+    both = credentials.key(servers.stack, user, ["batch"]) | user.headers
     assert 401 == httpx.get(address, headers=both).status_code
     assert 422 == httpx.get(service.url + events_path("x"), headers=user.headers).status_code
 
 
 @pytest.fixture(scope="module")
-def narrow(ground: Ground) -> Iterator[Service]:
+def narrow(servers: Servers) -> Iterator[Service]:
     """A replica that keeps few streams open."""
-    service = ground.stack.start("inference", max_streams=3, max_user_streams=2)
+    service = servers.stack.start("inference", max_streams=3, max_user_streams=2)
     yield service
     service.stop()
 
 
-def test_streams_are_bounded(ground: Ground, narrow: Service, user: Account, task_id: str) -> None:
+def test_streams_are_bounded(
+    servers: Servers, narrow: Service, user: Account, task_id: str
+) -> None:
     """So many of one user, so many of all; who closes one makes room."""
-    other = ground.stack.account()
-    others = ground.stack.submit(other, ["good"])
-    last = ground.stack.account()
-    lasts = ground.stack.submit(last, ["good"])
+    other = servers.stack.account()
+    others = servers.stack.submit(other, ["good"])
+    last = servers.stack.account()
+    lasts = servers.stack.submit(last, ["good"])
     with contextlib.ExitStack() as exits:
         for _ in range(2):
             exits.enter_context(following(narrow, task_id, user.headers))
@@ -170,21 +172,21 @@ def test_streams_are_bounded(ground: Ground, narrow: Service, user: Account, tas
         exits.enter_context(following(narrow, others, other.headers))
         answer = httpx.get(narrow.url + events_path(lasts), headers=last.headers)
         assert 429 == answer.status_code
-    until(lambda: _open(narrow) == 0, within=10)
+    until(lambda: _open(narrow) == 0, timeout=10)
     with following(narrow, task_id, user.headers) as events:
         assert "progress" == next(events).name
 
 
 def test_postgres_may_go_and_come_back(
-    ground: Ground, service: Service, url: str, user: Account, task_id: str
+    servers: Servers, service: Service, url: str, user: Account, task_id: str
 ) -> None:
     """An outage ends no stream: it goes on on the same connection, up to the end."""
     with following(service, task_id, user.headers) as events:
         assert "0.0.pending" == next(events).stand
-        ground.postgres.kill()
+        servers.postgres.kill()
         answer = httpx.get(service.url + events_path(task_id), headers=user.headers, timeout=20)
         assert 503 == answer.status_code
-        ground.postgres.start()
+        servers.postgres.start()
         advance(url, task_id)
         assert "10.0.processing" == next(events).stand
         advance(url, task_id, 4, status="completed")
@@ -192,13 +194,13 @@ def test_postgres_may_go_and_come_back(
 
 
 def test_silence_is_filled_with_comments(
-    ground: Ground, user: Account, task_id: str, monkeypatch: pytest.MonkeyPatch
+    servers: Servers, user: Account, task_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stream with nothing to tell sends a comment now and then, so that nobody cuts it."""
     monkeypatch.setattr(progress, "HEARTBEAT_SECONDS", 0.01)
 
     async def silent() -> list[bytes]:
-        database = Database(SecretStr(ground.postgres.url()), pool_size=1, timeout=5)
+        database = Database(SecretStr(servers.postgres.url()), pool_size=1, timeout=5)
         watched = Watching(database)
         stream = Stream(SimpleNamespace(), SimpleNamespace())
         point = Point("processing", None, 50, 10, 0, 1.0)
@@ -212,7 +214,7 @@ def test_silence_is_filled_with_comments(
 
 
 def test_an_older_look_is_no_news(
-    ground: Ground, url: str, user: Account, task_id: str, monkeypatch: pytest.MonkeyPatch
+    servers: Servers, url: str, user: Account, task_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who joins others that watch is not told what was seen before they came."""
     monkeypatch.setattr(progress, "HEARTBEAT_SECONDS", 0.01)

@@ -13,7 +13,7 @@ from support.limits import limited
 from support.live import HANDSHAKE, STREAM, closed, frame, raw_websocket, refusal, say, websocket
 from support.raw import exchange, message
 from support.rows import query
-from support.servers import Ground
+from support.servers import Servers
 from support.stack import Account, Service
 from support.waiting import until
 
@@ -22,27 +22,29 @@ SAME = ("sentiment", "confidence", "probabilities", "low_confidence", "model")
 SECRET = "wonderful Sentinel7 of a text that is nobody's business"
 
 
-def _history(ground: Ground, user: Account) -> list[dict[str, Any]]:
-    page = ground.stack.get("/api/v1/sentiment/history", user).json()
+def _history(servers: Servers, user: Account) -> list[dict[str, Any]]:
+    page = servers.stack.get("/api/v1/sentiment/history", user).json()
     return list(page["items"])
 
 
-def test_texts_are_scored_as_analyze_does(ground: Ground, service: Service, user: Account) -> None:
+def test_texts_are_scored_as_analyze_does(
+    servers: Servers, service: Service, user: Account
+) -> None:
     """The same scores and explanations; nothing is recorded unless that is asked for."""
     with websocket(service, user.headers) as socket:
         answer = say(socket, {"text": "I love this", "id": "a", "explain": True})
         body = {"text": "I love this", "explain": True}
-        analyzed = ground.stack.post(ANALYZE, user, json=body).json()
+        analyzed = servers.stack.post(ANALYZE, user, json=body).json()
         assert {"id", "processing_time", "explanation", *SAME} == answer.keys()
         assert "a" == answer["id"]
         for name in (*SAME, "explanation"):
             assert analyzed[name] == answer[name]
         plain = say(socket, {"text": "I love this"})
         assert {"processing_time", *SAME} == plain.keys()
-        assert 1 == len(_history(ground, user))
+        assert 1 == len(_history(servers, user))
         recorded = say(socket, {"text": "awful", "id": 7, "record": True})
         assert (7, True) == (recorded["id"], recorded["recorded"])
-        newest = _history(ground, user)[0]
+        newest = _history(servers, user)[0]
         assert (recorded["prediction_id"], "awful") == (newest["id"], newest["text"])
 
 
@@ -76,7 +78,9 @@ BAD = {
 }
 
 
-def test_messages_are_as_strict_as_bodies(ground: Ground, service: Service, user: Account) -> None:
+def test_messages_are_as_strict_as_bodies(
+    servers: Servers, service: Service, user: Account
+) -> None:
     """What analyze refuses is refused in the same words; the socket lives on."""
     headers = user.headers | {"Content-Type": "application/json"}
     with websocket(service, user.headers) as socket:
@@ -128,9 +132,9 @@ def test_what_is_no_message_closes(service: Service, user: Account) -> None:
             assert (0x88, code) == (received[0], int.from_bytes(received[2:4])), data[:20]
 
 
-def test_a_message_counts_as_one_analysis(ground: Ground, service: Service) -> None:
+def test_a_message_counts_as_one_analysis(servers: Servers, service: Service) -> None:
     """The same limits, and the same place in the usage; over them is told, and ends nothing."""
-    account = limited(ground.stack, per_minute=3, burst=0)
+    account = limited(servers.stack, per_minute=3, burst=0)
     path = service.url + ANALYZE
     with websocket(service, account.headers) as socket:
         assert "sentiment" in say(socket, {"text": "good"})
@@ -140,16 +144,16 @@ def test_a_message_counts_as_one_analysis(ground: Ground, service: Service) -> N
         assert (4, 429) == (refused["id"], refused["error"]["status"])
         assert refused["error"]["retry_after"] > 0
         assert 429 == httpx.post(path, json={"text": "bad"}, headers=account.headers).status_code
-        limited(ground.stack, account, per_minute=1000)
-        until(lambda: "sentiment" in say(socket, {"text": "good"}), within=10)
+        limited(servers.stack, account, per_minute=1000)
+        until(lambda: "sentiment" in say(socket, {"text": "good"}), timeout=10)
     used = "SELECT sum(requests), sum(texts) FROM usage WHERE user_id = :id AND route = 'analyze'"
-    url = ground.postgres.url()
-    until(lambda: query(url, used, id=account.id) == [(3, 3)], within=20)
+    url = servers.postgres.url()
+    until(lambda: query(url, used, id=account.id) == [(3, 3)], timeout=20)
 
 
-def test_every_way_to_bring_a_credential(ground: Ground, service: Service, user: Account) -> None:
+def test_every_way_to_bring_a_credential(servers: Servers, service: Service, user: Account) -> None:
     """A token or a key, as a header or as a subprotocol beside the one that is spoken."""
-    key = credentials.key(ground.stack, user, ["analyze"])["X-API-Key"]
+    key = credentials.key(servers.stack, user, ["analyze"])["X-API-Key"]
     for headers in (
         user.headers,
         {"X-API-Key": key},
@@ -165,10 +169,10 @@ def test_every_way_to_bring_a_credential(ground: Ground, service: Service, user:
                 assert "sentiment" in say(socket, {"text": "good"})
 
 
-def test_refusals_are_answers(ground: Ground, service: Service, user: Account) -> None:
+def test_refusals_are_answers(servers: Servers, service: Service, user: Account) -> None:
     """None, two, bad, in the query, without the scope: 401 or 403, before anything is upgraded."""
     token = f"bearer.{user.token}"
-    key = credentials.key(ground.stack, user, ["analyze"])
+    key = credentials.key(servers.stack, user, ["analyze"])
     nobody: dict[str, Any]
     for nobody in (
         {},
@@ -194,7 +198,7 @@ def test_refusals_are_answers(ground: Ground, service: Service, user: Account) -
         assert 401 == answer.status_code, (headers, protocols)
         assert STREAM == answer.json()["instance"]
         assert answer.json()["request_id"] == answer.headers["x-request-id"]
-    narrow = credentials.key(ground.stack, user, ["batch"])
+    narrow = credentials.key(servers.stack, user, ["batch"])
     assert 403 == refusal(service, narrow).status_code
     assert 404 == refusal(service, user.headers, path=f"{STREAM}/").status_code
     assert 404 == refusal(service, user.headers, path="/api/v1%2Fsentiment/stream").status_code
@@ -202,9 +206,9 @@ def test_refusals_are_answers(ground: Ground, service: Service, user: Account) -
 
 
 @pytest.fixture(scope="module")
-def narrow(ground: Ground) -> Iterator[Service]:
+def narrow(servers: Servers) -> Iterator[Service]:
     """A replica with all its guards up, and little patience."""
-    service = ground.stack.start(
+    service = servers.stack.start(
         "inference",
         max_streams=3,
         max_user_streams=2,
@@ -216,9 +220,9 @@ def narrow(ground: Ground) -> Iterator[Service]:
     service.stop()
 
 
-def test_sockets_are_bounded(ground: Ground, narrow: Service, user: Account) -> None:
+def test_sockets_are_bounded(servers: Servers, narrow: Service, user: Account) -> None:
     """So many of one user, so many of all; the next is answered 429."""
-    other = ground.stack.account()
+    other = servers.stack.account()
     with websocket(narrow, user.headers), websocket(narrow, user.headers):
         answer = refusal(narrow, user.headers)
         assert 429 == answer.status_code
@@ -230,7 +234,7 @@ def test_sockets_are_bounded(ground: Ground, narrow: Service, user: Account) -> 
         with websocket(narrow, user.headers) as socket:
             return "sentiment" in say(socket, {"text": "good"})
 
-    assert until(accepted, within=10)
+    assert until(accepted, timeout=10)
 
 
 def test_silence_closes(narrow: Service, user: Account) -> None:
@@ -252,7 +256,7 @@ def test_only_listed_pages_and_hosts(narrow: Service, user: Account) -> None:
 
 
 def test_one_line_tells_of_a_connection_and_none_of_its_texts(
-    ground: Ground, service: Service, user: Account
+    servers: Servers, service: Service, user: Account
 ) -> None:
     """Route, status, code, seconds, messages; neither texts nor credentials."""
     name = f"live-{uuid.uuid4().hex}"
@@ -272,7 +276,7 @@ def test_one_line_tells_of_a_connection_and_none_of_its_texts(
         new = service.output()[before:].splitlines()
         return [e for e in map(json.loads, new) if e["event"] == "websocket"]
 
-    until(lambda: len(lines()) >= 2, within=10)
+    until(lambda: len(lines()) >= 2, timeout=10)
     [event] = [line for line in lines() if line["request_id"] == name]
     assert (STREAM, 101, 4) == (event["route"], event["status"], event["messages"])
     assert {"code", "seconds"} <= event.keys()

@@ -65,7 +65,7 @@ def test_what_csv_writes_comes_back_cell_for_cell(
     submission = read_file(
         body,
         cuts,
-        within=limits(chunk_texts=chunk_texts),
+        limits=limits(chunk_texts=chunk_texts),
         header="false",
         delimiter="tab" if delimiter == "\t" else delimiter,
         column=str(place + 1),
@@ -151,7 +151,7 @@ def test_the_first_bad_row_is_named(body: bytes, field: str, rule: str, line: in
     steps = {1, 7, 65536} if len(body) < 1000 else {65536}
     for step in steps:
         with pytest.raises(Unprocessable) as refused:
-            read_file(body, range(0, len(body), step), within=limits(characters=10, texts=5))
+            read_file(body, range(0, len(body), step), limits=limits(characters=10, texts=5))
         (error,) = refused.value.errors
         assert (field, rule) == (error.field, error.rule)
         assert line is None or error.message.startswith(f"Line {line}: ")

@@ -153,5 +153,5 @@ def test_what_grows_when_it_is_stored_is_bounded() -> None:
     """JSON writes a control character in six bytes: twice the largest body is enough."""
     body = ("text\n" + "\x01" * 500 + "\n").encode()
     with pytest.raises(TooLarge):
-        read_file(body, within=Limits(10_000, 100_000, 500, 1_000))
-    assert 1 == read_file(body, within=Limits(10_000, 100_000, 500, 2_000)).total
+        read_file(body, limits=Limits(10_000, 100_000, 500, 1_000))
+    assert 1 == read_file(body, limits=Limits(10_000, 100_000, 500, 2_000)).total

@@ -98,7 +98,7 @@ def test_the_first_bad_line_is_named(body: bytes, row: int, rule: str, line: int
     """By its place among the rows and its line, never by what stands in it."""
     for step in {1, 7, 65536} if len(body) < 1000 else {65536}:
         with pytest.raises(Unprocessable) as refused:
-            read(body, range(0, len(body), step), within=limits(characters=10, texts=3))
+            read(body, range(0, len(body), step), limits=limits(characters=10, texts=3))
         (error,) = refused.value.errors
         assert (f"body.rows.{row}", rule) == (error.field, error.rule)
         assert error.message.startswith(f"Line {line}: ")
