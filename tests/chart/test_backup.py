@@ -1,28 +1,15 @@
-"""The backup component: off by default, and on as a restricted job that reaches Postgres alone."""
+"""The backup component: disabled by default, else a restricted job that reaches only Postgres."""
 
-import importlib.util
 import itertools
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
 
-from support.chart import CHART, EXTERNAL, TRIAL, Object, helm_template, objects, only, pods
+from support.chart import CHART, EXTERNAL, TRIAL, Object, find_object, helm_template, objects, pods
+from support.network import Network
 
-ON: Object = {**TRIAL, "backup": {"enabled": True, "keep": 3}}
+ENABLED: Object = {**TRIAL, "backup": {"enabled": True, "keep": 3}}
 NAME = "valence-backup"
-
-
-def network() -> ModuleType:
-    """The evaluation of policies beside us."""
-    path = Path(__file__).with_name("test_network.py")
-    spec = importlib.util.spec_from_file_location("chart_network", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_it_is_off_by_default() -> None:
@@ -30,11 +17,11 @@ def test_it_is_off_by_default() -> None:
 
 
 def test_it_runs_the_script_as_it_stands() -> None:
-    """One file, mounted so that it can be run, and no second run beside a first."""
-    found = objects(ON)
-    script = only(found, "ConfigMap", NAME)["data"]["backup.sh"]
+    """The script is mounted executable, and only one run may be in progress."""
+    found = objects(ENABLED)
+    script = find_object(found, "ConfigMap", NAME)["data"]["backup.sh"]
     assert (CHART / "files/backup.sh").read_text("utf-8") == script
-    job = only(found, "CronJob", NAME)["spec"]
+    job = find_object(found, "CronJob", NAME)["spec"]
     assert "Forbid" == job["concurrencyPolicy"]
     spec = pods(found)[NAME]["spec"]
     [container] = spec["containers"]
@@ -45,8 +32,9 @@ def test_it_runs_the_script_as_it_stands() -> None:
 
 
 def test_its_volume_outlives_the_release() -> None:
-    """The chart's own, or the user's; no upgrade waits for it, and none makes it anew."""
-    annotations = only(objects(ON), "PersistentVolumeClaim", NAME)["metadata"]["annotations"]
+    """The chart's volume or the user's; no upgrade waits for it or recreates it."""
+    claim = find_object(objects(ENABLED), "PersistentVolumeClaim", NAME)
+    annotations = claim["metadata"]["annotations"]
     assert "keep" == annotations["helm.sh/resource-policy"]
     assert "pre-install,pre-upgrade" == annotations["helm.sh/hook"]
     assert "hook-failed" == annotations["helm.sh/hook-delete-policy"]
@@ -57,27 +45,27 @@ def test_its_volume_outlives_the_release() -> None:
 
 
 def test_it_reaches_postgres_alone() -> None:
-    """And nobody reaches it."""
-    net = network().Net(objects(ON))
-    ports = {number for own in net.ports.values() for number in own.values()} | {443, 53}
-    others = [name for name in net.labels if name != NAME]
-    out = {(o, p) for o, p in itertools.product(others, ports) if net.allows(NAME, o, p)}
-    assert {("valence-postgres", 5432), ("dns", 53)} == out
-    assert not [(o, p) for o, p in itertools.product(others, ports) if net.allows(o, NAME, p)]
-    elsewhere = network().Net(objects({**EXTERNAL, "backup": {"enabled": True}}))
-    assert elsewhere.allows(NAME, "10.0.0.5/32", 5432)
-    assert not elsewhere.allows(NAME, "10.0.0.6/32", 6379)
+    """And no pod reaches it."""
+    network = Network(objects(ENABLED))
+    others = [name for name in network.labels if name != NAME]
+    calls = [*itertools.product(others, network.numbers() | {443, 53})]
+    reached = {call for call in calls if network.allows(NAME, *call)}
+    assert {("valence-postgres", 5432), ("dns", 53)} == reached
+    assert not [(name, port) for name, port in calls if network.allows(name, NAME, port)]
+    assert set() == network.external(NAME)
+    external = Network(objects({**EXTERNAL, "backup": {"enabled": True}}))
+    assert {("10.0.0.5/32", 5432)} == external.external(NAME)
 
 
 def test_the_work_fits_into_its_limit() -> None:
-    """A pod that fills its own folder is told so by Postgres, not evicted."""
+    """A full volume is an error of Postgres; exceeding the limit would evict the pod."""
     values = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))["backup"]
     limit = values["resources"]["limits"]["ephemeral-storage"]
     assert int(values["workSize"].removesuffix("Gi")) < int(limit.removesuffix("Gi"))
 
 
 @pytest.mark.parametrize(("value", "wrong"), [("keep", 0), ("workSize", "big"), ("nope", 1)])
-def test_what_makes_no_sense_is_refused(value: str, wrong: object) -> None:
+def test_wrong_values_are_rejected(value: str, wrong: object) -> None:
     result = helm_template({**TRIAL, "backup": {"enabled": True, value: wrong}})
     assert result.returncode != 0
     assert value in result.stderr

@@ -1,4 +1,4 @@
-"""The way in: which routes go where, what each edge is told about them, how people find it."""
+"""Ingress and Gateway: routes, limits and timeouts; and the notes that say how to reach them."""
 
 import json
 import subprocess
@@ -9,9 +9,9 @@ from support.chart import (
     NOTHING,
     Object,
     changed,
+    find_object,
     helm_template,
     objects,
-    only,
     rendered,
 )
 from support.required import tool
@@ -19,7 +19,7 @@ from valence_auth.app import PREFIXES
 
 
 def test_routes_send_to_auth_what_auth_serves() -> None:
-    """Ingress and HTTPRoute hold the same routes, and auth's are `valence_auth.app.PREFIXES`."""
+    """Ingress and HTTPRoute have the same routes, and auth's are `valence_auth.app.PREFIXES`."""
     values = {**EXTERNAL, "gateway": {"enabled": True, "parentRefs": [{"name": "edge"}]}}
     found = objects(values)
     ingress = {
@@ -31,7 +31,7 @@ def test_routes_send_to_auth_what_auth_serves() -> None:
     }
     gateway = {
         rule["matches"][0]["path"]["value"]: rule["backendRefs"][0]["name"]
-        for rule in only(found, "HTTPRoute", "valence")["spec"]["rules"]
+        for rule in find_object(found, "HTTPRoute", "valence")["spec"]["rules"]
     }
     assert gateway == ingress
     to_auth = {path for path, service in ingress.items() if service == "valence-auth"}
@@ -40,10 +40,10 @@ def test_routes_send_to_auth_what_auth_serves() -> None:
 
 
 def test_a_route_may_belong_to_one_listener() -> None:
-    """Of a Gateway elsewhere; what is no field of a parent is refused."""
+    """Of a Gateway in another namespace; an unknown field of a parent is rejected."""
     parent = {"name": "edge", "namespace": "gateways", "sectionName": "https", "port": 443}
     values = {**EXTERNAL, "gateway": {"enabled": True, "parentRefs": [parent]}}
-    assert [parent] == only(objects(values), "HTTPRoute", "valence")["spec"]["parentRefs"]
+    assert [parent] == find_object(objects(values), "HTTPRoute", "valence")["spec"]["parentRefs"]
     wrong = {
         **EXTERNAL,
         "gateway": {"enabled": True, "parentRefs": [{"name": "a", "section": "b"}]},
@@ -52,21 +52,21 @@ def test_a_route_may_belong_to_one_listener() -> None:
 
 
 def notes(values: Object) -> str:
-    """What helm says after installing."""
+    """Return the notes that helm prints after installing."""
     command = [tool("helm"), "install", "valence", str(CHART), "--dry-run=client", "--values", "-"]
-    done = subprocess.run(
+    result = subprocess.run(
         command, input=json.dumps(values), capture_output=True, text=True, check=True
     )
-    return done.stdout.partition("NOTES:\n")[2]
+    return result.stdout.partition("NOTES:\n")[2]
 
 
 def test_notes_tell_how_to_reach_it() -> None:
-    """Through the Ingress, the Gateway, or a forwarded port, named as a host that is served."""
+    """Through the Ingress, the Gateway, or a forwarded port with an allowed host name."""
     assert "https://sentiment.example.com/api/v1/auth/login" in notes(EXTERNAL)
     gateway = {"enabled": True, "parentRefs": [{"name": "edge"}], "hostnames": ["a.example.com"]}
-    said = notes({**NOTHING, "gateway": gateway})
-    assert "https://a.example.com/api/v1/auth/login" in said
-    assert "port-forward" not in said
+    routed = notes({**NOTHING, "gateway": gateway})
+    assert "https://a.example.com/api/v1/auth/login" in routed
+    assert "port-forward" not in routed
     plain, listed = notes(NOTHING), notes({**NOTHING, "allowedHosts": ["a.example.com"]})
     assert "-H 'Host:" not in plain
     assert 3 == listed.count("-H 'Host: valence-auth'")
@@ -86,13 +86,13 @@ def test_every_ingress_is_https_limited_and_bounded() -> None:
         assert ingress["spec"]["tls"] == [
             {"hosts": ["sentiment.example.com"], "secretName": "my-tls"}
         ]
-    login = only(ingresses, "Ingress", "valence-login")["metadata"]["annotations"]
+    login = find_object(ingresses, "Ingress", "valence-login")["metadata"]["annotations"]
     assert login[f"{prefix}limit-rpm"] == "30"
     assert login[f"{prefix}limit-burst-multiplier"] == "1"
 
 
-def test_an_annotation_of_ones_own_comes_before_ours() -> None:
-    """A key stands once in each Ingress; the others are as they were."""
+def test_annotations_of_the_user_override_the_charts() -> None:
+    """Each Ingress has a key once; other annotations are unchanged."""
     key = "nginx.ingress.kubernetes.io/proxy-connect-timeout"
     own = {key: "7", "example.com/team": "text"}
     ingresses = [
@@ -104,13 +104,13 @@ def test_an_annotation_of_ones_own_comes_before_ours() -> None:
     assert 5 == rendered(changed(EXTERNAL, "ingress.annotations", own)).count(f"{key}:")
 
 
-def test_what_stays_open_is_neither_buffered_nor_cut() -> None:
-    """Event streams, downloads and the WebSocket: an hour between two bytes, or no end at all."""
+def test_streams_are_neither_buffered_nor_cut() -> None:
+    """Progress streams, downloads and the WebSocket: an idle timeout of an hour, or none."""
     gateway = {"enabled": True, "parentRefs": [{"name": "edge"}]}
     values = changed(EXTERNAL, "ingress.streamSeconds", 1234) | {"gateway": gateway}
     found = objects(values)
     prefix = "nginx.ingress.kubernetes.io/"
-    stream = only(found, "Ingress", "valence-stream")
+    stream = find_object(found, "Ingress", "valence-stream")
     annotations = stream["metadata"]["annotations"]
     assert annotations[f"{prefix}proxy-buffering"] == "off"
     for timeout in ("read", "send"):
@@ -121,12 +121,12 @@ def test_what_stays_open_is_neither_buffered_nor_cut() -> None:
         "/api/v1/sentiment/stream": "valence-inference",
         "/api/v1/users/me/export": "valence-auth",
     }
-    rules = only(found, "HTTPRoute", "valence")["spec"]["rules"]
+    rules = find_object(found, "HTTPRoute", "valence")["spec"]["rules"]
     timeouts = {r["matches"][0]["path"]["value"]: r["timeouts"]["request"] for r in rules}
-    # A Gateway's timeout is of the whole exchange, that of an upload included.
+    # A Gateway's timeout limits the whole exchange, uploads included.
     assert {timeouts[path] for path in [*paths, "/api/v1/sentiment/analyze/batch"]} == {"0s"}
     assert timeouts["/"] == "60s"
     for ingress in (o for o in found if o["kind"] == "Ingress"):
-        # nginx passes an upgrade on by itself; these would take that away.
+        # nginx forwards upgrades by default; these annotations would prevent it.
         assert f"{prefix}connection-proxy-header" not in ingress["metadata"]["annotations"]
         assert f"{prefix}backend-protocol" not in ingress["metadata"]["annotations"]

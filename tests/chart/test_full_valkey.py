@@ -1,4 +1,4 @@
-"""The Valkey of a trial, with the very configuration that the chart renders, filled to the brim."""
+"""The Valkey of a trial, with the configuration that the chart renders, when its memory is full."""
 
 import contextlib
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from support.chart import TRIAL, objects, only
+from support.chart import TRIAL, find_object, objects
 from support.waiting import until
 from valence.local.binaries import find_valkey
 from valence.local.ports import free_port
@@ -20,14 +20,14 @@ FULL = {**TRIAL, "trial": {"enabled": True, "valkey": {"maxMemory": "4mb"}}}
 
 @contextlib.contextmanager
 def served(configuration: str, folder: Path) -> Iterator["redis.Redis"]:
-    """A server with this configuration, in a folder and at a port that this machine has."""
+    """Run a server with this configuration, with local paths and a free port."""
     port = free_port()
     secrets = folder / "auth.conf"
     secrets.write_text(f"requirepass secret\nbind 127.0.0.1\nport {port}\n")
-    place = {"dir /data": f"dir {folder}", "/etc/valkey/secret/auth.conf": str(secrets)}
-    for there, here in place.items():
-        assert there in configuration
-        configuration = configuration.replace(there, here)
+    local = {"dir /data": f"dir {folder}", "/etc/valkey/secret/auth.conf": str(secrets)}
+    for in_pod, path in local.items():
+        assert in_pod in configuration
+        configuration = configuration.replace(in_pod, path)
     file = folder / "valkey.conf"
     file.write_text(configuration)
     process = subprocess.Popen([str(find_valkey()), str(file)], stdout=subprocess.DEVNULL)
@@ -48,27 +48,27 @@ def _answers(client: "redis.Redis") -> bool:
 
 
 def fill(client: "redis.Redis") -> None:
-    """More keys than there is room for, such as limits make them."""
+    """Set more keys than there is memory for, with an expiry, like those of rate limits."""
     for n in range(1000):
         client.set(f"valence:rate:{n}", "x" * 10_000, ex=60)
 
 
 def test_case_028_full_valkey_of_a_trial_keeps_the_queue(tmp_path: Path) -> None:
-    """No write is taken any more, and nothing that is queued was thrown out to make room."""
-    configuration = only(objects(FULL), "ConfigMap", "valence-valkey")["data"]["valkey.conf"]
+    """Writes are rejected, and nothing in the queue was evicted."""
+    configuration = find_object(objects(FULL), "ConfigMap", "valence-valkey")["data"]["valkey.conf"]
     with served(configuration, tmp_path) as client:
         client.rpush(QUEUE, *(f"{n}" + "y" * 1000 for n in range(QUEUED)))
         with pytest.raises(redis.exceptions.OutOfMemoryError):
             fill(client)
         assert QUEUED == client.llen(QUEUE)
         assert 0 == client.info("stats")["evicted_keys"]
-        # Whoever makes room may go on: a message is taken out even of a full server.
+        # A worker can still take a message from the queue, which frees memory.
         assert "0" == client.lpop(QUEUE).rstrip("y")
 
 
 def test_case_028_control_another_policy_loses_the_queue(tmp_path: Path) -> None:
-    """The same blow with `allkeys-lru` empties the queue without a word."""
-    configuration = only(objects(FULL), "ConfigMap", "valence-valkey")["data"]["valkey.conf"]
+    """With `allkeys-lru` the same load empties the queue without an error."""
+    configuration = find_object(objects(FULL), "ConfigMap", "valence-valkey")["data"]["valkey.conf"]
     with served(configuration.replace("noeviction", "allkeys-lru"), tmp_path) as client:
         client.rpush(QUEUE, *(f"{n}" + "y" * 1000 for n in range(QUEUED)))
         fill(client)

@@ -1,4 +1,4 @@
-"""The ways to install that the pages and the Makefile name: their images, cluster and namespace."""
+"""The documented ways to install: their images, cluster and namespace."""
 
 import re
 import subprocess
@@ -13,22 +13,22 @@ OVERLAY = ROOT / "k8s/install/overlays/kind/kustomization.yaml"
 
 
 def recipe(target: str, *variables: str) -> list[str]:
-    """What make would run, without running it."""
+    """Return the commands that make would run."""
     command = ["make", "--dry-run", "--no-print-directory", target, *variables]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout.replace("\\\n", " ").splitlines()
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return result.stdout.replace("\\\n", " ").splitlines()
 
 
-def test_documented_installs_make_the_images_that_they_ask_for() -> None:
-    """`make images` tags by content unless it is told what the pods ask for."""
+def test_documented_installs_build_the_images_that_they_use() -> None:
+    """`make images` tags by content unless TAG is set to the tag of the pods' images."""
     base = (ROOT / "k8s/install/base/valence.yaml").read_text("utf-8")
-    asked = set(re.findall(r"image: (valence-\S+)", base))
+    used = set(re.findall(r"image: (valence-\S+)", base))
     names = {"auth", "inference", "batch-worker", "migrate"}
-    assert {f"valence-{name}:{VERSION}" for name in names} == asked
+    assert {f"valence-{name}:{VERSION}" for name in names} == used
     for page in (OVERLAY, CHART / "README.in.md"):
         lines = [line.lstrip("# ") for line in page.read_text("utf-8").splitlines()]
-        made = lines.index(f"make images TAG={VERSION}")
-        assert made < next(
+        build = lines.index(f"make images TAG={VERSION}")
+        assert build < next(
             n for n, line in enumerate(lines) if re.match("helm install|kubectl", line)
         )
     built = "\n".join(recipe("images", f"TAG={VERSION}", "CLUSTER=mine"))
@@ -37,7 +37,7 @@ def test_documented_installs_make_the_images_that_they_ask_for() -> None:
 
 
 def test_images_take_flags_and_know_their_commit() -> None:
-    """The commit is the last layer of each, or every one would make all layers anew."""
+    """The commit is in the last layer of each image, so that a new commit rebuilds no other."""
     built = "\n".join(
         recipe("images", "TAG=t", "BUILD_FLAGS=--build-arg BASE=mine", "REVISION=abc")
     )
@@ -49,7 +49,7 @@ def test_images_take_flags_and_know_their_commit() -> None:
 
 @pytest.mark.parametrize("target", ["cluster", "deploy", "undeploy"])
 def test_make_acts_on_its_own_cluster(target: str) -> None:
-    """Whatever the current context is, it is left before anything is asked of a cluster."""
+    """The target selects its context before any command that uses a cluster."""
     lines = recipe(target, "CLUSTER=mine", "TAG=t")
     chosen = lines.index("kind export kubeconfig --name mine")
     talking = [
@@ -58,19 +58,19 @@ def test_make_acts_on_its_own_cluster(target: str) -> None:
     assert chosen < min(talking)
 
 
-def test_make_installs_into_the_namespace_that_it_is_told() -> None:
-    """It is made under that name, and a tag of digits only is still a text."""
+def test_make_installs_into_the_chosen_namespace() -> None:
+    """make creates the namespace, and passes a tag of digits as a string."""
     lines = recipe("deploy", "NAMESPACE=elsewhere", "TAG=123456789012")
-    [made] = [line for line in lines if "k8s/namespace.yaml" in line]
-    script = made.rpartition("|")[0]
-    done = subprocess.run(
+    [create] = [line for line in lines if "k8s/namespace.yaml" in line]
+    script = create.rpartition("|")[0]
+    result = subprocess.run(
         ["sh", "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert "elsewhere" == yaml.safe_load(done.stdout)["metadata"]["name"]
+    assert "elsewhere" == yaml.safe_load(result.stdout)["metadata"]["name"]
     assert "k8s/certificate.sh elsewhere" in lines
-    [installed] = [line for line in lines if line.startswith("helm upgrade")]
-    assert "--namespace elsewhere " in installed
-    assert "--set-string image.tag=123456789012" in installed
+    [install] = [line for line in lines if line.startswith("helm upgrade")]
+    assert "--namespace elsewhere " in install
+    assert "--set-string image.tag=123456789012" in install
 
 
 def test_skaffold_acts_on_that_cluster_too() -> None:

@@ -1,23 +1,14 @@
 """The network policies, evaluated pod by pod and port by port (case 100)."""
 
 import itertools
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
 import pytest
 
-from support.addresses import OURS
-from support.chart import EVERYTHING, EXTERNAL, NOTHING, TRIAL, Object, containers, objects, pods
+from support.addresses import OURS, PUBLIC
+from support.chart import EVERYTHING, EXTERNAL, NOTHING, TRIAL, changed, objects, pods
+from support.network import Network, contains, matches
 
-INTERNET = "internet"
-OUTSIDE = {
-    # Pods of other namespaces that the policies may name, by namespace and labels.
-    "edge": ("ingress-nginx", {"app.kubernetes.io/name": "ingress-nginx"}),
-    "prometheus": ("monitoring", {"app": "prometheus"}),
-    "dns": ("kube-system", {"k8s-app": "kube-dns"}),
-    "keda": ("keda", {"app": "keda-operator"}),
-    "stray": ("default", {"app": "stray"}),
-    "neighbour": ("valence", {"app": "neighbour"}),
-}
 ARROWS = {
     ("edge", "valence-auth", 8000),
     ("edge", "valence-inference", 8000),
@@ -38,166 +29,114 @@ ARROWS = {
     ("valence-inference", "valence-valkey", 6379),
     ("valence-batch-worker", "valence-valkey", 6379),
 }
-"""Every connection that may be made to a pod of the release; all others must not."""
+"""Every allowed connection to a pod of the release; all others must be denied."""
+
+PUBLIC_IPV4 = [address for address in PUBLIC if ip_address(address).version == 4]
+ANYWHERE = ("0.0.0.0/0", 443)
 
 
-class Net:
-    """Who is who, and which policies say what."""
-
-    def __init__(self, found: list[Object]):
-        self.policies = [o["spec"] for o in found if o["kind"] == "NetworkPolicy"]
-        self.pods = pods(found)
-        self.labels = {n: ("valence", p["metadata"]["labels"]) for n, p in self.pods.items()}
-        self.labels |= OUTSIDE
-        self.ports = {
-            name: {
-                port["name"]: port["containerPort"]
-                for container in containers(pod)
-                for port in container.get("ports", [])
-            }
-            for name, pod in self.pods.items()
-        }
-
-    def selecting(self, name: str, direction: str) -> list[Object]:
-        """The policies of that direction that select a pod of the release."""
-        if name not in self.pods:
-            return []
-        labels = self.labels[name][1]
-        return [
-            policy
-            for policy in self.policies
-            if direction in policy["policyTypes"] and matches(policy["podSelector"], labels)
-        ]
-
-    def allows(self, source: str, target: str, port: int, protocol: str = "TCP") -> bool:
-        """Whether both ends let a connection through."""
-        return self._out(source, target, port, protocol) and self._in(
-            source, target, port, protocol
-        )
-
-    def _out(self, source: str, target: str, port: int, protocol: str) -> bool:
-        policies = self.selecting(source, "Egress")
-        rules = [rule for policy in policies for rule in policy.get("egress", [])]
-        return not policies or any(
-            self._rule(r, "to", target, target, port, protocol) for r in rules
-        )
-
-    def _in(self, source: str, target: str, port: int, protocol: str) -> bool:
-        policies = self.selecting(target, "Ingress")
-        rules = [rule for policy in policies for rule in policy.get("ingress", [])]
-        return not policies or any(
-            self._rule(r, "from", source, target, port, protocol) for r in rules
-        )
-
-    def _rule(
-        self, rule: Object, side: str, peer: str, target: str, port: int, protocol: str
-    ) -> bool:
-        numbers = {
-            (self.ports.get(target, {}).get(p["port"], p["port"]), p.get("protocol", "TCP"))
-            for p in rule.get("ports", [])
-        }
-        if numbers and (port, protocol) not in numbers:
-            return False
-        return side not in rule or any(self._peer(p, peer) for p in rule[side])
-
-    def _peer(self, selector: Object, name: str) -> bool:
-        if "ipBlock" in selector:
-            return name == selector["ipBlock"]["cidr"]
-        if name not in self.labels:
-            return False
-        namespace, labels = self.labels[name]
-        if "namespaceSelector" in selector:
-            own = {"kubernetes.io/metadata.name": namespace}
-            if not matches(selector["namespaceSelector"], own):
-                return False
-        elif namespace != "valence":
-            return False
-        return matches(selector.get("podSelector", {}), labels)
-
-
-def matches(selector: Object, labels: dict[str, str]) -> bool:
-    """Whether a label selector takes these labels."""
-    for key, value in selector.get("matchLabels", {}).items():
-        if labels.get(key) != value:
-            return False
-    for rule in selector.get("matchExpressions", []):
-        assert rule["operator"] == "NotIn"
-        if labels.get(rule["key"]) in rule["values"]:
-            return False
-    return True
+def test_an_ip_block_is_compared_by_address() -> None:
+    """The evaluator sees ranges and exceptions, of pods' addresses too."""
+    block = {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}
+    assert contains(block, ip_address("10.2.0.1"))
+    assert not contains(block, ip_address("10.1.0.1"))
+    assert not contains(block, ip_address("11.0.0.1"))
+    assert not contains(block, ip_address("2001:db8::1"))
+    half = {"to": [{"ipBlock": {"cidr": "8.0.0.0/7"}}]}
+    policy = {"podSelector": {}, "policyTypes": ["Egress"], "egress": [half]}
+    network = Network(
+        [o for o in objects(TRIAL) if o["kind"] != "NetworkPolicy"]
+        + [{"kind": "NetworkPolicy", "metadata": {"name": "half"}, "spec": policy}]
+    )
+    assert network.allows("valence-auth", "8.8.8.8", 80)
+    assert not network.allows("valence-auth", "10.0.0.1", 80)
+    assert network.external("valence-auth") == {("8.0.0.0/7", None)}
+    half["to"][0]["ipBlock"]["cidr"] = "10.244.0.0/16"
+    assert network.allows("valence-auth", "stray", 80)
+    half["to"] = []
+    assert network.external("valence-auth") == {("0.0.0.0/0", None), ("::/0", None)}
 
 
 def test_only_the_arrows_are_open() -> None:
-    """The whole matrix of pods and ports; from pods of elsewhere, and from next door."""
-    net = Net(objects(TRIAL))
-    ports = {number for own in net.ports.values() for number in own.values()}
-    open_now = {
+    """The matrix of all pods and ports, with pods of other namespaces and a neighbour."""
+    network = Network(objects(TRIAL))
+    allowed = {
         (source, target, port)
-        for source, target in itertools.product(net.labels, net.pods)
-        for port in sorted(ports)
-        if source != target and net.allows(source, target, port)
+        for source, target in itertools.product(network.labels, network.pods)
+        for port in sorted(network.numbers())
+        if source != target and network.allows(source, target, port)
     }
-    assert open_now == ARROWS
+    assert allowed == ARROWS
 
 
 def test_no_pod_reaches_the_internet() -> None:
-    net = Net(objects(TRIAL))
-    for name, port in itertools.product(net.pods, (22, 53, 80, 443, 5432, 6379)):
-        assert not net.allows(name, INTERNET, port), (name, port)
+    """No pod has a rule for a network, whatever its size and port."""
+    network = Network(objects(TRIAL))
+    assert {name: set() for name in network.pods} == {n: network.external(n) for n in network.pods}
+    for name, address, port in itertools.product(network.pods, PUBLIC, (22, 53, 80, 443, 5432)):
+        assert not network.allows(name, address, port), (name, address, port)
 
 
 def test_services_resolve_names_and_servers_do_not() -> None:
-    net = Net(objects(TRIAL))
-    resolving = {name for name in net.pods if net.allows(name, "dns", 53, "UDP")}
-    assert resolving == set(net.pods) - {"valence-postgres", "valence-valkey"}
+    network = Network(objects(TRIAL))
+    resolving = {name for name in network.pods if network.allows(name, "dns", 53, "UDP")}
+    assert resolving == set(network.pods) - {"valence-postgres", "valence-valkey"}
 
 
 def test_external_servers_are_reached_where_they_are() -> None:
-    net = Net(objects(EXTERNAL))
-    for name in ("valence-auth", "valence-inference", "valence-batch-worker"):
-        assert net.allows(name, "10.0.0.5/32", 5432)
-        assert net.allows(name, "10.0.0.6/32", 6379)
-        assert not net.allows(name, "10.0.0.5/32", 6379)
-        assert not net.allows(name, INTERNET, 443)
+    """The services reach the two servers, each at its port, and no pod reaches anything else."""
+    network = Network(objects(EXTERNAL))
+    services = {"valence-auth", "valence-inference", "valence-batch-worker"}
+    servers = {("10.0.0.5/32", 5432), ("10.0.0.6/32", 6379)}
+    for name in network.pods:
+        assert (servers if name in services else set()) == network.external(name), name
+    for name in services:
+        assert network.allows(name, "10.0.0.5", 5432)
+        assert network.allows(name, "10.0.0.6", 6379)
+        assert not network.allows(name, "10.0.0.5", 6379)
+        assert not network.allows(name, "10.0.0.7", 5432)
+        assert not any(network.allows(name, address, 443) for address in PUBLIC)
 
 
 def test_auth_alone_reaches_the_openid_provider() -> None:
-    """Only where it is offered, and only at its port."""
-    net = Net(objects({**EVERYTHING, "webhooks": {"enabled": False}}))
-    everywhere = "0.0.0.0/0"
-    assert {"valence-auth"} == {name for name in net.pods if net.allows(name, everywhere, 443)}
-    assert not net.allows("valence-auth", everywhere, 80)
+    """Only if it is enabled, and only at its port."""
+    network = Network(objects({**EVERYTHING, "webhooks": {"enabled": False}}))
+    for name in network.pods:
+        assert ({ANYWHERE} if name == "valence-auth" else set()) == network.external(name), name
+    for address in PUBLIC_IPV4:
+        assert network.allows("valence-auth", address, 443)
+        assert not network.allows("valence-auth", address, 80)
 
 
 def test_keda_reaches_a_trials_postgres() -> None:
-    """Only where it scales, and nothing else."""
-    net = Net(objects(EVERYTHING))
-    reached = {(n, port) for n in net.pods for port in (5432, 6379) if net.allows("keda", n, port)}
+    """Only if it is enabled, and nothing else."""
+    network = Network(objects(EVERYTHING))
+    reached = {
+        (name, port)
+        for name in network.pods
+        for port in network.numbers()
+        if network.allows("keda", name, port)
+    }
     assert {("valence-postgres", 5432)} == reached
 
 
 def test_the_worker_alone_reaches_receivers_of_webhooks() -> None:
-    """Only where they are offered, at their ports, and nowhere that is not the public's."""
-    everywhere = "0.0.0.0/0"
-    net = Net(objects({**TRIAL, "webhooks": {"enabled": True}}))
-    assert {"valence-batch-worker"} == {n for n in net.pods if net.allows(n, everywhere, 443)}
-    assert not net.allows("valence-batch-worker", everywhere, 80)
-    [block] = [
-        peer["ipBlock"]
-        for policy in net.selecting("valence-batch-worker", "Egress")
-        for rule in policy.get("egress", [])
-        for peer in rule.get("to", [])
-        if "ipBlock" in peer
-    ]
-    closed = [ip_network(network) for network in block["except"]]
-    for written in OURS:
-        address = ip_address(written)
-        if address.version == 4:
-            assert any(address in network for network in closed), written
+    """Only if they are enabled, at their ports, and at no address that is not public."""
+    network = Network(objects({**TRIAL, "webhooks": {"enabled": True}}))
+    for name in network.pods:
+        opening = {ANYWHERE} if name == "valence-batch-worker" else set()
+        assert opening == network.external(name), name
+    for address in PUBLIC_IPV4:
+        assert network.allows("valence-batch-worker", address, 443), address
+        assert not network.allows("valence-batch-worker", address, 80), address
+    for address in OURS:
+        assert not network.allows("valence-batch-worker", address, 443), address
+    pods_of_others = [name for name in network.labels if name != "valence-batch-worker"]
+    assert not any(network.allows("valence-batch-worker", name, 443) for name in pods_of_others)
 
 
 def test_webhooks_are_set_where_they_are_taken_and_sent() -> None:
-    """Both services, the same; nothing of it where they are off."""
+    """Both services have the same settings, and none if webhooks are disabled."""
     for values, expected in (
         (TRIAL, {}),
         (
@@ -209,53 +148,79 @@ def test_webhooks_are_set_where_they_are_taken_and_sent() -> None:
             },
         ),
     ):
-        made = pods(objects(values))
+        by_name = pods(objects(values))
         for name in ("valence-inference", "valence-batch-worker"):
-            [container] = made[name]["spec"]["containers"]
-            variables = {each["name"]: each["value"] for each in container["env"]}
+            [container] = by_name[name]["spec"]["containers"]
+            variables = {variable["name"]: variable["value"] for variable in container["env"]}
             assert expected == {n: v for n, v in variables.items() if "WEBHOOK" in n}
 
 
+RECEIVER = PUBLIC_IPV4[0]
+
+
+def connections(network: Network) -> set[tuple[str, str, int, str]]:
+    """Every allowed connection: source, target, port and protocol."""
+    names = [*network.labels, RECEIVER]
+    calls = [*((port, "TCP") for port in [*network.numbers(), 443]), (53, "UDP")]
+    return {
+        (source, target, *call)
+        for source, target in itertools.product(names, names)
+        if source != target and (source in network.pods or target in network.pods)
+        for call in calls
+        if network.allows(source, target, *call)
+    }
+
+
 @pytest.mark.parametrize(
-    ("peers", "outsider"),
+    ("peers", "closed"),
     [
-        ("edge", "edge"),
-        ("prometheus", "prometheus"),
-        ("keda", "keda"),
-        ("dns", "dns"),
-        ("oidc", "0.0.0.0/0"),
-        ("webhooks", "0.0.0.0/0"),
+        ("edge", {("edge", "valence-auth", 8000), ("edge", "valence-inference", 8000)}),
+        ("keda", {("keda", "valence-postgres", 5432)}),
+        (
+            "prometheus",
+            {
+                ("prometheus", f"valence-{name}", 9090)
+                for name in ("auth", "inference", "batch-worker")
+            },
+        ),
+        ("oidc", {("valence-auth", RECEIVER, 443)}),
+        ("webhooks", {("valence-batch-worker", RECEIVER, 443)}),
     ],
 )
-def test_an_empty_list_of_peers_is_nobody(peers: str, outsider: str) -> None:
-    """To Kubernetes a rule without peers is everybody; here none is left of that arrow."""
-    # Each list opens one arrow: with the other way to the same outsider shut, it is gone.
-    others = {"oidc": "webhooks", "webhooks": "oidc"}
-    shut = {others[peers]: []} if peers in others else {}
-    for empty in (False, True):
-        policy = {**shut, **({peers: []} if empty else {})}
-        net = Net(objects({**EVERYTHING, "networkPolicy": policy}))
-        ports = {number for own in net.ports.values() for number in own.values()} | {443}
-        pairs = [pair for pod in net.pods for pair in ((pod, outsider), (outsider, pod))]
-        calls = itertools.product(pairs, [*((port, "TCP") for port in ports), (53, "UDP")])
-        assert empty is not any(net.allows(*pair, *port) for pair, port in calls)
-        assert not any(net.allows("stray", pod, port) for pod in net.pods for port in ports)
-        assert not any(net.allows(pod, INTERNET, port) for pod in net.pods for port in ports)
-        for rule in (
-            r for p in net.policies for r in [*p.get("ingress", []), *p.get("egress", [])]
-        ):
+def test_an_empty_list_of_peers_allows_none(peers: str, closed: set) -> None:
+    """It closes these connections and opens none: to Kubernetes an empty list is every peer."""
+    # The default of `oidc` is every address, and pods have addresses.
+    values = changed(EVERYTHING, "networkPolicy.oidc", [{"ipBlock": {"cidr": f"{RECEIVER}/32"}}])
+    before, after = (
+        Network(objects(v)) for v in (values, changed(values, f"networkPolicy.{peers}", []))
+    )
+    assert {(*call, "TCP") for call in closed} == connections(before) - connections(after)
+    assert set() == connections(after) - connections(before)
+    for policy in after.policies:
+        for rule in [*policy.get("ingress", []), *policy.get("egress", [])]:
             assert rule.get("from") or rule.get("to")
+
+
+def test_an_empty_list_of_dns_peers_allows_none() -> None:
+    """No pod resolves names then, and nothing else changes."""
+    before, after = (
+        connections(Network(objects(values)))
+        for values in (TRIAL, changed(TRIAL, "networkPolicy.dns", []))
+    )
+    assert {call for call in before if call[1] == "dns"} == before - after
+    assert not after - before
 
 
 def test_policies_and_pods_cover_each_other() -> None:
     """Every policy selects a pod, and every pod is selected in both directions."""
     for values in (TRIAL, EXTERNAL):
-        net = Net(objects(values))
-        for policy in net.policies:
-            assert any(matches(policy["podSelector"], net.labels[name][1]) for name in net.pods)
-        for name in net.pods:
-            assert net.selecting(name, "Ingress"), name
-            assert net.selecting(name, "Egress"), name
+        network = Network(objects(values))
+        for policy in network.policies:
+            selector = policy["podSelector"]
+            assert any(matches(selector, network.labels[name][1]) for name in network.pods)
+        for name in network.pods:
+            assert network.selecting(name, "Ingress"), name
+            assert network.selecting(name, "Egress"), name
 
 
 def test_policies_can_be_left_out() -> None:

@@ -1,11 +1,11 @@
-"""What every pod is held to: restricted, one plain process, secrets in files, known settings."""
+"""Rules for every pod: restricted, one plain process, secrets in files, known settings."""
 
 import itertools
 import re
 
 import pytest
 
-from support.chart import EVERYTHING, TRIAL, Object, containers, objects, only, pods
+from support.chart import EVERYTHING, TRIAL, Object, containers, find_object, objects, pods
 from valence_auth.settings import Settings as Auth
 from valence_batch_worker.settings import Settings as Worker
 from valence_common.settings import MigrationSettings
@@ -16,7 +16,7 @@ SERVICES = {"valence-auth": Auth, "valence-inference": Inference, "valence-batch
 
 
 def test_every_pod_is_restricted(installation: list[Object]) -> None:
-    """Hooks, init containers and the servers of a trial too (case 99)."""
+    """Including hooks, init containers and the servers of a trial (case 99)."""
     for name, pod in pods(installation).items():
         spec = pod["spec"]
         context = spec["securityContext"]
@@ -49,7 +49,7 @@ def test_service_accounts_have_no_token(installation: list[Object]) -> None:
 
 
 def test_commands_are_plain_processes(installation: list[Object]) -> None:
-    """Exec form and no shell, so that SIGTERM reaches the service (case 43)."""
+    """Exec form without a shell, so that SIGTERM reaches the service (case 43)."""
     for name, pod in pods(installation).items():
         for container in containers(pod):
             command = container.get("command", []) + container.get("args", [])
@@ -66,8 +66,8 @@ def test_probes_ask_different_questions(installation: list[Object]) -> None:
         assert {p["containerPort"] for p in container["ports"] if p["name"] == "internal"} == {9090}
 
 
-def test_pods_leave_in_their_time(installation: list[Object]) -> None:
-    """preStop, draining and a margin fit into the grace period."""
+def test_shutdown_fits_into_the_grace_period(installation: list[Object]) -> None:
+    """preStop, drain and a margin."""
     for name, pod in pods(installation).items():
         if name not in SERVICES:
             continue
@@ -83,7 +83,7 @@ def test_pods_leave_in_their_time(installation: list[Object]) -> None:
 
 
 def environment(container: Object) -> dict[str, str]:
-    """The container's variables, all of which are plain values."""
+    """Return the variables of a container, all of which are plain values."""
     return {variable["name"]: variable["value"] for variable in container.get("env", [])}
 
 
@@ -98,7 +98,7 @@ def test_no_secret_is_in_an_environment_or_a_command(installation: list[Object])
 
 
 def test_secrets_go_where_they_are_needed() -> None:
-    """Keys to auth and inference only, the owner to the migration only (case 79)."""
+    """Only auth and inference mount the keyring, only the migration the owner's URL (case 79)."""
     found = pods(objects(TRIAL))
     mounts = {
         (name, container["name"], mount["name"])
@@ -124,9 +124,9 @@ def test_secrets_go_where_they_are_needed() -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_variables_are_settings(name: str) -> None:
-    """A pod sets only what its service knows, and the chart can set all of it."""
+    """A pod sets only settings that its service has."""
     for values in (TRIAL, EVERYTHING):
-        pod = only(objects(values), "Deployment", name)["spec"]["template"]
+        pod = find_object(objects(values), "Deployment", name)["spec"]["template"]
         for container in containers(pod):
             cls = SERVICES[name] if container["name"] in name else MigrationSettings
             known = {f"VALENCE_{field.upper()}" for field in cls.model_fields}
@@ -135,7 +135,7 @@ def test_variables_are_settings(name: str) -> None:
 
 
 def test_settings_become_variables() -> None:
-    """Own settings come before shared ones, large numbers stay whole, all pods of a kind agree."""
+    """A component's settings override shared ones, and large numbers stay whole."""
     values = {
         **TRIAL,
         "config": {"logLevel": "WARNING", "redisTimeoutSeconds": 0.25},
@@ -155,7 +155,7 @@ def test_settings_become_variables() -> None:
 
 
 def test_services_always_answer_to_their_own_names() -> None:
-    """`helm test` calls them so; without a list every name is answered."""
+    """`helm test` uses these names; without a list every host name is allowed."""
     for values, expected in (
         (TRIAL, None),
         (
@@ -169,7 +169,7 @@ def test_services_always_answer_to_their_own_names() -> None:
             assert expected == variables.get("VALENCE_ALLOWED_HOSTS"), name
 
 
-def test_a_model_of_ones_own_is_mounted() -> None:
+def test_the_users_model_is_mounted() -> None:
     found = pods(objects(EVERYTHING))
     for name in ("valence-inference", "valence-batch-worker"):
         container = found[name]["spec"]["containers"][0]
@@ -178,9 +178,9 @@ def test_a_model_of_ones_own_is_mounted() -> None:
         assert mount == {"name": "model", "mountPath": "/models", "readOnly": True}
 
 
-def test_authorities_of_ones_own_are_everywhere() -> None:
-    """One file in all containers but a trial's servers, and only where one was named."""
-    place = {"name": "trust", "mountPath": "/etc/valence/ca", "readOnly": True}
+def test_the_users_authorities_are_mounted_everywhere() -> None:
+    """One file in all containers except a trial's servers, and none without the value."""
+    mount = {"name": "trust", "mountPath": "/etc/valence/ca", "readOnly": True}
     for values, named in ((EVERYTHING, True), (TRIAL, False)):
         for name, pod in pods(objects(values)).items():
             expected = named and name not in {"valence-postgres", "valence-valkey"}
@@ -188,13 +188,13 @@ def test_authorities_of_ones_own_are_everywhere() -> None:
             items = [{"key": "bundle.pem", "path": "ca.crt"}]
             assert [{"name": "my-authorities", "items": items}] * expected == volume, name
             for container in containers(pod):
-                assert expected is (place in container["volumeMounts"]), name
+                assert expected is (mount in container["volumeMounts"]), name
                 file = environment(container).get("SSL_CERT_FILE")
                 assert ("/etc/valence/ca/ca.crt" if expected else None) == file, name
 
 
 def test_nodes_are_chosen_for_all_pods_at_once() -> None:
-    """Jobs, tests and servers too; a component's own choice replaces that."""
+    """Including jobs, tests and servers; a component's values replace it."""
     mine = [{"key": "mine", "operator": "Exists"}]
     values = {
         **EVERYTHING,
@@ -217,8 +217,8 @@ def test_nodes_are_chosen_for_all_pods_at_once() -> None:
             assert values["tolerations"] == spec["tolerations"], name
 
 
-def test_data_of_a_trial_lies_on_its_volume() -> None:
-    """At one place whatever the image's major is: another one must not start beside it, empty."""
+def test_data_of_a_trial_is_on_its_volume() -> None:
+    """At a fixed path: with another major version, Postgres must not start with an empty one."""
     spec = pods(objects(TRIAL))["valence-postgres"]["spec"]
     [container] = spec["containers"]
     folder = environment(container)["PGDATA"]

@@ -1,14 +1,15 @@
-"""The chart as the real helm renders it, turned into dictionaries."""
+"""The chart, rendered by helm for each way to install it, as dictionaries."""
 
 import copy
 import functools
 import json
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from support.required import tool
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "valence"
@@ -25,13 +26,13 @@ EXTERNAL: Object = {
     },
     "ingress": {"enabled": True, "host": "sentiment.example.com", "tlsSecret": "my-tls"},
 }
-"""Production: servers, secrets and a certificate of the user's own."""
+"""Production: the user's own servers, Secrets and certificate."""
 
 TRIAL: Object = {
     "trial": {"enabled": True},
     "ingress": {"enabled": True, "host": "valence.localhost", "tlsSecret": "valence-tls"},
 }
-"""Everything from the chart."""
+"""A trial: everything is from the chart."""
 
 EVERYTHING: Object = {
     **TRIAL,
@@ -77,22 +78,22 @@ INSTALLATIONS = {
 
 
 def changed(values: Object, path: str, value: object) -> Object:
-    """A copy of the values with one of them changed."""
+    """Return a copy of the values with one of them changed."""
     result = copy.deepcopy(values)
-    place = result
-    *folders, name = path.split(".")
-    for folder in folders:
-        place = place.setdefault(folder, {})
-    place[name] = value
+    parent = result
+    *parents, name = path.split(".")
+    for key in parents:
+        parent = parent.setdefault(key, {})
+    parent[name] = value
     return result
 
 
 def helm_template(
-    values: Object, helm: str = "helm", *, release: str = "valence", flags: Sequence[str] = ()
+    values: Object, helm: str = "helm", *, release: str = "valence", version: str = "1.34.0"
 ) -> subprocess.CompletedProcess[str]:
-    """`helm template` with these values; the caller looks at how it went."""
-    command = [helm, "template", release, str(CHART), "--namespace", "valence", *flags]
-    command += ["--kube-version", "1.34.0", "--values", "-"]
+    """Run `helm template` with these values, whether it succeeds or not."""
+    command = [tool(helm), "template", release, str(CHART), "--namespace", "valence"]
+    command += ["--kube-version", version, "--values", "-"]
     return subprocess.run(
         command, input=json.dumps(values), capture_output=True, text=True, check=False
     )
@@ -105,38 +106,47 @@ def _rendered(values: str, helm: str) -> str:
     return result.stdout
 
 
+@functools.cache
+def _parsed(values: str, helm: str) -> list[Object]:
+    # The C loader takes a tenth of the time.
+    documents = yaml.load_all(_rendered(values, helm), Loader=yaml.CSafeLoader)
+    return [document for document in documents if document]
+
+
 def rendered(values: Object, helm: str = "helm") -> str:
-    """The manifests as text; rendered once for the same values."""
+    """Return the manifests as text; the same values are rendered once in a process."""
     return _rendered(json.dumps(values, sort_keys=True), helm)
 
 
 def objects(values: Object, helm: str = "helm") -> list[Object]:
-    """The manifests as dictionaries."""
-    return [each for each in yaml.safe_load_all(rendered(values, helm)) if each]
+    """Return the manifests as dictionaries, which the caller may change."""
+    return copy.deepcopy(_parsed(json.dumps(values, sort_keys=True), helm))
 
 
-def pods(found: list[Object]) -> dict[str, Object]:
-    """Every pod that the objects would make, by the name of its maker: its metadata and spec."""
-    makers = {"Deployment", "StatefulSet", "Job", "CronJob"}
+def pods(manifests: list[Object]) -> dict[str, Object]:
+    """Return the pods that the manifests create, by the name of the pod or of its controller."""
+    controllers = {"Deployment", "StatefulSet", "Job", "CronJob"}
     return {
-        each["metadata"]["name"]: _template(each) if each["kind"] in makers else each
-        for each in found
-        if each["kind"] in makers | {"Pod"}
+        manifest["metadata"]["name"]: _template(manifest)
+        if manifest["kind"] in controllers
+        else manifest
+        for manifest in manifests
+        if manifest["kind"] in controllers | {"Pod"}
     }
 
 
-def _template(maker: Object) -> Object:
-    spec: Object = maker["spec"]
-    return dict(spec.get("jobTemplate", maker)["spec"]["template"])
+def _template(controller: Object) -> Object:
+    spec: Object = controller["spec"]
+    return dict(spec.get("jobTemplate", controller)["spec"]["template"])
 
 
 def containers(pod: Object) -> list[Object]:
-    """A pod's containers, those of its start included."""
+    """Return the containers of a pod, init containers included."""
     spec = pod["spec"]
     return [*spec.get("initContainers", []), *spec["containers"]]
 
 
-def only(found: list[Object], kind: str, name: str) -> Object:
-    """The one object of that kind and name."""
-    (one,) = [o for o in found if o["kind"] == kind and o["metadata"]["name"] == name]
-    return one
+def find_object(manifests: list[Object], kind: str, name: str) -> Object:
+    """Return the one object of that kind and name."""
+    [found] = [o for o in manifests if o["kind"] == kind and o["metadata"]["name"] == name]
+    return found
