@@ -11,7 +11,8 @@ import httpx
 import psutil
 import pytest
 
-from support.load import Timed, at_once, probed, timed
+from support.load import Timed, at_once, timed
+from support.probes import probed
 from support.stack import PASSWORD, Account, Stack
 
 LOGIN = "/api/v1/auth/login"

@@ -10,7 +10,8 @@ import httpx
 import psycopg2
 import pytest
 
-from support.load import at_once, dependency_up, probed, timed
+from support.load import at_once, dependency_up, timed
+from support.probes import probed
 from support.raw import half_sent
 from support.servers import Servers
 from support.stack import PASSWORD, Account, Service, Stack

@@ -14,7 +14,8 @@ import pytest
 
 from support import faulty_model
 from support.jobs import SECONDS_A_CHUNK, Jobs
-from support.load import at_once, probed
+from support.load import at_once
+from support.probes import probed
 from support.required import require
 from support.rows import query
 from support.servers import FragilePostgres, Servers

@@ -1,15 +1,13 @@
 """What must hold in every reliability case, whatever is sent: U1 to U6."""
 
-import contextlib
 import json
-import threading
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import psutil
 
+from support.probes import LivenessProbe
 from support.raw import Answer, exchange
 from support.rows import query
 from support.stack import Account, Service, Stack
@@ -36,7 +34,7 @@ class CheckedClient:
         self._files = {s.pid: psutil.Process(s.pid).num_fds() for s in services}
         self._lengths = {s.pid: len(s.output()) for s in services}
         self._connections = self._count_connections()
-        self._pulse = LivenessProbe(services)
+        self._probes = LivenessProbe(services, limit=MAX_LIVEZ_SECONDS, interval=0.1).start()
 
     def secret(self, value: str) -> str:
         """Remember a value that no answer and no log line may hold."""
@@ -71,8 +69,7 @@ class CheckedClient:
 
     def judge(self) -> None:
         """U3 for the logs, U4, U5 and U6."""
-        self._pulse.stop()
-        assert self._pulse.slowest <= MAX_LIVEZ_SECONDS, f"U4: livez took {self._pulse.slowest} s"
+        self._probes.judge()
         self.stack.canary()
         for service in self._services():
             self._judge_resources(service)
@@ -119,28 +116,3 @@ class CheckedClient:
         for line in new.splitlines():
             event = json.loads(line)
             assert event["event"] != "unhandled", f"U1: {service.name} did not expect {event}"
-
-
-class LivenessProbe:
-    """Asks the services for signs of life during a case, on a connection of its own to each."""
-
-    def __init__(self, services: list[Service]):
-        self.slowest = 0.0
-        self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=self._feel, args=(s,)) for s in services]
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        """Ask no more."""
-        self._stopped.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _feel(self, service: Service) -> None:
-        with httpx.Client(trust_env=False, timeout=10) as client:
-            while not self._stopped.wait(0.1) and service.process.poll() is None:
-                started = time.monotonic()
-                with contextlib.suppress(httpx.TransportError):
-                    assert client.get(f"{service.internal_url}/livez").status_code == 200
-                self.slowest = max(self.slowest, time.monotonic() - started)

@@ -1,10 +1,8 @@
-"""Many requests at once, each timed; and a watch on the probes meanwhile."""
+"""Many requests at once, each timed."""
 
 import asyncio
-import contextlib
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import httpx
@@ -41,34 +39,6 @@ def at_once(requests: Sequence[httpx.Request]) -> list[Timed]:
             return await asyncio.gather(*(send(client, request) for request in requests))
 
     return asyncio.run(send_all())
-
-
-@contextlib.contextmanager
-def probed(services: Sequence[Service], *, limit: float = 1.0) -> Iterator[list[float]]:
-    """Ask each service's /livez again and again: always 200, and within a second."""
-    stop = threading.Event()
-    slow: list[str] = []
-    times: list[float] = []
-
-    def probe() -> None:
-        with httpx.Client(timeout=10, trust_env=False) as client:
-            while not stop.wait(0.05):
-                for service in services:
-                    started = time.monotonic()
-                    status = client.get(f"{service.internal_url}/livez").status_code
-                    times.append(time.monotonic() - started)
-                    if status != 200 or times[-1] > limit:
-                        slow.append(f"{service.name}: {status} after {times[-1]:.2f} s")
-
-    thread = threading.Thread(target=probe)
-    thread.start()
-    try:
-        yield times
-    finally:
-        stop.set()
-        thread.join()
-    assert [] == slow
-    assert times
 
 
 def timed(call: Callable[[], httpx.Response]) -> Timed:
