@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from support.batches import make_user
@@ -16,7 +17,7 @@ from support.stack import PASSWORD, Account, Stack
 from support.waiting import until
 from valence_auth import erasure, sessions
 from valence_common.db import make_engine
-from valence_common.models import User
+from valence_common.models import ApiKey, Identity, LoginSession, User
 
 ME = "/api/v1/users/me"
 
@@ -96,6 +97,36 @@ def test_an_erased_row_says_nothing_of_its_owner(session: Session) -> None:
     assert not values["is_active"]
     assert not values["is_superuser"]
     assert values["erased_at"] is not None
+
+
+def test_erasing_ends_every_way_to_log_in_at_once(session: Session) -> None:
+    """In the transaction of the erasure, whenever a worker comes to delete the rest."""
+    user, other = (session.get_one(User, make_user(session)) for _ in range(2))
+    for each in (user, other):
+        session.add_all(
+            [
+                Identity(user_id=each.id, issuer="https://example.com", subject=str(each.id)),
+                ApiKey(user_id=each.id, name="key", secret_hash=b"", scopes=[]),
+            ]
+        )
+        sessions.open_session(session, each, lifetime=timedelta(days=1), idle=timedelta(days=1))
+    session.flush()
+    assert (1, 1, 1) == ways_in(session, user.id) == ways_in(session, other.id)
+    erasure.erase(session, user)
+    assert (0, 0, 0) == ways_in(session, user.id)
+    assert (1, 1, 1) == ways_in(session, other.id)
+
+
+def ways_in(session: Session, user_id: uuid.UUID) -> tuple[int, ...]:
+    """How many identities, keys and sessions a user can act with."""
+    alive = (
+        select(Identity).where(Identity.user_id == user_id),
+        select(ApiKey).where(ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None)),
+        select(LoginSession).where(
+            LoginSession.user_id == user_id, LoginSession.ended_at.is_(None)
+        ),
+    )
+    return tuple(len(session.scalars(query).all()) for query in alive)
 
 
 def test_the_last_administrator_stays(own_database_url: str) -> None:

@@ -116,7 +116,7 @@ def test_a_name_without_addresses_is_told_apart() -> None:
 
 def test_the_systems_resolver() -> None:
     """It knows `localhost` and numbers, and not what cannot be a name."""
-    assert {"127.0.0.1"} <= set(asyncio.run(resolve("localhost", 80))) | {"127.0.0.1"}
+    assert {"127.0.0.1", "::1"} & set(asyncio.run(resolve("localhost", 80)))
     assert ["127.0.0.1"] == asyncio.run(resolve("127.0.0.1", 80))
     for odd in ("a" * 64 + ".example", "a..example"):
         with pytest.raises((OSError, UnicodeError)):

@@ -12,12 +12,13 @@ from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel, SecretStr
 
 from support.rows import query
+from support.tokens import Forge
 from valence_common import log
 from valence_common.db import new_id
 from valence_common.problems import FieldError, Unavailable, Unprocessable
 from valence_common.settings import WebSettings
 from valence_common.web import app as web_app
-from valence_common.web.access import Public
+from valence_common.web.access import Public, requires
 from valence_common.web.state import Resources
 
 SECRET = "S3ntinel in an exception"  # not a credential
@@ -55,11 +56,7 @@ def _router() -> APIRouter:
 
 @pytest.fixture
 def app(keyring_file: Path) -> FastAPI:
-    settings = WebSettings(
-        database_url=SecretStr("postgresql://u:p@127.0.0.1:1/d"),
-        redis_url=SecretStr("redis://127.0.0.1:1"),
-        jwt_keyring_file=keyring_file,
-    )
+    settings = settings_of("postgresql://u:p@127.0.0.1:1/d", keyring_file)
     return web_app.create_app(Resources(settings), title="t", description="d", routers=[_router()])
 
 
@@ -170,16 +167,58 @@ def test_problems_have_their_members(get: Get) -> None:
     )
 
 
+def test_nobody_is_trusted_before_the_revocations_were_read(
+    keyring_file: Path, own_database_url: str
+) -> None:
+    """A good token is answered 503 until then, and the process is not ready; then it counts."""
+    router = APIRouter()
+    router.get("/mine", dependencies=[requires("analyze")])(lambda: "mine")
+    resources = Resources(settings_of(own_database_url, keyring_file))
+    app = web_app.create_app(resources, title="t", description="d", routers=[router])
+    forge, session_id = Forge(keyring_file), str(new_id())
+    good, revoked = forge.token(), forge.token(claims={"sid": session_id})
+    revoke = "INSERT INTO revocations (id, subject_id) VALUES (:id, :session)"
+    query(own_database_url, revoke, id=new_id(), session=session_id)
+    query(own_database_url, "ALTER TABLE revocations RENAME TO gone")
+
+    async def statuses() -> list[int]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            headers = [{"Authorization": f"Bearer {token}"} for token in (good, revoked)]
+            return [(await client.get("/mine", headers=h)).status_code for h in headers]
+
+    async def live() -> None:
+        async with app.router.lifespan_context(app), asyncio.timeout(60):
+            assert await resources.database.ping()
+            # Long enough for it to become ready, if it did not wait for the revocations.
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(until_ready(), 1.5)
+            assert [503, 503] == await statuses()
+            query(own_database_url, "ALTER TABLE gone RENAME TO revocations")
+            await until_ready()
+            assert [200, 401] == await statuses()
+
+    async def until_ready() -> None:
+        while not resources.health.ready:
+            await asyncio.sleep(0.05)
+
+    asyncio.run(live())
+
+
+def settings_of(database_url: str, keyring_file: Path) -> WebSettings:
+    return WebSettings(
+        database_url=SecretStr(database_url),
+        redis_url=SecretStr("redis://127.0.0.1:1"),
+        jwt_keyring_file=keyring_file,
+    )
+
+
 def test_news_of_revocations_survive_any_error(
     keyring_file: Path, own_database_url: str, logged: pytest.CaptureFixture[str]
 ) -> None:
     """After an error that nobody foresaw the process hears again of what is revoked."""
     log.configure("test")
-    settings = WebSettings(
-        database_url=SecretStr(own_database_url),
-        redis_url=SecretStr("redis://127.0.0.1:1"),
-        jwt_keyring_file=keyring_file,
-    )
+    settings = settings_of(own_database_url, keyring_file)
     app = web_app.create_app(Resources(settings), title="t", description="d", routers=[])
     news, session_id = app.state.resources.revocations, new_id()
 
