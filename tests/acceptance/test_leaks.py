@@ -93,7 +93,7 @@ def test_case_098_a_bug_in_each_service(
             assert 500 == answer.status_code
             assert "application/problem+json" == answer.headers["content-type"]
             assert answer.headers["x-request-id"] == answer.json()["request_id"]
-            detail = "Something went wrong on our side; the request id helps us to find it"
+            detail = "An unexpected error occurred; report the request id to the operator"
             assert detail == answer.json()["detail"]
         passwords = {urlsplit(url).password for url in (own_database_url, redis_url)} - {None}
         secrets = {text, PASSWORD, account.token, account.refresh_token, "SELECT", "INSERT"}

@@ -119,9 +119,9 @@ def test_refusals_are_one_sentence(file: Path, tmp_path: Path) -> None:
     kid = keyring.list_keys(before)[0].kid
     missing, broken = tmp_path / "missing.json", tmp_path / "broken.json"
     broken.write_text('{"active": "a", "keys": [{"kid": "a", "key": "c2hvcnQ"}]}')
-    no_key = f"{file}: no key waits to be activated: add one first."
+    no_key = f"{file}: no key is waiting to be activated: add one first."
     assert no_key == refused("activate", file)
-    assert f"{file}: key {kid} signs: activate another before it is dropped." == refused(
+    assert f"{file}: key {kid} is active: activate another one before dropping it." == refused(
         "drop", file, "--kid", kid
     )
     assert f"{missing} cannot be read: No such file or directory." == refused("show", missing)

@@ -35,7 +35,7 @@ def _metric(text: str, name: str) -> str:
 def test_ready_after_what_is_needed_and_then_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not ready without Postgres, ready without Redis, and no longer asked once it was ready."""
     monkeypatch.setattr(health_module, "RETRY_SECONDS", 0.001)
-    monkeypatch.setattr(health_module, "FRESH_SECONDS", 0)
+    monkeypatch.setattr(health_module, "CACHE_SECONDS", 0)
 
     async def work() -> None:
         dependencies = Dependencies()

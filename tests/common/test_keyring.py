@@ -254,12 +254,12 @@ def test_steps_that_would_refuse_somebody_are_refused() -> None:
     activated = keyring.activate(added, NOW)
     old, new = _kids(added)
     for step, sentence in (
-        (lambda: keyring.activate(first, NOW), "no key waits to be activated"),
-        (lambda: keyring.add(added), f"key {new} waits already"),
-        (lambda: keyring.drop(added, NOW, old), f"key {old} signs"),
+        (lambda: keyring.activate(first, NOW), "no key is waiting to be activated"),
+        (lambda: keyring.add(added), f"key {new} is waiting already"),
+        (lambda: keyring.drop(added, NOW, old), f"key {old} is active"),
         (lambda: keyring.drop(added, NOW, "nothing"), "there is no key with that kid"),
         (lambda: keyring.activate(activated, NOW, "nothing"), "there is no key with that kid"),
-        (lambda: keyring.activate(activated, END, old), f"key {old} has had its end"),
+        (lambda: keyring.activate(activated, END, old), f"key {old} has expired"),
     ):
         with pytest.raises(KeyringError, match=sentence):
             step()
@@ -271,7 +271,7 @@ def test_a_key_that_was_left_verifying_is_not_the_waiting_one() -> None:
     assert [KeyInfo("a", False, False, None), KeyInfo("b", True, False, None)] == (
         keyring.list_keys(by_hand)
     )
-    with pytest.raises(KeyringError, match="no key waits"):
+    with pytest.raises(KeyringError, match="no key is waiting"):
         keyring.activate(by_hand, NOW)
     rotated = keyring.activate(keyring.add(by_hand), NOW)
     assert [END, END, None] == [described.verify_until for described in keyring.list_keys(rotated)]

@@ -1,4 +1,4 @@
-"""Limits: counted in Redis, or in this process while Redis is away."""
+"""Rate limits in Redis, and in this process while Redis is away."""
 
 import asyncio
 import uuid
@@ -35,63 +35,63 @@ async def _count(limiter: Limiter, window: Window, key: str, times: int) -> list
 
 
 @BOTH
-def test_attempts_over_the_limit_are_refused(redis_url: str, *, away: bool) -> None:
-    """Exactly `limit` attempts pass, per key; the rest hear when the window ends."""
+def test_attempts_over_the_limit_are_rejected(redis_url: str, *, away: bool) -> None:
+    """Exactly `limit` attempts pass for each key; the others are told when the window ends."""
 
     async def work() -> None:
-        cache = RedisClient(SecretStr(NOWHERE if away else redis_url), timeout=0.2)
-        limiter, window = Limiter(cache), Window("test", 3, 60)
+        redis = RedisClient(SecretStr(NOWHERE if away else redis_url), timeout=0.2)
+        limiter, window = Limiter(redis), Window("test", 3, 60)
         key, other = uuid.uuid4().hex, uuid.uuid4().hex
         assert ["ok"] * 3 + ["60"] * 2 == await _count(limiter, window, key, 5)
         assert ["ok"] == await _count(limiter, window, other, 1)
         assert ["ok"] == await _count(limiter, Window("else", 3, 60), key, 1)
-        await cache.close()
+        await redis.close()
 
     _run(work())
 
 
 @BOTH
 def test_attempts_at_once_are_counted_exactly(redis_url: str, *, away: bool) -> None:
-    """Of many at the same moment exactly `limit` pass."""
+    """Of many concurrent attempts exactly `limit` pass."""
 
     async def work() -> None:
-        cache = RedisClient(SecretStr(NOWHERE if away else redis_url), timeout=2)
-        limiter, window, key = Limiter(cache), Window("test", 7, 60), uuid.uuid4().hex
+        redis = RedisClient(SecretStr(NOWHERE if away else redis_url), timeout=2)
+        limiter, window, key = Limiter(redis), Window("test", 7, 60), uuid.uuid4().hex
         rounds = await asyncio.gather(*(_count(limiter, window, key, 1) for _ in range(40)))
         assert 7 == [outcome for outcomes in rounds for outcome in outcomes].count("ok")
-        await cache.close()
+        await redis.close()
 
     _run(work())
 
 
-def test_a_counter_always_ends(redis_url: str) -> None:
-    """From its first attempt on a counter has an end, which later attempts do not move."""
+def test_window_always_expires(redis_url: str) -> None:
+    """The first attempt sets the expiry, and later attempts do not move it."""
 
     async def work() -> None:
-        cache = RedisClient(SecretStr(redis_url), timeout=2)
-        limiter, window, key = Limiter(cache), Window("test", 2, 60), uuid.uuid4().hex
+        redis = RedisClient(SecretStr(redis_url), timeout=2)
+        limiter, window, key = Limiter(redis), Window("test", 2, 60), uuid.uuid4().hex
         name = f"valence:limit:test:{key}"
         lives = []
         for _ in range(4):
             await _count(limiter, window, key, 1)
-            lives.append(await cache.client.pttl(name))
+            lives.append(await redis.client.pttl(name))
         assert 59_000 < lives[0] <= 60_000
         assert sorted(lives, reverse=True) == lives
-        await cache.close()
+        await redis.close()
 
     _run(work())
 
 
-def test_a_window_ends(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After its seconds a key counts anew, in Redis and here."""
+def test_window_starts_again(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its seconds a key counts from zero, in Redis and in this process."""
 
     async def work() -> None:
-        cache = RedisClient(SecretStr(redis_url), timeout=2)
-        limiter, window, key = Limiter(cache), Window("test", 1, 60), uuid.uuid4().hex
+        redis = RedisClient(SecretStr(redis_url), timeout=2)
+        limiter, window, key = Limiter(redis), Window("test", 1, 60), uuid.uuid4().hex
         assert ["ok", "60"] == await _count(limiter, window, key, 2)
-        await cache.client.pexpire(f"valence:limit:test:{key}", 0)
+        await redis.client.pexpire(f"valence:limit:test:{key}", 0)
         assert ["ok"] == await _count(limiter, window, key, 1)
-        await cache.close()
+        await redis.close()
         local = Limiter(RedisClient(SecretStr(NOWHERE), timeout=0.2))
         assert ["ok", "60"] == await _count(local, window, key, 2)
         now = rate_limits.time.monotonic()
@@ -101,8 +101,8 @@ def test_a_window_ends(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _run(work())
 
 
-def test_the_local_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flooded with keys the fallback refuses new ones, and forgets none that it counts."""
+def test_local_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flooded with keys, the fallback rejects new ones and keeps those that it counts."""
     monkeypatch.setattr(rate_limits, "MAX_LOCAL_KEYS", 3)
 
     async def work() -> None:
@@ -118,135 +118,150 @@ def test_the_local_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     _run(work())
 
 
-async def _outcome(limiter: Limiter, charges: Sequence[Hit]) -> tuple[Any, ...]:
+async def _outcome(limiter: Limiter, hits: Sequence[Hit]) -> tuple[Any, ...]:
     """Whether it was taken, what is left of each limit, and the whole seconds to wait."""
     try:
-        states = await limiter.acquire(*charges)
+        statuses = await limiter.acquire(*hits)
     except TooManyRequests as error:
         return False, error.headers["RateLimit"], int(error.headers["Retry-After"])
-    return True, [state.remaining for state in states]
+    return True, [status.remaining for status in statuses]
 
 
-@BOTH
-def test_waiting_as_told_is_enough(redis_url: str, *, away: bool) -> None:
-    """After the `Retry-After` of a refusal the same charge is taken."""
+def test_retry_after_is_enough(redis_url: str) -> None:
+    """After the `Retry-After` of a rejection the same hit is admitted."""
 
     async def work() -> None:
-        cache = RedisClient(SecretStr(NOWHERE if away else redis_url), timeout=2)
-        limiter, rate, key = Limiter(cache), Rate("test", 90, 60), uuid.uuid4().hex
+        redis = RedisClient(SecretStr(redis_url), timeout=2)
+        limiter, rate, key = Limiter(redis), Rate("test", 90, 60), uuid.uuid4().hex
         await limiter.acquire(Hit(rate, key, 90))
-        with pytest.raises(TooManyRequests) as refusal:
+        with pytest.raises(TooManyRequests) as rejection:
             await limiter.acquire(Hit(rate, key))
-        assert "1" == refusal.value.headers["Retry-After"]
+        assert "1" == rejection.value.headers["Retry-After"]
         await asyncio.sleep(1)
         await limiter.acquire(Hit(rate, key))
-        await cache.close()
+        await redis.close()
 
     _run(work())
 
 
 @BOTH
-def test_several_charges_are_taken_together_or_not_at_all(redis_url: str, *, away: bool) -> None:
-    """What one limit refuses costs the others nothing, and their states say so."""
+def test_hits_are_charged_together_or_not_at_all(redis_url: str, *, away: bool) -> None:
+    """A rejection by one limit costs the others nothing, and their headers say so."""
 
     async def work() -> None:
-        cache = RedisClient(SecretStr(NOWHERE if away else redis_url), timeout=2)
-        limiter, key = Limiter(cache), uuid.uuid4().hex
+        redis = RedisClient(SecretStr(NOWHERE if away else redis_url), timeout=2)
+        limiter, key = Limiter(redis), uuid.uuid4().hex
         wide, narrow, day = Rate("wide", 100, 60), Window("narrow", 1, 60), Day("day", 50)
-        charges = [Hit(wide, key), Hit(narrow, key), Hit(day, key, 10)]
-        states = await limiter.acquire(*charges)
-        assert [99, 0, 40] == [state.remaining for state in states]
+        hits = [Hit(wide, key), Hit(narrow, key), Hit(day, key, 10)]
+        statuses = await limiter.acquire(*hits)
+        assert [99, 0, 40] == [status.remaining for status in statuses]
         for _ in range(5):
-            with pytest.raises(TooManyRequests) as refusal:
-                await limiter.acquire(*charges)
-            assert '"wide";r=99' in refusal.value.headers["RateLimit"]
-            assert '"narrow";r=0;t=60' in refusal.value.headers["RateLimit"]
-            assert '"day";r=40' in refusal.value.headers["RateLimit"]
-        assert [98] == [state.remaining for state in await limiter.acquire(charges[0])]
-        assert [30] == [state.remaining for state in await limiter.acquire(charges[2])]
-        await cache.close()
+            with pytest.raises(TooManyRequests) as rejection:
+                await limiter.acquire(*hits)
+            assert '"wide";r=99' in rejection.value.headers["RateLimit"]
+            assert '"narrow";r=0;t=60' in rejection.value.headers["RateLimit"]
+            assert '"day";r=40' in rejection.value.headers["RateLimit"]
+        assert [98] == [status.remaining for status in await limiter.acquire(hits[0])]
+        assert [30] == [status.remaining for status in await limiter.acquire(hits[2])]
+        await redis.close()
 
     _run(work())
 
 
 @BOTH
-def test_a_day_goes_on_from_what_is_known(redis_url: str, *, away: bool) -> None:
-    """What nobody counts is asked for once, refused or not, and may be given back."""
+def test_day_continues_from_its_initial_count(redis_url: str, *, away: bool) -> None:
+    """The initial count is looked up once, also on rejections, and hits can be refunded."""
 
     async def work() -> None:
-        cache = RedisClient(SecretStr(NOWHERE if away else redis_url), timeout=2)
-        limiter, asked = Limiter(cache), []
+        redis = RedisClient(SecretStr(NOWHERE if away else redis_url), timeout=2)
+        limiter, lookups = Limiter(redis), []
 
-        async def begin() -> int:
-            asked.append(None)
+        async def initial() -> int:
+            lookups.append(None)
             return 95
 
-        charge = Hit(Day("test", 100), uuid.uuid4().hex, 1, begin)
+        hit = Hit(Day("test", 100), uuid.uuid4().hex, 1, initial)
         for _ in range(3):
-            with pytest.raises(TooManyRequests) as refusal:
-                await limiter.acquire(charge._replace(cost=6))
-            assert 1 <= int(refusal.value.headers["Retry-After"]) <= 86400
-        assert [0] == [state.remaining for state in await limiter.acquire(charge._replace(cost=5))]
-        assert not (await _outcome(limiter, [charge]))[0]
-        assert [3] == [state.remaining for state in await limiter.acquire(charge._replace(cost=-3))]
-        assert 1 == len(asked)
+            with pytest.raises(TooManyRequests) as rejection:
+                await limiter.acquire(hit._replace(cost=6))
+            assert 1 <= int(rejection.value.headers["Retry-After"]) <= 86400
+        assert [0] == [status.remaining for status in await limiter.acquire(hit._replace(cost=5))]
+        assert not (await _outcome(limiter, [hit]))[0]
+        assert [3] == [status.remaining for status in await limiter.acquire(hit._replace(cost=-3))]
+        assert 1 == len(lookups)
         nothing = Hit(Day("test", 0), uuid.uuid4().hex)
         assert not (await _outcome(limiter, [nothing]))[0]
-        await cache.close()
+        await redis.close()
 
     _run(work())
 
 
 @BOTH
-def test_who_cannot_know_takes_nothing(redis_url: str, *, away: bool) -> None:
-    """When a day's count cannot be found out, that comes out, and other limits stay whole."""
+def test_unknown_initial_count_charges_nothing(redis_url: str, *, away: bool) -> None:
+    """When the initial count cannot be looked up, its error is raised and no limit is charged."""
 
     async def work() -> None:
-        cache = RedisClient(SecretStr(NOWHERE if away else redis_url), timeout=2)
-        limiter, key = Limiter(cache), uuid.uuid4().hex
+        redis = RedisClient(SecretStr(NOWHERE if away else redis_url), timeout=2)
+        limiter, key = Limiter(redis), uuid.uuid4().hex
 
-        async def begin() -> int:
+        async def initial() -> int:
             raise Unavailable("postgres")
 
         rate = Hit(Rate("rate", 5, 60), key)
         with pytest.raises(Unavailable):
-            await limiter.acquire(rate, Hit(Day("day", 5), key, 1, begin))
-        assert [4] == [state.remaining for state in await limiter.acquire(rate)]
-        await cache.close()
+            await limiter.acquire(rate, Hit(Day("day", 5), key, 1, initial))
+        assert [4] == [status.remaining for status in await limiter.acquire(rate)]
+        await redis.close()
 
     _run(work())
 
 
-def test_every_key_has_an_end(redis_url: str) -> None:
-    """Whatever was taken, refused or begun, and also where a key had lost its end."""
+def test_every_key_has_an_expiry(redis_url: str) -> None:
+    """On every outcome, and also where a key had lost its expiry."""
 
     async def work() -> None:
-        cache = RedisClient(SecretStr(redis_url), timeout=2)
-        limiter, key = Limiter(cache), uuid.uuid4().hex
+        redis = RedisClient(SecretStr(redis_url), timeout=2)
+        limiter, key = Limiter(redis), uuid.uuid4().hex
 
-        async def begin() -> int:
+        async def initial() -> int:
             return 7
 
-        for charge, life in (
+        for hit, life in (
             (Hit(Window("window", 2, 60), key), 60),
             (Hit(Rate("rate", 2, 60, 1), key), 90),
-            (Hit(Day("day", 8), key, 1, begin), 86400),
+            (Hit(Day("day", 8), key, 1, initial), 86400),
         ):
-            name = rate_limits._bill(charge).name
+            name = rate_limits._request(hit).name
             for _ in range(3):
-                await _outcome(limiter, [charge])
-                assert 0 < await cache.client.pttl(name) <= life * 1000
-            await cache.client.persist(name)
-            await _outcome(limiter, [charge._replace(cost=-1)])
-            assert 0 < await cache.client.pttl(name) <= life * 1000
-        await cache.close()
+                await _outcome(limiter, [hit])
+                assert 0 < await redis.client.pttl(name) <= life * 1000
+            await redis.client.persist(name)
+            await _outcome(limiter, [hit._replace(cost=-1)])
+            assert 0 < await redis.client.pttl(name) <= life * 1000
+        await redis.close()
 
     _run(work())
 
 
-def test_the_fields_say_what_holds() -> None:
-    """The draft's parameters, and the burst as one of ours."""
-    states = [
+def test_local_rate_is_a_window_of_limit_and_burst(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Redis a client within its rate is never rejected, and none is unlimited."""
+
+    async def work() -> None:
+        limiter = Limiter(RedisClient(SecretStr(NOWHERE), timeout=0.2))
+        hit = Hit(Rate("test", 3, 60, burst=2), uuid.uuid4().hex)
+        outcomes = [await _outcome(limiter, [hit]) for _ in range(6)]
+        assert [True] * 5 + [False] == [admitted for admitted, *_ in outcomes]
+        assert '"test";r=0;t=60' == outcomes[-1][1]
+        now = rate_limits.time.monotonic()
+        monkeypatch.setattr(rate_limits.time, "monotonic", lambda: now + 61)
+        assert (True, [4]) == await _outcome(limiter, [hit])
+
+    _run(work())
+
+
+def test_headers() -> None:
+    """The parameters of the draft, and `burst` as an extension."""
+    statuses = [
         LimitStatus(Rate("analyze", 60, 60, 10), 69, 1.0),
         LimitStatus(Rate("key", 5, 60), 4, 12.5),
         LimitStatus(Day("texts", 100), 99, 3600.0),
@@ -254,4 +269,4 @@ def test_the_fields_say_what_holds() -> None:
     assert {
         "RateLimit-Policy": '"analyze";q=60;w=60;burst=10, "key";q=5;w=60, "texts";q=100;w=86400',
         "RateLimit": '"analyze";r=69;t=1, "key";r=4;t=13, "texts";r=99;t=3600',
-    } == rate_limits.headers(states)
+    } == rate_limits.headers(statuses)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from support.batches import make_user
 from support.rows import query
-from valence_common.audit import end_batch
+from valence_common.batches import end_batch
 from valence_common.db import new_id
 from valence_common.models import Batch, BatchChunk, WebhookDelivery, WebhookSecret
 

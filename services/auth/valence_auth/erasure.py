@@ -14,7 +14,7 @@ from valence_common.audit import record
 from valence_common.models import ApiKey, Identity, User
 from valence_common.problems import Conflict
 from valence_common.revocations import revoke
-from valence_common.settings import DEFAULT_PLAN
+from valence_common.setting_types import DEFAULT_PLAN
 
 
 class LastSuperuser(Conflict):

@@ -2,18 +2,24 @@
 
 from typing import Annotated, Final, Self
 
-from pydantic import AfterValidator, Field, PositiveInt, SecretStr, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
-from valence_auth.oidc.values import long_secret, secure_url, with_openid
 from valence_common.security import MAX_LIFETIME_SECONDS
+from valence_common.setting_types import LongSecret, SecureUrl
 from valence_common.settings import WebSettings
 
 MAX_BODY_BYTES: Final = 64 * 1024
 """The largest request body."""
 
 
+def _with_openid(scopes: str) -> str:
+    if "openid" not in scopes.split():
+        raise ValueError("must name the scope openid")
+    return scopes
+
+
 class Settings(WebSettings):
-    """What auth needs beyond any web service."""
+    """The settings of auth, in addition to those of every web service."""
 
     access_token_seconds: int = Field(
         default=1800, ge=60, le=MAX_LIFETIME_SECONDS, description="Lifetime of an access token."
@@ -46,9 +52,11 @@ class Settings(WebSettings):
         default=60, description="Length of the windows for logins and registrations."
     )
     password_hashers: int = Field(
-        default=0, ge=0, description="Password hashes computed at once; 0 is one a core."
+        default=0,
+        ge=0,
+        description="Password hashes computed at once; 0: one per CPU core, within the CPU limit.",
     )
-    oidc_issuer: Annotated[str, Field(max_length=512), AfterValidator(secure_url)] | None = Field(
+    oidc_issuer: Annotated[SecureUrl, Field(max_length=512)] | None = Field(
         default=None,
         description="OpenID provider for logins, exactly as its discovery document names it"
         " (`docs/oidc.md`).",
@@ -56,19 +64,19 @@ class Settings(WebSettings):
     oidc_client_id: str | None = Field(
         default=None, min_length=1, description="Client id of Valence at the provider."
     )
-    oidc_client_secret: Annotated[SecretStr, AfterValidator(long_secret)] | None = Field(
+    oidc_client_secret: LongSecret | None = Field(
         default=None, description="Client secret of Valence at the provider (secret)."
     )
-    oidc_scopes: Annotated[str, AfterValidator(with_openid)] = Field(
+    oidc_scopes: Annotated[str, AfterValidator(_with_openid)] = Field(
         default="openid email profile", description="Scopes requested from the provider."
     )
-    oidc_redirect_url: Annotated[str, AfterValidator(secure_url)] | None = Field(
+    oidc_redirect_url: SecureUrl | None = Field(
         default=None,
         description="Public URL of `/api/v1/auth/oidc/callback`, as registered at the provider.",
     )
 
     @model_validator(mode="after")
-    def _oidc_is_whole(self) -> Self:
+    def _oidc_is_complete(self) -> Self:
         names = ("oidc_issuer", "oidc_client_id", "oidc_client_secret", "oidc_redirect_url")
         missing = [f"VALENCE_{name.upper()}" for name in names if getattr(self, name) is None]
         if 0 < len(missing) < len(names):

@@ -1,4 +1,4 @@
-"""The floor that every Valence service stands on; its README holds the closed list of modules."""
+"""The code that all Valence services share; the README lists its modules and why they are here."""
 
 from importlib.metadata import version
 

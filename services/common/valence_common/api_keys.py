@@ -1,7 +1,8 @@
-"""How an API key is written: `vl_<id>_<secret><checksum>`, all in lower-case hexadecimal.
+"""The format of an API key: `vl_<id>_<secret><checksum>`, in lower-case hexadecimal.
 
-The id finds the key, the secret (192 bits) proves it, and the CRC-32 of all before it lets anybody
-refuse a mistyped or invented key without a query, and scanners find lost ones.
+The id identifies the key and the secret (192 bits) proves possession. The checksum is the CRC-32 of
+everything before it: a mistyped or invented key is rejected without a query, and secret scanners
+can recognise leaked keys.
 """
 
 import hashlib
@@ -20,21 +21,21 @@ _KEY = re.compile(r"vl_([0-9a-f]{32})_([0-9a-f]{48})([0-9a-f]{8})")
 
 
 class ParsedKey(NamedTuple):
-    """Which key it says it is, and the SHA-256 of the secret that came with it."""
+    """The id of a key as presented, and the SHA-256 of its secret."""
 
     key_id: uuid.UUID
     secret_hash: bytes
 
 
 def make(key_id: uuid.UUID) -> tuple[str, bytes]:
-    """A new key for this id, to be shown once, and the hash to be kept."""
+    """Return a new key for this id, to be shown once, and the hash to store."""
     secret = secrets.token_hex(SECRET_BYTES)
     body = f"{PREFIX}{key_id.hex}_{secret}"
     return f"{body}{_checksum(body)}", _hash(secret)
 
 
 def read(key: str) -> ParsedKey:
-    """What a key claims; raises `InvalidCredential` for what `make` cannot have written."""
+    """Parse a key; raise `InvalidCredential` for one that `make` cannot have written."""
     match = _KEY.fullmatch(key)
     if match is None or _checksum(key[:-8]) != match[3]:
         raise InvalidCredential

@@ -1,14 +1,15 @@
-"""What happened, written in the transaction in which it did: the audit log, and news for others.
+"""The audit log and the event outbox, written in the transaction that they describe.
 
-The audit log is for the operators of this installation and stays long; events go to other systems
-through the outbox (`models.events`) and are told soon (`docs/events.md`). Neither holds content.
+The audit log is for the operators of this installation and is kept long. Events go to other systems
+through the outbox (`models.events`) and are published soon (`docs/events.md`). Neither contains
+submitted texts.
 """
 
 import uuid
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from sqlalchemy import insert, text
+from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from valence_common.db import new_id
@@ -36,56 +37,28 @@ PUBLISHED: Final = frozenset(
         "key.revoked",
     }
 )
-"""The actions that other systems hear of, as events of the same name."""
-
-# The claim that should have begun it may have found it locked.
-_END = text("""
-UPDATE batches SET status = :status, finished_at = now(), started_at =
-    CASE WHEN :status = 'cancelled' THEN started_at ELSE coalesce(started_at, now()) END
-WHERE id = :id
-""")
-
-_DELIVER = text("""
-INSERT INTO webhook_deliveries (id, batch_id, user_id, event, done, failed, started_at, ended_at)
-SELECT :delivery_id, id, user_id, :event, counts.done, counts.failed, started_at, finished_at
-FROM batches, LATERAL (
-    SELECT coalesce(sum(size), 0) AS done, coalesce(sum(failed), 0) AS failed
-    FROM batch_chunks WHERE batch_id = :id AND state = 'done'
-) AS counts WHERE id = :id AND webhook_url IS NOT NULL
-""")
+"""The actions that are also published, as events of the same name."""
 
 
 def record(
     session: Session,
     action: str,
     *,
-    actor_id: uuid.UUID | None,
     user_id: uuid.UUID,
-    subject_id: uuid.UUID,
+    subject_id: uuid.UUID | None = None,
+    actor_id: uuid.UUID | Literal["user"] | None = "user",
     details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write that `actor_id` did it to `subject_id`, which belongs to `user_id`.
+    """Write an audit entry, and an event if the action is published.
 
-    Plain inserts: a role that may not read what it writes needs nothing back.
+    `subject_id` is what the action was done to and belongs to `user_id`; by default it is the user.
+    `actor_id` is by default the user, and None for the system or an operator. The inserts return
+    nothing, so they also work for a database role that may not read these tables.
     """
-    about = {"subject_id": subject_id}
-    audit = {"id": new_id(), "actor_id": actor_id, "action": action, "details": details or {}}
-    session.execute(insert(AuditEvent), audit | about)
+    subject = {"subject_id": user_id if subject_id is None else subject_id}
+    actor = user_id if isinstance(actor_id, str) else actor_id
+    entry = {"id": new_id(), "actor_id": actor, "action": action, "details": details or {}}
+    session.execute(insert(AuditEvent), entry | subject)
     if action in PUBLISHED:
         event = {"id": new_id(), "type": action, "user_id": user_id, "data": details or {}}
-        session.execute(insert(Event), event | about)
-
-
-def end_batch(
-    session: Session,
-    batch_id: uuid.UUID,
-    *,
-    user_id: uuid.UUID,
-    status: str,
-    details: Mapping[str, Any],
-) -> None:
-    """Give a batch that the caller has locked its last state, and tell everybody."""
-    session.execute(_END, {"id": batch_id, "status": status})
-    action = f"batch.{status}"
-    record(session, action, actor_id=user_id, user_id=user_id, subject_id=batch_id, details=details)
-    session.execute(_DELIVER, {"id": batch_id, "delivery_id": new_id(), "event": action})
+        session.execute(insert(Event), event | subject)

@@ -1,7 +1,7 @@
-"""The doorbell: Celery over Redis, told so that losing a message loses nothing but time.
+"""The Celery application, and the doorbell that wakes workers through it.
 
-Messages carry no work, only the news that there is some; Postgres knows what it is. There is no
-result backend. Publishers give up in a moment; consumers wait long.
+Messages carry no work: they only say that Postgres holds some, so losing a message costs nothing
+but time. There is no result backend. Publishers fail fast; consumers reconnect for ever.
 """
 
 import time
@@ -17,14 +17,14 @@ QUEUE = "valence.batches"
 SCORE_TASK = "valence.batches.score"
 
 VISIBILITY_SECONDS = 300
-"""A message that a worker took and never acknowledged comes back after this time."""
+"""Redis delivers a message again when its worker has not acknowledged it in this time."""
 
 
 class ServiceTask(Task):  # type: ignore[misc] # Celery has no types
-    """The one base of tasks: acknowledged late, no result, timed and logged.
+    """The base of all tasks: acknowledged late, without a result, timed and logged.
 
-    An error ends the task as if it had returned: Postgres knows what is left to do, and Celery
-    would log what the error says, which may be a row with a user's text.
+    An error ends the task as if it had returned. Postgres holds the remaining work, and Celery
+    would log the error's message, which may quote a row with a user's text.
     """
 
     abstract = True
@@ -33,11 +33,11 @@ class ServiceTask(Task):  # type: ignore[misc] # Celery has no types
     ignore_result = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the task's envelope and log how it went."""
+        """Run the task and log its outcome."""
         started = time.perf_counter()
         try:
             return super().__call__(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - whatever it was, Celery must not log its text
+        except Exception as error:  # noqa: BLE001 - Celery must not log any message
             structlog.get_logger().error("task_failed", task=self.name, **log_fields(error))
             return None
         finally:
@@ -47,7 +47,7 @@ class ServiceTask(Task):  # type: ignore[misc] # Celery has no types
 
 
 def make_celery(url: SecretStr) -> Celery:
-    """A Celery application as workers need it."""
+    """Return a Celery application, configured for workers."""
     celery = Celery("valence", broker=url.get_secret_value(), task_cls=ServiceTask)
     celery.conf.update(
         accept_content=["json"],
@@ -76,7 +76,7 @@ def make_celery(url: SecretStr) -> Celery:
 
 
 class Doorbell:
-    """Rings for workers; never raises, never takes longer than about twice `timeout` seconds."""
+    """Wakes workers; never raises, and takes at most about twice `timeout` seconds."""
 
     def __init__(self, url: SecretStr, *, timeout: float):
         self._celery = make_celery(url)
@@ -92,9 +92,9 @@ class Doorbell:
         )
 
     def ring(self, times: int, *, max_queued: int | None = None) -> bool:
-        """Tell that there is work, to up to `times` worker processes; False if nobody heard.
+        """Wake up to `times` worker processes; return False when the broker is unavailable.
 
-        With `max_queued`, rings that wait in the queue already count towards that bound.
+        With `max_queued`, messages that are already in the queue count towards that bound.
         """
         try:
             with self._celery.producer_or_acquire() as producer:
@@ -103,7 +103,7 @@ class Doorbell:
                     times = min(times, max_queued - queued)
                 for _ in range(times):
                     self._celery.send_task(SCORE_TASK, queue=QUEUE, producer=producer, retry=False)
-        except Exception as error:  # noqa: BLE001 - kombu raises its transports' own errors
+        except Exception as error:  # noqa: BLE001 - kombu raises the transport's errors
             structlog.get_logger().warning("doorbell_silent", error=type(error).__name__)
             return False
         return True

@@ -1,8 +1,9 @@
 """Postgres with deadlines: one engine a process, one transaction a request or task.
 
-psycopg2 waits for a silent server without end, whatever its timeouts say (the kernel still
-acknowledges). So every wait of a connection goes through `_wait`, which honours the deadline of
-the running transaction; a bounded set of threads keeps a slow database from taking the process.
+psycopg2 waits for ever for a frozen server: its timeouts do not apply while the kernel still
+acknowledges packets. So every wait of a connection goes through `_wait`, which enforces the
+deadline of the running transaction. A bounded thread pool keeps a slow database from blocking the
+process.
 """
 
 import asyncio
@@ -32,18 +33,18 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 new_id = uuid_utils.compat.uuid7
-"""The one generator of ids: UUIDv7, so that order of creation is order of ids."""
+"""Generates all ids: UUIDv7, so that ids are in the order of creation."""
 
 LOGIN_SECONDS = 3.0
 
-READ_ONLY = ("in_hot_standby", "default_transaction_read_only")
-"""What a server tells unasked, at the login and whenever it changes."""
+READ_ONLY_PARAMETERS = ("in_hot_standby", "default_transaction_read_only")
+"""Parameters that a server reports at login and whenever they change."""
 
 _running = threading.local()
 
 
 class DeadlineExceeded(psycopg2.OperationalError):  # type: ignore[misc] # untyped library
-    """Postgres did not answer within the transaction's time."""
+    """Postgres did not answer before the transaction's deadline."""
 
 
 class TransactionCancelled(Exception):
@@ -53,25 +54,26 @@ class TransactionCancelled(Exception):
 def _wait(connection: Any) -> None:
     """Wait for a connection in psycopg2's cooperative mode, up to the thread's deadline.
 
-    Outside a transaction of ours only the login has one: `connect_timeout` means nothing here.
+    Outside `Database.transaction` only the login has a deadline: psycopg2 ignores `connect_timeout`
+    in this mode.
     """
     deadline: float | None = getattr(_running, "deadline", None)
     if deadline is None and connection.status == psycopg2.extensions.STATUS_SETUP:
         deadline = time.monotonic() + LOGIN_SECONDS
     poller = select.poll()
     while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
+        remaining = None if deadline is None else deadline - time.monotonic()
+        if remaining is not None and remaining <= 0:
             raise DeadlineExceeded("deadline exceeded")
         mask = select.POLLIN if state == psycopg2.extensions.POLL_READ else select.POLLOUT
         poller.register(connection.fileno(), mask)
-        poller.poll(None if left is None else left * 1000)
+        poller.poll(None if remaining is None else remaining * 1000)
 
 
 def renew_deadline() -> None:
-    """Give this thread's `transaction` its full time again: it has made progress.
+    """Restart the timeout of this thread's transaction, which has made progress.
 
-    Raises `TransactionCancelled` when its caller was cancelled.
+    Raise `TransactionCancelled` when its caller was cancelled.
     """
     settled: threading.Lock | None = getattr(_running, "settled", None)
     if settled is not None and settled.locked():
@@ -82,7 +84,7 @@ def renew_deadline() -> None:
 
 
 def make_engine(url: SecretStr, *, statement_seconds: float = 30, **options: Any) -> Engine:
-    """An engine whose errors hide parameters and whose sessions are bounded on the server too."""
+    """Return an engine whose errors hide parameters, with timeouts set on the server too."""
     psycopg2.extensions.set_wait_callback(_wait)
     engine = create_engine(
         url.get_secret_value(),
@@ -97,18 +99,18 @@ def make_engine(url: SecretStr, *, statement_seconds: float = 30, **options: Any
         },
         **options,
     )
-    event.listen(engine, "checkin", _leave_read_only)
+    event.listen(engine, "checkin", _discard_read_only)
     return engine
 
 
-def _leave_read_only(connection: Any, entry: ConnectionPoolEntry) -> None:
-    """Use a connection that can only read once: the next one may find the new primary.
+def _discard_read_only(connection: Any, entry: ConnectionPoolEntry) -> None:
+    """Discard a connection to a read-only server, so that the next one may reach a new primary.
 
-    It would be good for ever otherwise, also for who only reads, and the server out of date.
+    Otherwise the pool would keep it for ever and serve reads from an outdated server.
     """
     if connection is None or connection.closed:
-        return  # the pool knows already
-    if "on" in map(connection.get_parameter_status, READ_ONLY):
+        return  # the pool discards it anyway
+    if "on" in map(connection.get_parameter_status, READ_ONLY_PARAMETERS):
         entry.invalidate(soft=True)
 
 
@@ -120,23 +122,23 @@ class Database:
     """A pool of `pool_size` connections and as many threads to use them from async code."""
 
     def __init__(self, url: SecretStr, *, pool_size: int, timeout: float, pooled: bool = True):
-        """`timeout` is in seconds; not `pooled` makes a connection for each transaction."""
+        """`timeout` is in seconds; without `pooled` each transaction opens a connection."""
         self.timeout = timeout
         options: dict[str, Any] = (
             {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": timeout}
             if pooled
             else {"poolclass": NullPool}
         )
-        # The server gives up when we do, or what we left behind would fill its connections.
+        # The server cancels a statement when we do, so abandoned ones occupy no connections.
         self.engine = make_engine(url, statement_seconds=timeout, pool_pre_ping=pooled, **options)
         self._threads = ThreadPool("postgres", pool_size, timeout=timeout)
 
     @contextmanager
     def transaction(self, *, deadline: float | None = None) -> Iterator[Session]:
-        """One committed transaction, or none of it.
+        """Open a transaction that commits at the end, or rolls back on an error.
 
-        `deadline` is in `time.monotonic()` seconds. Raises `Unavailable` when Postgres is down,
-        slow, full, restarting or, for who writes, read-only.
+        `deadline` is a `time.monotonic()` time. Raise `Unavailable` when Postgres is down, slow,
+        full, restarting or, for a write, read-only.
         """
         _running.timeout = self.timeout
         _running.deadline = time.monotonic() + self.timeout if deadline is None else deadline
@@ -146,8 +148,8 @@ class Database:
         except (OperationalError, InterfaceError, PoolTimeoutError) as error:
             raise Unavailable("postgres") from error
         except DBAPIError as error:
-            # What else tells of the server and not of the statement is an OperationalError: a full
-            # disk, no memory, a shutdown, locks, deadlocks.
+            # All other errors of the server (a full disk, no memory, a shutdown, locks, deadlocks)
+            # are OperationalErrors; the rest are errors of the statement.
             read_only = isinstance(error.orig, psycopg2.errors.ReadOnlySqlTransaction)
             if read_only or error.connection_invalidated:
                 raise Unavailable("postgres") from error
@@ -158,15 +160,15 @@ class Database:
     async def run(
         self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run `work(session, …)` in a thread inside one transaction, committed on return.
+        """Run `work(session, …)` in a thread, in one transaction that commits on return.
 
-        A caller that is cancelled (by a drain that took too long) is answered 503 and may send
-        its request again, so the transaction is rolled back. Once the commit has begun it is too
-        late for that: `run` then ignores the cancellation and returns what came of the commit.
+        When a drain times out, the caller is cancelled: the client is answered 503 and may retry,
+        so the transaction is rolled back. Once the commit has begun, `run` ignores the cancellation
+        and returns the outcome of the commit.
 
-        Raises `Unavailable` when no thread came free, or Postgres did not answer, within
-        `timeout` seconds together. If it is the commit that was not answered, Postgres may still
-        have carried it out: only an idempotency key makes such a request safe to repeat.
+        Raise `Unavailable` when waiting for a thread and for Postgres together took longer than
+        `timeout` seconds. If Postgres did not answer the commit, it may still have executed it:
+        only an idempotency key makes such a request safe to repeat.
         """
         deadline = time.monotonic() + self.timeout
         settled = threading.Lock()  # the first to take it decides: the commit or the cancellation
@@ -195,7 +197,7 @@ class Database:
                     task.uncancel()
 
     async def ping(self) -> bool:
-        """Whether Postgres answers a query now."""
+        """Return whether Postgres answers a query now."""
         try:
             await self.run(lambda session: session.execute(text("SELECT 1")).close())
         except Unavailable:
@@ -203,6 +205,6 @@ class Database:
         return True
 
     def close(self) -> None:
-        """Give up the threads and connections; transactions under way run to their deadline."""
+        """Close the threads and connections; running transactions last until their deadline."""
         self._threads.close()
         self.engine.dispose()

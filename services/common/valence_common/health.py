@@ -1,9 +1,8 @@
-"""Health: what the internal port answers, and the checks behind it.
+"""Health: the routes of the internal port, and the checks behind them.
 
-`/livez` says that the event loop turns, and whatever else a process may get stuck at. `/readyz`
-says that this process has once been able to do its work; it does not fall back when a shared
-dependency fails, for that would take every pod away at once. `/metrics` asks the dependencies anew
-at each scrape.
+`/livez` reports that the event loop runs, and that nothing else in the process is stuck. `/readyz`
+reports that this process has been able to do its work once. It stays ready when a shared dependency
+fails, since that would remove every pod at once. `/metrics` checks the dependencies at each scrape.
 """
 
 import asyncio
@@ -20,39 +19,39 @@ Check = Callable[[], Awaitable[bool]]
 
 RETRY_SECONDS = 0.5
 CHECK_SECONDS = 3.0
-FRESH_SECONDS = 0.5
+CACHE_SECONDS = 0.5
 
 
 class Health:
-    """The state of one process: its dependencies' checks, and whether it may get requests."""
+    """The health of one process: the checks of its dependencies, and whether it is ready."""
 
-    def __init__(self, checks: Mapping[str, Check], *, needed: tuple[str, ...] = ("postgres",)):
+    def __init__(self, checks: Mapping[str, Check]):
+        """`checks` maps each dependency to its check; `postgres` is required for readiness."""
         self.checks = checks
-        self.needed = needed
         self.ready = False
-        self._asked_at = float("-inf")
-        self._answer: asyncio.Future[dict[str, bool]] | None = None
+        self._checked_at = float("-inf")
+        self._results: asyncio.Future[dict[str, bool]] | None = None
 
     async def check(self) -> dict[str, bool]:
-        """Whether each dependency answers, as of the last half second: anybody may ask often."""
+        """Return whether each dependency answers, cached for half a second."""
         now = time.monotonic()
-        if self._answer is None or now - self._asked_at > FRESH_SECONDS:
-            self._asked_at = now
-            self._answer = asyncio.ensure_future(self._ask())
-        return dict(await asyncio.shield(self._answer))
+        if self._results is None or now - self._checked_at > CACHE_SECONDS:
+            self._checked_at = now
+            self._results = asyncio.ensure_future(self._run_checks())
+        return dict(await asyncio.shield(self._results))
 
-    async def _ask(self) -> dict[str, bool]:
-        answers = await asyncio.gather(*(_within(check) for check in self.checks.values()))
-        return dict(zip(self.checks, answers, strict=True))
+    async def _run_checks(self) -> dict[str, bool]:
+        results = await asyncio.gather(*(_with_timeout(check) for check in self.checks.values()))
+        return dict(zip(self.checks, results, strict=True))
 
     async def become_ready(self) -> None:
-        """Wait until what the process needs has answered once, then stay ready."""
-        while not all(await asyncio.gather(*(_within(self.checks[name]) for name in self.needed))):
+        """Wait until Postgres has answered once, then stay ready."""
+        while not await _with_timeout(self.checks["postgres"]):
             await asyncio.sleep(RETRY_SECONDS)
         self.ready = True
 
 
-async def _within(check: Check) -> bool:
+async def _with_timeout(check: Check) -> bool:
     try:
         return await asyncio.wait_for(check(), CHECK_SECONDS)
     except TimeoutError:
@@ -66,14 +65,14 @@ def internal_app(
     dependency_up: Gauge,
     stuck: Callable[[], str | None] = lambda: None,
 ) -> Starlette:
-    """The application of the internal port, which no ingress reaches.
+    """Return the application of the internal port, which no ingress exposes.
 
-    `stuck` says what of the process a restart would mend, if anything.
+    `stuck` names the part of the process that a restart would repair, or is None.
     """
 
     async def livez(_: Request) -> Response:
-        what = stuck()
-        return PlainTextResponse("ok") if what is None else PlainTextResponse(what, 503)
+        part = stuck()
+        return PlainTextResponse("ok") if part is None else PlainTextResponse(part, 503)
 
     async def readyz(_: Request) -> Response:
         if health.ready:

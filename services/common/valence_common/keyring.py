@@ -1,11 +1,11 @@
-"""The keys that sign access tokens: one JSON file, read again when it changes.
+"""The keys that sign access tokens: one JSON file, reloaded when it changes.
 
     {"active": "<kid>", "keys": [{"kid": "...", "key": "<base64url>", "verify_until": null}]}
 
-Rotation is add, activate, drop: a key without `verify_until` verifies for ever, one with it until
-then (RFC 3339). New keys stand last. Weak keys stop start-up; a broken file later keeps the last
-good keys. `add`, `activate` and `drop` turn one file's content into the next; who stores it is not
-decided here.
+Keys rotate in three steps: add, activate, drop. A key without `verify_until` verifies for ever, any
+other until that time (RFC 3339). A new key is the last in the list. Weak keys stop start-up; if a
+later version of the file is invalid, the last valid keys stay in use. `add`, `activate` and `drop`
+turn one content of the file into the next; the caller stores it.
 """
 
 import base64
@@ -20,17 +20,17 @@ import msgspec
 import structlog
 
 MIN_KEY_BYTES = 32
-MIN_DISTINCT_BYTES = 12  # 32 random bytes have fewer with a chance below 1e-11
+MIN_DISTINCT_BYTES = 12  # 32 random bytes have fewer with a probability below 1e-11
 RELOAD_SECONDS = 1.0
-# The longest life of a token with its leeway, and ten minutes for the slowest replica to hear that
-# another key signs.
+# The longest lifetime of a token with its leeway, plus ten minutes for the slowest replica to load
+# the new active key.
 RETIRES_AFTER = timedelta(minutes=71)
 
 _KID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class KeyringError(Exception):
-    """The keyring cannot be used: says which file and which rule, never a key."""
+    """The keyring is unusable; the message names the file and the rule, never a key."""
 
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True):
@@ -40,7 +40,7 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def end(self) -> datetime | None:
-        """Until when it verifies; a time without a zone is UTC."""
+        """`verify_until`, with UTC where it has no time zone."""
         until = self.verify_until
         return until.replace(tzinfo=UTC) if until and until.tzinfo is None else until
 
@@ -59,7 +59,7 @@ class SigningKey(msgspec.Struct, frozen=True):
 
 
 class KeyInfo(msgspec.Struct, frozen=True):
-    """What may be shown of a key: it signs, waits to be activated, or verifies until its end."""
+    """The public facts of a key: it signs, waits to be activated, or verifies until its end."""
 
     kid: str
     active: bool
@@ -68,7 +68,7 @@ class KeyInfo(msgspec.Struct, frozen=True):
 
 
 class Keyring:
-    """The keys of one file, kept fresh; raises `KeyringError` if they cannot be read at first."""
+    """The keys of one file, reloaded when it changes; the first load may raise `KeyringError`."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -77,12 +77,12 @@ class Keyring:
         self._active, self._keys = _parse(path)
 
     def active(self) -> SigningKey:
-        """The key that signs."""
+        """Return the key that signs."""
         self._refresh()
         return self._keys[self._active]
 
     def verification_key(self, kid: str) -> SigningKey | None:
-        """The key of that name if it may still verify."""
+        """Return the key with that id if it may still verify, or None."""
         self._refresh()
         key = self._keys.get(kid)
         if key is None or (key.verify_until is not None and time.time() > key.verify_until):
@@ -114,13 +114,13 @@ class Keyring:
 
 
 def generate() -> bytes:
-    """A new keyring file's content, with one random key."""
+    """Return the content of a new keyring file, with one random key."""
     entry = _new_entry()
     return msgspec.json.encode(_File(active=entry.kid, keys=[entry]))
 
 
 def list_keys(content: bytes) -> list[KeyInfo]:
-    """The keys in the file's order, without their secrets."""
+    """Return the keys in the order of the file, without their secrets."""
     file = _decode(content)
     waiting = _waiting(file)
     return [
@@ -130,25 +130,26 @@ def list_keys(content: bytes) -> list[KeyInfo]:
 
 
 def add(content: bytes) -> bytes:
-    """The keyring with a new key last, which verifies and does not sign yet."""
+    """Append a new key, which verifies and does not sign yet."""
     file = _decode(content)
     if waiting := _waiting(file):
-        raise KeyringError(f"key {waiting.kid} waits already: activate it first")
+        raise KeyringError(f"key {waiting.kid} is waiting already: activate it first")
     file.keys.append(_new_entry())
     return msgspec.json.encode(file)
 
 
 def activate(content: bytes, now: datetime, kid: str | None = None) -> bytes:
-    """The keyring with the waiting key, or the one named, signing; the others get an end.
+    """Make the waiting key, or the key `kid`, sign; all others get a `verify_until`.
 
-    To name the key that signed before is the way back. It needs an end that is still to come.
+    To roll back, name the key that signed before. Raise `KeyringError` when its `verify_until` has
+    passed.
     """
     file = _decode(content)
     entry = _waiting(file) if kid is None else _find(file, kid)
     if entry is None:
-        raise KeyringError("no key waits to be activated: add one first")
+        raise KeyringError("no key is waiting to be activated: add one first")
     if entry.end is not None and entry.end <= now:
-        raise KeyringError(f"key {entry.kid} has had its end: add a new one instead")
+        raise KeyringError(f"key {entry.kid} has expired: add a new one instead")
     file.active, entry.verify_until = entry.kid, None
     for other in file.keys:
         if other is not entry and other.verify_until is None:
@@ -157,15 +158,15 @@ def activate(content: bytes, now: datetime, kid: str | None = None) -> bytes:
 
 
 def drop(content: bytes, now: datetime, kid: str | None = None) -> bytes:
-    """The keyring without the keys whose end has passed, or without the one named."""
+    """Remove the keys whose `verify_until` has passed, or the key `kid`."""
     file = _decode(content)
     if kid is not None:
-        gone = [_find(file, kid)]
+        dropped = [_find(file, kid)]
     else:
-        gone = [entry for entry in file.keys if entry.end is not None and entry.end <= now]
-    if any(entry.kid == file.active for entry in gone):
-        raise KeyringError(f"key {file.active} signs: activate another before it is dropped")
-    file.keys = [entry for entry in file.keys if entry not in gone]
+        dropped = [entry for entry in file.keys if entry.end is not None and entry.end <= now]
+    if any(entry.kid == file.active for entry in dropped):
+        raise KeyringError(f"key {file.active} is active: activate another one before dropping it")
+    file.keys = [entry for entry in file.keys if entry not in dropped]
     return msgspec.json.encode(file)
 
 
@@ -182,7 +183,7 @@ def _find(file: _File, kid: str) -> _Entry:
 
 
 def _waiting(file: _File) -> _Entry | None:
-    """The newest key while it does not sign yet; one that signed once has an end."""
+    """Return the newest key if it has never signed; a key that did has a `verify_until`."""
     last = file.keys[-1]
     return last if last.kid != file.active and last.verify_until is None else None
 
@@ -198,20 +199,20 @@ def _parse(path: Path) -> tuple[str, dict[str, SigningKey]]:
 
 
 def _decode(content: bytes) -> _File:
-    """The file, checked as a whole; `KeyringError` names the rule that it breaks."""
+    """Parse and validate a file; raise `KeyringError` naming the rule that it breaks."""
     try:
         file = msgspec.json.decode(content, type=_File)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise KeyringError("it is not of the form that SECURITY.md shows") from None
+        raise KeyringError("it does not have the form that SECURITY.md describes") from None
     kids = [entry.kid for entry in file.keys]
     for entry in file.keys:
         _key(entry)
     if len(set(kids)) != len(kids):
-        raise KeyringError("two keys have one kid")
+        raise KeyringError("two keys have the same kid")
     if file.active not in kids:
         raise KeyringError("no key has the active kid")
     if _find(file, file.active).verify_until is not None:
-        # Only a key that retires has an end; past it, the active one would sign in vain.
+        # Past it, the active key would sign tokens that no process accepts.
         raise KeyringError("the active key has a verify_until")
     return file
 

@@ -1,6 +1,6 @@
-"""Structured logs: one event a line on stdout, JSON or for people, with the request's id.
+"""Structured logs: one event a line on stdout, as JSON or readable text, with the request's id.
 
-Events carry names, ids, numbers and durations; never submitted text, credentials or SQL.
+Events contain names, ids, numbers and durations, never submitted texts, credentials or SQL.
 """
 
 import logging
@@ -15,7 +15,7 @@ MAX_VALUE = 512
 
 
 def _truncate(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """A value that a client chose (a path, an agent's name) may not flood the log."""
+    """Shorten long values: a client may choose some of them, such as a path."""
     for key, value in event.items():
         if isinstance(value, str) and len(value) > MAX_VALUE:
             event[key] = value[:MAX_VALUE] + "…"
@@ -25,7 +25,7 @@ def _truncate(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 def configure(
     service: str, *, level: str = "INFO", style: Literal["json", "console"] = "json"
 ) -> None:
-    """Send structlog's and the standard library's records through one pipeline to stdout."""
+    """Send the records of structlog and of the standard library to stdout in one format."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -48,7 +48,7 @@ def configure(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[_without_exception, *shared],
             processors=[
-                _named(service),
+                _add_service(service),
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 renderer,
             ],
@@ -61,7 +61,7 @@ def configure(
         logging.getLogger(noisy).setLevel("WARNING")
 
 
-def _named(service: str) -> structlog.typing.Processor:
+def _add_service(service: str) -> structlog.typing.Processor:
     def add(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         event.setdefault("service", service)
         return event
@@ -70,9 +70,9 @@ def _named(service: str) -> structlog.typing.Processor:
 
 
 def _without_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Libraries log exceptions whose messages can quote SQL or a user's text: keep the kind.
+    """Reduce an exception to its type and location: its message may quote SQL or a user's text.
 
-    Some (Celery) write the exception into their own sentence too: of that, keep the template.
+    Celery also formats the exception into its own message, so only the template of that is kept.
     """
     record: logging.LogRecord | None = event.get("_record")
     if record is not None and record.exc_info:
@@ -85,7 +85,7 @@ def _without_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict
 
 
 def log_fields(error: BaseException) -> dict[str, object]:
-    """An unexpected error as log fields: its type and where it came from, never its message."""
+    """Return an unexpected error as log fields: its type and stack, never its message."""
     frames = traceback.extract_tb(error.__traceback__)[-6:]
     where = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames]
     return {"error": type(error).__name__, "where": where}

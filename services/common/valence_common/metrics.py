@@ -1,7 +1,8 @@
-"""Prometheus metrics: requests by route template, dependencies, the process; one registry an app.
+"""Prometheus metrics of a web service: requests by route, dependencies, the process.
 
-Labels are closed sets (route templates, status classes, names from the code), never what a client
-sent, so that the number of series is bounded. ARCHITECTURE.md lists every series.
+Each application has its own registry. Label values come from closed sets (route templates, status
+codes, names in the code) and never from a client's input, so the number of series is bounded.
+ARCHITECTURE.md lists every series.
 """
 
 from http import HTTPStatus
@@ -22,7 +23,7 @@ METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 
 
 class HttpMetrics:
-    """Rate, errors and duration of HTTP requests, and what the service depends on."""
+    """Rate, errors and duration of HTTP requests, and the state of dependencies."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -57,9 +58,9 @@ class HttpMetrics:
         )
 
     def observe(self, method: str, route: str, status: int, seconds: float | None) -> None:
-        """Count one answered request; time it if its path and method are some route's.
+        """Count one answered request; record its duration if a route matched.
 
-        What stays open for as long as its client likes has no `seconds`.
+        A stream, which stays open for as long as its client wants, has no `seconds`.
         """
         served = (
             method in METHODS and route != UNMATCHED and status != HTTPStatus.METHOD_NOT_ALLOWED
@@ -70,5 +71,5 @@ class HttpMetrics:
             self.duration.labels(method, route).observe(seconds)
 
     def render(self) -> bytes:
-        """All series in Prometheus's text format."""
+        """Return all series in Prometheus's text format."""
         return generate_latest(self.registry)

@@ -1,8 +1,8 @@
-"""Database migrations at start-up: one container migrates, all others wait until it has.
+"""Database migrations at start-up: one container migrates, all others wait for it.
 
 `python -m valence_common.migrations upgrade` migrates to the head of this release; `… wait` returns
-once the database is at that head. Both accept a revision that this release does not know: it
-belongs to a newer release, and code N-1 works with schema N, so a rollback starts.
+once the database is at that head. Both accept an unknown revision as that of a newer release: code
+N-1 works with schema N, so a rollback can start.
 """
 
 import sys
@@ -27,7 +27,7 @@ from valence_common.web.process import exit_with_error
 QUERY_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 
-# Between the first revision and the grants after the last one, a service's role may not read it.
+# Until the grants that follow the last revision, a service's role may not read the table.
 _READABLE = text(
     "SELECT coalesce(has_table_privilege(to_regclass('alembic_version'), 'SELECT'), false)"
 )
@@ -35,11 +35,11 @@ _REVISION = text("SELECT version_num FROM alembic_version")
 
 
 class SchemaError(Exception):
-    """The schema is not, and will not be, what this release needs: one sentence for operators."""
+    """The schema does not become what this release needs; the message is for operators."""
 
 
 class Schema:
-    """The migration history of this release, and the database that follows it."""
+    """The migration history of this release, and the database that it applies to."""
 
     def __init__(self, settings: MigrationSettings):
         if not (settings.migrations_dir / "env.py").is_file():
@@ -57,22 +57,22 @@ class Schema:
         self._config.attributes["deadline"] = self._deadline
 
     def upgrade(self) -> None:
-        """Migrate to the head, in turn with other pods; raises `SchemaError` past the deadline.
+        """Migrate to the head, one pod at a time; raise `SchemaError` after the deadline.
 
-        The deadline is for the migration too, for a Postgres that answers late cannot be told from
-        one that never will. What takes longer is run by hand: `alembic upgrade head`.
+        The deadline also covers the migration itself, since a slow Postgres looks like a frozen
+        one. Run a longer migration by hand: `alembic upgrade head`.
         """
-        self._until("Postgres does not answer, or another migration does not end", self._migrate)
+        self._retry("Postgres does not answer, or another migration does not end", self._migrate)
 
     def wait(self) -> None:
-        """Return once the database is at the head or ahead of it; else raises `SchemaError`."""
-        self._until(f"nobody has migrated the database to {self.head}", self._is_current)
+        """Return once the database is at the head or ahead of it; or raise `SchemaError`."""
+        self._retry(f"the database was not migrated to {self.head}", self._is_current)
 
     def _migrate(self) -> bool:
-        # Also at the head: env.py grants anew what the roles may do, and a role may be new.
+        # Also at the head: env.py repeats the grants, and a role may be new.
         if not self._is_ahead(self._revision()):
-            # A transaction for its deadline alone, which holds for env.py's connection in this
-            # thread; its own session connects to nothing.
+            # Only for the deadline, which also applies to env.py's connection in this thread; the
+            # session of this transaction never connects.
             with self._database.transaction(deadline=self._deadline):
                 command.upgrade(self._config, "head")
         return True
@@ -91,8 +91,8 @@ class Schema:
         with self._database.transaction() as session:
             return _current(session)
 
-    def _until(self, complaint: str, attempt: Callable[[], bool]) -> None:
-        waiting = False
+    def _retry(self, problem: str, attempt: Callable[[], bool]) -> None:
+        logged = False
         while time.monotonic() < self._deadline:
             try:
                 if attempt():
@@ -100,11 +100,11 @@ class Schema:
                     return
             except (Unavailable, OperationalError):
                 pass
-            if not waiting:
-                structlog.get_logger().info("schema_waiting", reason=complaint)
-                waiting = True
+            if not logged:
+                structlog.get_logger().info("schema_waiting", reason=problem)
+                logged = True
             time.sleep(RETRY_SECONDS)
-        raise SchemaError(f"{complaint}; gave up after {self._seconds} s")
+        raise SchemaError(f"{problem}; gave up after {self._seconds} s")
 
 
 def _current(session: Session) -> str | None:
@@ -115,7 +115,7 @@ def _current(session: Session) -> str | None:
 
 
 def main(arguments: list[str]) -> None:
-    """Run one of the two commands; what goes wrong is one sentence on stderr and exit code 78."""
+    """Run `upgrade` or `wait`; an error is one sentence on stderr and exit code 78."""
     if arguments not in (["upgrade"], ["wait"]):
         exit_with_error("schema", SchemaError("the commands are `upgrade` and `wait`"))
     try:
@@ -125,7 +125,7 @@ def main(arguments: list[str]) -> None:
     except (SettingsError, SchemaError, CommandError) as error:
         exit_with_error("schema", error)
     except DBAPIError as error:
-        # The driver's first line names the rule that Postgres holds us to, never a row.
+        # The first line names the violated rule, never a row's content.
         exit_with_error("schema", SchemaError(str(error.orig).partition("\n")[0]))
 
 

@@ -1,21 +1,21 @@
-"""Errors inside, problem documents (RFC 9457) outside: the one mapping between them.
+"""Domain errors, and their mapping to problem documents (RFC 9457).
 
     DomainError
-    ├── Invalid               400  understood, but refused
+    ├── Invalid               400  well-formed, but not acceptable
     ├── NotAuthenticated      401  no credential
-    ├── InvalidCredential     401  a credential, and it is not good
-    ├── Forbidden             403  known, and not allowed
-    │   └── InsufficientScope      a credential for other things
-    ├── NotFound              404  unknown, or somebody else's
-    ├── Conflict              409  against the state that things are in
-    ├── PreconditionFailed    412  against what the client knows of it
+    ├── InvalidCredential     401  an invalid credential
+    ├── Forbidden             403  authenticated, but not allowed
+    │   └── InsufficientScope      a credential without the scope
+    ├── NotFound              404  unknown, deleted, or another user's
+    ├── Conflict              409  not possible in the current state
+    ├── PreconditionFailed    412  changed since the client read it
     ├── TooLarge              413
     ├── UnsupportedMedia      415
     ├── Unprocessable         422  names the fields and the rules, never the input
     ├── TooManyRequests       429  with Retry-After
     └── Unavailable           503  with Retry-After
 
-Noun files raise these or their own children of these; nothing else leaves a service.
+Other modules raise these errors or their own subclasses. Clients see no other errors.
 """
 
 import http
@@ -37,7 +37,7 @@ MAX_ERRORS = 10
 
 
 class DomainError(Exception):
-    """Something the caller should hear of: `detail` is one sentence without their input."""
+    """An error for the client; `detail` is one sentence without the client's input."""
 
     status: ClassVar[int]
     detail: ClassVar[str]
@@ -49,7 +49,7 @@ class DomainError(Exception):
 
 
 class Invalid(DomainError):
-    """The request was understood and is refused as it stands."""
+    """The request is well-formed and not acceptable."""
 
     status = 400
     detail = "The request is not valid"
@@ -66,7 +66,7 @@ class NotAuthenticated(DomainError):
 
 
 class InvalidCredential(DomainError):
-    """A credential was sent and it is not good; why is nobody's business."""
+    """Invalid credential; the reason is deliberately not disclosed."""
 
     status = 401
     detail = "Could not validate credentials"
@@ -76,16 +76,16 @@ class InvalidCredential(DomainError):
 
 
 class Forbidden(DomainError):
-    """Who asks is known, and may not."""
+    """The client is authenticated and not allowed to do this."""
 
     status = 403
     detail = "Not allowed"
 
 
 class InsufficientScope(Forbidden):
-    """The credential is good, but for other things."""
+    """The credential is valid and lacks the scope."""
 
-    detail = "The credential lacks the scope for this"
+    detail = "The credential lacks the required scope"
 
     def __init__(self, scope: str):
         challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
@@ -93,28 +93,28 @@ class InsufficientScope(Forbidden):
 
 
 class NotFound(DomainError):
-    """Unknown, deleted or another user's: all three answer alike."""
+    """Unknown, deleted, or another user's: the response is the same for all three."""
 
     status = 404
     detail = "Not found"
 
 
 class Conflict(DomainError):
-    """The request cannot be done in the state that things are in."""
+    """The request is not possible in the current state."""
 
     status = 409
     detail = "The request conflicts with the current state"
 
 
 class PreconditionFailed(DomainError):
-    """It is not any more what the client said that it must be."""
+    """The resource is no longer in the version that the client named."""
 
     status = 412
-    detail = "What the request is about has changed"
+    detail = "The resource has changed"
 
 
 class TooLarge(DomainError):
-    """The body is over the route's limit; the connection ends, its rest is never read."""
+    """The body exceeds the route's limit; the rest is not read and the connection closes."""
 
     status = 413
     detail = "The request body is too large"
@@ -124,14 +124,14 @@ class TooLarge(DomainError):
 
 
 class UnsupportedMedia(DomainError):
-    """The body comes in a form that the route does not take."""
+    """The route does not accept the body's media type."""
 
     status = 415
     detail = "The request body has an unsupported media type"
 
 
 class FieldError(NamedTuple):
-    """Which field broke which rule; neither part holds what was sent."""
+    """A field and the rule that it violates, without the value that was sent."""
 
     field: str
     rule: str
@@ -139,7 +139,7 @@ class FieldError(NamedTuple):
 
 
 class Unprocessable(DomainError):
-    """The body's fields break rules."""
+    """Fields of the request are invalid."""
 
     status = 422
     detail = "The request has invalid fields"
@@ -150,7 +150,7 @@ class Unprocessable(DomainError):
 
 
 class TooManyRequests(DomainError):
-    """A limit was reached; `retry_after` is in whole seconds."""
+    """A limit is exhausted; `retry_after` is in whole seconds."""
 
     status = 429
     detail = "Too many requests"
@@ -160,7 +160,7 @@ class TooManyRequests(DomainError):
 
 
 class Unavailable(DomainError):
-    """A part we depend on is down or slow; trying again is safe."""
+    """A dependency is down or slow; the client may safely retry."""
 
     status = 503
     detail = "The service is temporarily unavailable"
@@ -185,7 +185,7 @@ class ProblemDocument(BaseModel):
 def document(
     connection: HTTPConnection, status: int, detail: str, errors: Iterable[FieldError] = ()
 ) -> dict[str, Any]:
-    """One problem document; `instance` is the route's template, never the raw path."""
+    """Return a problem document; `instance` is the route's template, never the raw path."""
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": http.HTTPStatus(status).phrase,
@@ -207,7 +207,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
     errors: Iterable[FieldError] = (),
 ) -> Response:
-    """Answer with a problem document; to a WebSocket that was not accepted yet, as well."""
+    """Return a response with a problem document; it also rejects a WebSocket handshake."""
     body = document(connection, status, detail, errors)
     return JSONResponse(body, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
@@ -220,20 +220,20 @@ async def on_domain_error(connection: HTTPConnection, error: Exception) -> Respo
 
 
 def to_problem(connection: HTTPConnection, error: DomainError) -> dict[str, Any]:
-    """A `DomainError` as a problem document; only a failing dependency is worth a log line."""
+    """Return a `DomainError` as a problem document; log it if a dependency failed."""
     if isinstance(error, Unavailable):
         structlog.get_logger().warning("unavailable", dependency=error.dependency)
     return document(connection, error.status, error.message, getattr(error, "errors", ()))
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
-    """Answer what the framework raises: unknown path, wrong method, unreadable form."""
+    """Answer an error of the framework: unknown path, wrong method, malformed form."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
-    # The framework's own details can quote the request; the standard phrase cannot.
+    # The framework's details may quote the request; the standard phrase does not.
     phrase = http.HTTPStatus(error.status_code).phrase
     headers = dict(error.headers or {})
     if error.status_code == http.HTTPStatus.METHOD_NOT_ALLOWED:
-        # The framework names the methods of the first route of a path only.
+        # The framework names only the methods of the path's first route.
         headers["Allow"] = ", ".join(sorted(_methods(request)))
     return problem(request, error.status_code, phrase, headers=headers)
 
@@ -247,18 +247,19 @@ def _methods(request: Request) -> set[str]:
 
 
 async def on_validation_error(request: Request, error: Exception) -> Response:
-    """Answer a request whose fields break rules, without its input."""
+    """Answer a request with invalid fields, without quoting its input."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class only
     return await on_domain_error(request, from_pydantic(error.errors()))
 
 
 def from_pydantic(errors: Sequence[Mapping[str, Any]], *, within: str = "") -> Unprocessable:
-    """What pydantic says of fields, and of those `within` that one, without their input."""
-    place = (within,) if within else ()
-    # The framework says it again for each dependency that asked for the same field.
+    """Return pydantic's errors without their input; `within` is prepended to each field's path."""
+    prefix = (within,) if within else ()
+    # The framework repeats an error for each dependency that reads the same field.
     return Unprocessable(
         dict.fromkeys(
-            _field_error({**error, "loc": (*place, *error["loc"])}) for error in errors[:MAX_ERRORS]
+            _field_error({**error, "loc": (*prefix, *error["loc"])})
+            for error in errors[:MAX_ERRORS]
         )
     )
 
@@ -266,10 +267,10 @@ def from_pydantic(errors: Sequence[Mapping[str, Any]], *, within: str = "") -> U
 def _field_error(error: Mapping[str, Any]) -> FieldError:
     loc, rule = error["loc"], error["type"]
     if rule == "extra_forbidden":
-        # The unknown name is the sender's text: it stays out of the answer.
+        # The unknown field's name is the client's input.
         return FieldError(_path(loc[:-1]), rule, "Unknown field")
     message = error["msg"].removeprefix("Value error, ")
-    # What a parser gives as its reason can quote what it read: "…, found `x` at 0".
+    # A parser's reason may quote the input: "…, found `x` at 0".
     reason = error.get("ctx", {}).get("error")
     return FieldError(_path(loc), rule, message.removesuffix(f", {reason}")[:200])
 

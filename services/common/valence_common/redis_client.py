@@ -1,7 +1,8 @@
-"""Redis with real timeouts: one command, one try, and a breaker after a failure.
+"""Redis with strict timeouts: each command is tried once, and a circuit breaker follows a failure.
 
-Redis is a doorbell and a cache. Nobody may wait for it: a command gets `timeout` seconds once, and
-after a failure the next ones fail at once for a second, so that a frozen server costs little.
+Redis holds only limits and wake-up messages, so no request may wait long for it. A command has
+`timeout` seconds. After a failure all commands fail at once for a second, so a frozen server costs
+little.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from valence_common.problems import Unavailable
 from valence_common.timeouts import sliced_timeout
 
 BREAKER_SECONDS = 1.0
-MAX_CONNECTIONS = 8  # a script's runs share one
+MAX_CONNECTIONS = 8  # the calls of a script share one
 MAX_PIPELINE = 200
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ class RedisClient:
         pool = BlockingConnectionPool.from_url(
             url.get_secret_value(),
             max_connections=MAX_CONNECTIONS,
-            timeout=None,  # `within` is the timeout of all that a command waits for
+            timeout=None,  # `sliced_timeout` covers everything that a command waits for
             socket_timeout=None,
             socket_connect_timeout=None,
             retry=Retry(NoBackoff(), 0),
@@ -46,13 +47,13 @@ class RedisClient:
         self._open_until = 0.0
 
     async def execute(self, command: Awaitable[T]) -> T:
-        """Await one command; raises `Unavailable` when Redis does not answer in time."""
+        """Await one command; raise `Unavailable` when Redis does not answer in time."""
         now = time.monotonic()
         if now < self._open_until:
             _close_coroutine(command)
             raise Unavailable("redis")
         if self._open_until:
-            self._open_until = now + BREAKER_SECONDS  # one tries; the others do not wait with it
+            self._open_until = now + BREAKER_SECONDS  # one command probes, the others fail
         try:
             answer = await sliced_timeout(self._timeout, command)
         except (RedisError, OSError, TimeoutError) as error:
@@ -62,11 +63,11 @@ class RedisClient:
         return answer
 
     def script(self, source: str) -> "Script":
-        """A Lua script to be run through `Script.run`."""
+        """Return a Lua script, to be run with `Script.run`."""
         return Script(self, source)
 
     async def ping(self) -> bool:
-        """Whether Redis answers now; asks past the breaker, and closes it on an answer."""
+        """Return whether Redis answers now; ignores an open breaker, and closes it on success."""
         try:
             await sliced_timeout(self._timeout, self.client.ping())
         except (RedisError, OSError, TimeoutError):
@@ -80,7 +81,7 @@ class RedisClient:
 
 
 def blocking_client(url: SecretStr, *, timeout: float) -> BlockingRedis:
-    """A client for one thread that may wait `timeout` seconds, once, for each answer."""
+    """Return a blocking client for one thread: one try a command, with a timeout in seconds."""
     return BlockingRedis.from_url(
         url.get_secret_value(),
         socket_timeout=timeout,
@@ -91,67 +92,67 @@ def blocking_client(url: SecretStr, *, timeout: float) -> BlockingRedis:
 
 
 class Script:
-    """A Lua script, atomic, and known to Redis by its hash.
+    """A Lua script, executed atomically and sent to Redis by its hash.
 
-    Runs that come while others are under way wait for these and then go together, in one round
-    trip: a busy process asks with few large messages instead of many connections.
+    Calls that arrive during a round trip wait for it and then share the next one. So a busy process
+    sends few large messages instead of opening many connections.
     """
 
-    def __init__(self, cache: RedisClient, source: str):
-        self._cache = cache
+    def __init__(self, redis: RedisClient, source: str):
+        self._redis = redis
         self._source = source
         self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
-        self._waiting: list[tuple[_Run, asyncio.Future[Any]]] = []
+        self._queue: list[tuple[_Call, asyncio.Future[Any]]] = []
         self._sender: asyncio.Task[None] | None = None
 
     async def run(self, keys: Sequence[str], arguments: Sequence[float | str]) -> Any:
-        """Run it; raises `Unavailable` when Redis does not answer in time."""
+        """Return the script's result; raise `Unavailable` when Redis does not answer in time."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Any] = loop.create_future()
-        self._waiting.append(((len(keys), *keys, *arguments), answer))
+        result: asyncio.Future[Any] = loop.create_future()
+        self._queue.append(((len(keys), *keys, *arguments), result))
         if self._sender is None or self._sender.done():
             self._sender = loop.create_task(self._send())
-        return await answer
+        return await result
 
     async def _send(self) -> None:
-        while self._waiting:
-            some = self._waiting[:MAX_PIPELINE]
-            del self._waiting[:MAX_PIPELINE]
+        while self._queue:
+            calls = self._queue[:MAX_PIPELINE]
+            del self._queue[:MAX_PIPELINE]
             try:
-                answers = await self._cache.execute(self._evaluate([run for run, _ in some]))
+                answers = await self._redis.execute(self._evaluate([call for call, _ in calls]))
             except Unavailable as error:
-                answers = [error] * len(some)
-            for (_, waiting), answer in zip(some, answers, strict=True):
-                if waiting.done():
-                    continue  # nobody waits any more
+                answers = [error] * len(calls)
+            for (_, result), answer in zip(calls, answers, strict=True):
+                if result.done():
+                    continue  # the caller was cancelled
                 if isinstance(answer, Exception):
-                    waiting.set_exception(Unavailable("redis"))
+                    result.set_exception(Unavailable("redis"))
                 else:
-                    waiting.set_result(answer)
+                    result.set_result(answer)
 
-    async def _evaluate(self, runs: "Sequence[_Run]") -> list[Any]:
-        answers = await self._evaluate_known(runs)
+    async def _evaluate(self, calls: "Sequence[_Call]") -> list[Any]:
+        answers = await self._evaluate_by_hash(calls)
         if any(isinstance(answer, NoScriptError) for answer in answers):
-            await self._cache.client.script_load(self._source)
-            unknown = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-            again = await self._evaluate_known([runs[n] for n in unknown])
-            for n, answer in zip(unknown, again, strict=True):
+            await self._redis.client.script_load(self._source)
+            failed = [n for n, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+            retried = await self._evaluate_by_hash([calls[n] for n in failed])
+            for n, answer in zip(failed, retried, strict=True):
                 answers[n] = answer
         return answers
 
-    async def _evaluate_known(self, runs: "Sequence[_Run]") -> list[Any]:
-        pipeline = self._cache.client.pipeline(transaction=False)
-        for run in runs:
-            pipeline.execute_command("EVALSHA", self._sha, *run)
+    async def _evaluate_by_hash(self, calls: "Sequence[_Call]") -> list[Any]:
+        pipeline = self._redis.client.pipeline(transaction=False)
+        for call in calls:
+            pipeline.execute_command("EVALSHA", self._sha, *call)
         answers: list[Any] = await pipeline.execute(raise_on_error=False)
         return answers
 
 
-_Run = tuple[float | str, ...]
+_Call = tuple[float | str, ...]
 
 
 def _close_coroutine(command: Awaitable[Any]) -> None:
-    """Close a coroutine that will not be awaited, so that Python does not warn."""
+    """Close a coroutine that is not awaited, or Python would warn."""
     close = getattr(command, "close", None)
     if close is not None:
         close()

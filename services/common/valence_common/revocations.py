@@ -1,7 +1,7 @@
-"""Which sessions and keys may not act any more, known to every process within seconds.
+"""Revoked sessions and API keys, and invalidated users, known to every process within seconds.
 
-Each process reads the news from Postgres once a second, on a connection of its own, so neither
-Redis nor a busy pool can delay it. While Postgres is away, what is known stays refused.
+Each process polls Postgres once a second on a dedicated connection, so neither Redis nor a busy
+pool delays it. During an outage of Postgres, known revocations stay in force.
 """
 
 import asyncio
@@ -25,67 +25,79 @@ from valence_common.security import LEEWAY_SECONDS, MAX_LIFETIME_SECONDS
 POLL_SECONDS: Final = 1.0
 TIMEOUT_SECONDS: Final = 2.0
 
-# Rows are dated before their transaction ends and seen after: look back further than any of ours
-# may last. Nothing signed before the horizon is valid any more.
+# A row carries a time before its commit and is visible only after it, so each poll looks back
+# further than a transaction can last. No token issued before the horizon is still valid.
 OVERLAP: Final = timedelta(seconds=60)
 HORIZON: Final = timedelta(seconds=MAX_LIFETIME_SECONDS + 2 * LEEWAY_SECONDS) + OVERLAP
 
 Listener = Callable[[uuid.UUID], None]
 
 
-def revoke(session: Session, subject_ids: Iterable[uuid.UUID]) -> None:
-    """Tell every process, once the transaction commits, of sessions or keys that have ended.
+def revoke(session: Session, credential_ids: Iterable[uuid.UUID]) -> None:
+    """Revoke sessions or API keys: after the commit, every process rejects them within seconds."""
+    _publish(session, credential_ids)
 
-    For the id of a user it says that their limits or state changed: what is kept of it is dropped.
+
+def invalidate(session: Session, user_id: uuid.UUID) -> None:
+    """Make every process drop its cached data of a user, whose limits or state changed.
+
+    The user's credentials stay valid.
     """
-    # Not when the transaction began: of two about one user, whose row both lock, the one that
-    # waited is the later, or who has heard of the other would find no news in it.
+    _publish(session, [user_id])
+
+
+def _publish(session: Session, subject_ids: Iterable[uuid.UUID]) -> None:
+    # Clock time, not transaction start: a later commit must carry a later timestamp, or pollers
+    # skip it.
     now = session.scalars(select(func.clock_timestamp())).one()
     session.add_all(Revocation(subject_id=each, revoked_at=now) for each in subject_ids)
 
 
 class Revocations:
-    """The news that this process has heard; `in` asks for one session, key or user."""
+    """What this process knows: `credential_id in revocations` tells whether it is revoked."""
 
     def __init__(self, url: SecretStr):
         self._database = Database(url, pool_size=1, timeout=TIMEOUT_SECONDS)
         self._revoked: dict[uuid.UUID, datetime] = {}
         self._listeners: list[Listener] = []
-        self._looked_at: float | None = None
+        self._polled_at: float | None = None
 
-    def __contains__(self, subject_id: uuid.UUID | None) -> bool:
-        return subject_id in self._revoked
+    def __contains__(self, credential_id: uuid.UUID | None) -> bool:
+        return credential_id in self._revoked
 
     @property
     def loaded(self) -> bool:
-        """Whether Postgres was read at least once; before that nobody can be trusted."""
-        return self._looked_at is not None
+        """Whether Postgres was read at least once; until then no credential can be accepted."""
+        return self._polled_at is not None
 
     @property
     def age(self) -> float:
-        """Seconds since the news was last complete; infinite before the first time."""
-        return float("inf") if self._looked_at is None else time.monotonic() - self._looked_at
+        """Seconds since the last complete poll; infinite before the first."""
+        return float("inf") if self._polled_at is None else time.monotonic() - self._polled_at
 
     def subscribe(self, listener: Listener) -> None:
-        """Call back for each subject that there is news of."""
+        """Call `listener` with the id of each revoked credential and invalidated user."""
         self._listeners.append(listener)
 
     async def poll_forever(self) -> None:
-        """Look every second until cancelled; whatever goes wrong, who stopped would trust on."""
+        """Poll every second until cancelled.
+
+        Never stops by itself: a stopped poller would keep accepting revoked credentials.
+        """
         while True:
             try:
                 await self.poll()
             except Unavailable as error:
                 structlog.get_logger().warning("unavailable", dependency=error.dependency)
-            except Exception as error:  # noqa: BLE001 - the next look may succeed
+            except Exception as error:  # noqa: BLE001 - the next poll may succeed
                 structlog.get_logger().error("revocations_not_read", **log_fields(error))
             await asyncio.sleep(POLL_SECONDS)
 
     async def poll(self) -> None:
-        """Read the news; raises `Unavailable` when Postgres does not answer."""
-        asked_at = time.monotonic()
-        # After an outage the gap is read as well.
-        since = HORIZON if self._looked_at is None else OVERLAP + timedelta(seconds=self.age)
+        """Read the latest changes; raise `Unavailable` when Postgres does not answer."""
+        started_at = time.monotonic()
+        # After an outage, `age` covers the gap.
+        since = HORIZON if self._polled_at is None else OVERLAP + timedelta(seconds=self.age)
         for subject_id, revoked_at in await self._database.run(
             _recent_changes, min(since, HORIZON)
         ):
@@ -93,14 +105,14 @@ class Revocations:
                 self._revoked[subject_id] = revoked_at
                 for listener in self._listeners:
                     listener(subject_id)
-        self._looked_at = asked_at
-        self._forget()
+        self._polled_at = started_at
+        self._drop_expired()
 
     def close(self) -> None:
-        """Give up the connection."""
+        """Close the connection."""
         self._database.close()
 
-    def _forget(self) -> None:
+    def _drop_expired(self) -> None:
         oldest = datetime.now(UTC) - HORIZON
         for subject_id in [s for s, at in self._revoked.items() if at < oldest]:
             del self._revoked[subject_id]

@@ -1,8 +1,8 @@
-"""Access tokens: made by auth, checked by every service on its own, with strict checks first.
+"""Access tokens: issued by auth, and verified by every service on its own.
 
-The only file that touches python-jose. It accepts much that we do not mean (tokens without `exp`
-or `aud`, other algorithms, foreign headers, changed padding), so everything about a token is
-compared before its signature is, and its claims are decoded into a closed type after.
+This is the only module that imports python-jose. That library is lenient (tokens without `exp` or
+`aud`, other algorithms, unknown headers, altered padding), so the form and the header are checked
+before the signature, and the claims are then decoded into a closed type.
 """
 
 import base64
@@ -30,11 +30,11 @@ MAX_TOKEN_BYTES: Final = 4096
 ADMIN: Final = "admin"
 SCOPES: Final = {
     "analyze": "score one text",
-    "batch": "score many, and follow them",
-    "history": "read and delete what was scored",
+    "batch": "score many texts, and follow their progress",
+    "history": "read and delete the history of scored texts",
     ADMIN: "administer accounts",
 }
-"""What a credential may be for; API keys take all but the last."""
+"""The scopes of credentials; API keys may have all but the last."""
 
 
 class _Header(msgspec.Struct, forbid_unknown_fields=True):
@@ -56,7 +56,7 @@ class _Claims(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who a request acts for, through which login session or API key, and what that allows.
+    """The user, credential and scopes of an authenticated request.
 
     Exactly one of `session_id` and `key_id` is set; `expires_at` is a Unix time.
     """
@@ -69,7 +69,7 @@ class Principal(msgspec.Struct, frozen=True):
 
     @property
     def credential_id(self) -> uuid.UUID | None:
-        """The session or key, as revocations name it."""
+        """The id of the session or API key, by which it is revoked."""
         return self.session_id or self.key_id
 
 
@@ -81,7 +81,7 @@ def issue(
     scopes: Iterable[str],
     lifetime_seconds: int,
 ) -> str:
-    """Sign an access token for one login session."""
+    """Return a signed access token for one login session."""
     now = int(time.time())
     claims = _Claims(
         iss=ISSUER,
@@ -105,7 +105,7 @@ def issue(
 
 
 def verify(keyring: Keyring, token: str) -> Principal:
-    """The token's principal; raises `InvalidCredential` for whatever is wrong with it."""
+    """Return the token's principal; raise `InvalidCredential` for any defect."""
     try:
         claims = _verified_claims(keyring, token)
     except InvalidCredential:
@@ -143,7 +143,7 @@ def _verified_claims(keyring: Keyring, token: str) -> _Claims:
 
 
 def _canonical(part: bytes) -> bytes:
-    """Decode one base64url part that has exactly one spelling: no padding, no stray bits."""
+    """Decode a base64url part; reject all but its canonical form (padding, stray bits)."""
     try:
         decoded = base64.b64decode(part + b"=" * (-len(part) % 4), altchars=b"-_", validate=True)
     except binascii.Error:

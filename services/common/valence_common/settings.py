@@ -1,23 +1,14 @@
-"""Settings that more than one service reads; each service extends these with only its own fields.
+"""Settings that more than one service reads; each service adds only its own fields.
 
-The environment (`VALENCE_*`) comes first, then files in `VALENCE_SECRETS_DIR`, one per secret,
-named as the variable in lower case. Values never appear in errors.
+The environment (`VALENCE_*`) takes precedence over the files in `VALENCE_SECRETS_DIR`, one for each
+secret, with the name of the variable in lower case. Values never appear in errors.
 """
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Literal, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-)
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -26,18 +17,27 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as UnreadableError
 from pydantic_settings.sources import SecretsSettingsSource
 
-from valence_common.setting_types import Hosts, Networks, Origins, PostgresUrl, RedisUrl
+from valence_common.setting_types import (
+    DEFAULT_PLAN,
+    Hosts,
+    Networks,
+    Origins,
+    Plan,
+    Plans,
+    PostgresUrl,
+    RedisUrl,
+)
 
 PREFIX = "VALENCE_"
 SECRETS_DIR = "VALENCE_SECRETS_DIR"
 
 
 class SettingsError(Exception):
-    """Start-up must stop: the message names every setting that is wrong, and no value."""
+    """Start-up must stop; the message names every invalid setting, and no value."""
 
 
 class DatabaseSettings(BaseSettings):
-    """What a migration needs to know, and every process of Valence with it."""
+    """The settings of every process and of the migrations."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
@@ -54,7 +54,7 @@ class DatabaseSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the secrets folder that the environment names now, not the one at import time."""
+        """Read the secrets folder that the environment names now, not at import time."""
         del dotenv_settings, file_secret_settings
         secrets = SecretsSettingsSource(settings_cls, secrets_dir=os.environ.get(SECRETS_DIR))
         return init_settings, env_settings, secrets
@@ -115,7 +115,7 @@ class Settings(DatabaseSettings):
 
 
 class BatchSettings(Settings):
-    """What those who take batches and those who work on them must be told alike."""
+    """The settings that inference and the batch worker must share."""
 
     store_texts: bool = Field(
         default=True,
@@ -135,34 +135,15 @@ class BatchSettings(Settings):
     )
 
 
-class Plan(BaseModel):
-    """How much a user may ask for; single users' rows can say otherwise."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    per_minute: PositiveInt = 60
-    burst: NonNegativeInt = 10
-    texts_per_day: NonNegativeInt = 5_000_000
-
-
-DEFAULT_PLAN = "default"
-
-
-def _with_default(plans: dict[str, Plan]) -> dict[str, Plan]:
-    if DEFAULT_PLAN not in plans:
-        raise ValueError(f"must hold the plan `{DEFAULT_PLAN}`")
-    return plans
-
-
 class WebSettings(Settings):
-    """What a service needs that faces the public and checks tokens."""
+    """The settings of a service with a public port, which verifies tokens."""
 
     host: str = Field(default="127.0.0.1", description="Address that the public port listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="The public port.")
     jwt_keyring_file: Path = Field(
         description="JSON file with the signing keys of access tokens (secret, mounted as a file)."
     )
-    plans: Annotated[dict[str, Plan], AfterValidator(_with_default)] = Field(
+    plans: Plans = Field(
         default={DEFAULT_PLAN: Plan()},
         description="JSON object of plans by name: analyses per minute, burst on top of them, texts"
         " per day. Users have the plan `default` unless an administrator sets another.",
@@ -193,10 +174,10 @@ S = TypeVar("S", bound=DatabaseSettings)
 
 
 def load(cls: type[S], *, alone: bool = True) -> S:
-    """Read the settings of one process, or raise `SettingsError` naming all that is wrong.
+    """Read the settings of one process; raise `SettingsError` naming all that are invalid.
 
-    `alone` says that the environment is this process's own, so that a `VALENCE_*` name it does not
-    know is an error.
+    With `alone` the environment belongs to this process only, so an unknown `VALENCE_*` name is an
+    error.
     """
     known = {PREFIX + name.upper() for name in cls.model_fields} | {SECRETS_DIR}
     problems = [

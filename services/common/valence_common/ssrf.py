@@ -1,7 +1,7 @@
-"""Which addresses are the public's: whoever connects where users say must not reach our own.
+"""Protection against server-side request forgery: the addresses that a user's URL may lead to.
 
-"Public" is what the registries of special-purpose addresses (RFC 6890 and its successors) call
-globally reachable, seen through every form in which IPv6 carries an IPv4 address.
+An address is public if the registries of special-purpose addresses (RFC 6890 and its successors)
+call it globally reachable. IPv4 addresses embedded in IPv6 ones are judged in every form.
 """
 
 import ipaddress
@@ -13,17 +13,17 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-# Special by the registries, and not so to every release of Python that we run on.
+# Special by the registries, but not in every supported release of Python.
 _SPECIAL: Final = tuple(
     ipaddress.ip_network(network)
     for network in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "3fff::/20")
 )
-# Inside Azure this one public address is the host's own agent, which hands out credentials.
+# Inside Azure this public address is the host's agent, which issues credentials.
 _AZURE_HOST: Final = ipaddress.IPv4Address("168.63.129.16")
 
 
 def is_public(address: Address) -> bool:
-    """Whether anybody may be there; an address inside an address counts as well."""
+    """Return whether an address is public, as are all addresses embedded in it."""
     if embedded := list(_embedded(address)):
         return all(is_public(inner) for inner in embedded)
     if isinstance(address, ipaddress.IPv6Address) and address not in _UNICAST:
@@ -34,13 +34,13 @@ def is_public(address: Address) -> bool:
 
 
 def is_allowed(address: Address, allowed: Iterable[Network]) -> bool:
-    """Whether it is public, or in one of the networks that are allowed all the same."""
+    """Return whether an address is public, or in one of the allowed networks."""
     address = unmap_ipv4(address)
     return is_public(address) or any(address in network for network in allowed)
 
 
 def unmap_ipv4(address: Address) -> Address:
-    """An IPv4 address that was written as IPv6 (`::ffff:…`) as itself, since it is reached so."""
+    """Return an IPv4-mapped IPv6 address (`::ffff:…`) as the IPv4 address that it connects to."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
 

@@ -1,4 +1,4 @@
-"""Short waits for another part, told apart from a busy event loop."""
+"""Short timeouts that a busy event loop does not shorten."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -10,10 +10,11 @@ SLICES: Final = 20
 
 
 async def sliced_timeout(seconds: float, work: Awaitable[T]) -> T:
-    """What `work` returns or raises; cancelled after `seconds`, which raises `TimeoutError`.
+    """Return the result of `work`; after `seconds` cancel it and raise `TimeoutError`.
 
-    They are waited in many short pieces. A busy loop comes late to an answer that has long been
-    there, and a new connection needs several of its turns: no turn counts for more than a piece.
+    The timeout is counted in 20 slices of loop time. A busy loop is late to read an answer that has
+    arrived, and a new connection needs several iterations of the loop; no iteration counts for more
+    than one slice.
     """
     task = asyncio.ensure_future(work)
     try:

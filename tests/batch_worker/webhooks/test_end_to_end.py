@@ -16,7 +16,7 @@ from support.servers import Servers
 from support.stack import Account, Service, Stack
 from support.waiting import until
 from support.webhooks import attempts, hurry
-from valence_common.audit import end_batch
+from valence_common.batches import end_batch
 from valence_common.db import Database
 
 ADDRESS = "127.0.0.2"

@@ -19,9 +19,9 @@ from pydantic import SecretStr
 from valence_auth.oidc import id_tokens
 from valence_auth.oidc.id_tokens import Claims, Expected, ProviderKey, Refused, UnknownKey
 from valence_auth.oidc.login_state import Transaction
-from valence_auth.oidc.values import secure_url
 from valence_auth.settings import Settings
 from valence_common.problems import Unavailable
+from valence_common.setting_types import secure_url
 
 SECONDS: Final = 5.0
 MAX_ANSWER_BYTES: Final = 64 * 1024

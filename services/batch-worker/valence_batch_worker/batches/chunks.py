@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from valence_batch_worker import metrics
 from valence_batch_worker.fair_queue import FIRST, around, follow_index
-from valence_common.audit import end_batch
+from valence_common.batches import end_batch
 from valence_common.db import new_id
 from valence_ml import Score
 

@@ -1,7 +1,8 @@
-"""The tables of Valence: all of them, and nothing that decides.
+"""All tables of Valence, without any logic.
 
-Ids are UUIDv7 made in Python; times are `timestamptz`; every foreign key says what happens when
-its parent goes; states are held by CHECK constraints. Migrations live in the root `alembic/`.
+Ids are UUIDv7, generated in Python. Times are `timestamptz`. Every foreign key declares what
+happens when its parent is deleted. CHECK constraints enforce states. Migrations live in the root
+folder `alembic/`.
 """
 
 from valence_common.models.accounts import (
@@ -13,7 +14,7 @@ from valence_common.models.accounts import (
     Revocation,
     User,
 )
-from valence_common.models.base import Base
+from valence_common.models.base import Base, Entity
 from valence_common.models.batches import (
     DEFAULT_PRIORITY,
     IDEMPOTENCY_TTL,
@@ -39,6 +40,7 @@ __all__ = [
     "Batch",
     "BatchChunk",
     "BatchResult",
+    "Entity",
     "Event",
     "IdempotencyKey",
     "Identity",

@@ -1,4 +1,4 @@
-"""Accounts and what acts for them: login sessions, refresh tokens, API keys, outside identities."""
+"""Accounts and their credentials: login sessions, refresh tokens, API keys, OpenID identities."""
 
 import uuid
 from datetime import datetime
@@ -18,16 +18,15 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
-from valence_common.db import new_id
-from valence_common.models.base import Base
+from valence_common.models.base import Entity
 
 
-class User(Base):
+class User(Entity):
     """An account; `*_key` columns hold the canonical form that must be unique.
 
-    Without `password_hash` it logs in elsewhere (OIDC). `plan` names its limits in the settings,
-    and the columns after it override them. From `erased_at` on nothing but its id is left, until
-    the worker has deleted all that was its own.
+    An account without `password_hash` logs in with OpenID Connect. `plan` names its limits in the
+    settings, and the columns after it override them. From `erased_at` on the row holds nothing
+    personal; the worker deletes it once it has deleted everything that belongs to the account.
     """
 
     __tablename__ = "users"
@@ -36,7 +35,6 @@ class User(Base):
         Index("ix_users_erased", "erased_at", postgresql_where=text("erased_at IS NOT NULL")),
     )
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
     username: Mapped[str] = mapped_column(String(64))
     username_key: Mapped[str] = mapped_column(String(64), unique=True)
     email: Mapped[str] = mapped_column(String(254))
@@ -53,13 +51,12 @@ class User(Base):
     erased_at: Mapped[datetime | None]
 
 
-class LoginSession(Base):
-    """One login, alive until `expires_at` unless it is ended; `sid` of its access tokens."""
+class LoginSession(Entity):
+    """A login, live until `expires_at` or `ended_at`; its id is the `sid` of its access tokens."""
 
     __tablename__ = "sessions"
     __table_args__ = (Index("ix_sessions_user_id_id", "user_id", "id"),)
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
     user_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_used_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -70,15 +67,15 @@ class LoginSession(Base):
     scopes: Mapped[list[str]] = mapped_column(ARRAY(Text))
 
 
-class RefreshToken(Base):
-    """One refresh token of a session's family, used once; only its SHA-256 is kept.
+class RefreshToken(Entity):
+    """A single-use refresh token of a session; only its SHA-256 is stored.
 
-    `parent_id` is the token it was traded for: a lost answer can give one token two children.
+    `parent_id` is the token that was exchanged for it. A token can have two children: a client
+    whose response was lost exchanges it again.
     """
 
     __tablename__ = "refresh_tokens"
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
     session_id: Mapped[uuid.UUID] = mapped_column(
         ForeignKey("sessions.id", ondelete="CASCADE"), index=True
     )
@@ -89,8 +86,8 @@ class RefreshToken(Base):
     used_at: Mapped[datetime | None]
 
 
-class ApiKey(Base):
-    """A key for programs; only the SHA-256 of its secret is kept. Its scopes are fixed."""
+class ApiKey(Entity):
+    """An API key; only the SHA-256 of its secret is stored. Its scopes never change."""
 
     __tablename__ = "api_keys"
     __table_args__ = (
@@ -98,7 +95,6 @@ class ApiKey(Base):
         Index("ix_api_keys_user_id_id", "user_id", "id"),
     )
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
     user_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     name: Mapped[str] = mapped_column(String(64))
     secret_hash: Mapped[bytes]
@@ -110,13 +106,12 @@ class ApiKey(Base):
     revoked_at: Mapped[datetime | None]
 
 
-class Identity(Base):
-    """Who a user is to an OpenID provider."""
+class Identity(Entity):
+    """A user's identity at an OpenID provider."""
 
     __tablename__ = "identities"
     __table_args__ = (UniqueConstraint("issuer", "subject"),)
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
     user_id: Mapped[uuid.UUID] = mapped_column(
         ForeignKey("users.id", ondelete="CASCADE"), index=True
     )
@@ -125,26 +120,24 @@ class Identity(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-class Revocation(Base):
-    """News that a session or key may not act any more, or that what is known of a user changed.
+class Revocation(Entity):
+    """A revoked session or API key, or a user whose cached data is invalid.
 
-    Every process reads the news of the last seconds, each second; rows are of no use once every
-    access token that was signed before them has expired.
+    Every process polls the latest rows once a second. A row is obsolete once every access token
+    that was signed before it has expired.
     """
 
     __tablename__ = "revocations"
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
     subject_id: Mapped[uuid.UUID]
     revoked_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
 
-class AuditEvent(Base):
-    """Who did what to which thing, when; without content."""
+class AuditEvent(Entity):
+    """One entry of the audit log: actor, action, subject and time, never content."""
 
     __tablename__ = "audit_events"
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     actor_id: Mapped[uuid.UUID | None] = mapped_column(
         ForeignKey("users.id", ondelete="SET NULL"), index=True

@@ -17,24 +17,23 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from valence_common.db import new_id
-from valence_common.models.base import Base, one_of
+from valence_common.models.base import Base, Entity, one_of
 
 TERMINAL = ("completed", "completed_with_errors", "failed", "cancelled")
-"""The states of a batch that no worker touches any more."""
+"""The final states of a batch: no worker touches it any more."""
 
 IDEMPOTENCY_TTL = timedelta(hours=24)
-"""For so long an idempotency key means the request that it was first given to."""
+"""How long an idempotency key identifies the request that it was first sent with."""
 
 DEFAULT_PRIORITY = 5
-"""Of a user's own batches: 1 is worked on first, 9 last."""
+"""Among one user's batches, 1 is processed first and 9 last."""
 
 
-class Batch(Base):
-    """A job of many texts; its progress is counted from its chunks, never kept here.
+class Batch(Entity):
+    """A batch of texts; its progress is counted from its chunks and not stored.
 
-    `columns` names the columns of the file that it came in, in their order; `text_column` is the
-    place among them of the one that is scored. From `deleted_at` on nobody sees it any more.
+    `columns` holds the column names of the uploaded file in their order, and `text_column` is the
+    index of the one that is scored. From `deleted_at` on the API no longer shows the batch.
     """
 
     __tablename__ = "batches"
@@ -48,7 +47,6 @@ class Batch(Base):
         Index("ix_batches_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     )
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
     user_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     status: Mapped[str] = mapped_column(String(24), server_default="pending", default="pending")
     total: Mapped[int]
@@ -65,14 +63,14 @@ class Batch(Base):
     webhook_url: Mapped[str | None] = mapped_column(String(2048))
 
 
-class BatchChunk(Base):
-    """A run of a batch's texts that one worker takes at a time, under a lease.
+class BatchChunk(Entity):
+    """Consecutive texts of a batch, processed by one worker at a time under a lease.
 
-    `attempt` is counted by the claim, before the work: with the id it is the fencing token.
-    `user_id` and `priority` are its batch's, here because the queue is searched by them (a trigger
-    fills in the first where an older release does not). `rows` has for each text what else stood
-    in its row: a list of cells without the text's own, or an object's other fields. `done_at` is
-    null where an older release's worker was the one that did it.
+    The claim increments `attempt` before the work; id and attempt together are the fencing token.
+    `user_id` and `priority` are copied from the batch because the queue is indexed by them (a
+    trigger fills in `user_id` where an older release does not). `rows` holds for each text the rest
+    of its row: the other cells of a CSV line, or the other fields of an object. `done_at` is null
+    for chunks that an older release completed.
     """
 
     __tablename__ = "batch_chunks"
@@ -98,7 +96,6 @@ class BatchChunk(Base):
         Index("ix_batch_chunks_batch_id_start", "batch_id", "start"),
     )
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
     batch_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("batches.id", ondelete="CASCADE"))
     user_id: Mapped[uuid.UUID | None]
     priority: Mapped[int] = mapped_column(
@@ -118,7 +115,7 @@ class BatchChunk(Base):
 
 
 class BatchResult(Base):
-    """The answer for one text of a batch; a row without `sentiment` says why in `error`."""
+    """The result for one text of a batch: a `sentiment`, or an `error` that says why not."""
 
     __tablename__ = "batch_results"
     __table_args__ = (CheckConstraint("(sentiment IS NULL) = (error IS NOT NULL)", name="outcome"),)
@@ -134,9 +131,9 @@ class BatchResult(Base):
 
 
 class IdempotencyKey(Base):
-    """What a client called its request, so that sending it again makes no second batch.
+    """A client's name for a request; sending the request again creates no second batch.
 
-    `fingerprint` is the SHA-256 of the request; the key is valid for `IDEMPOTENCY_TTL`.
+    `fingerprint` is the SHA-256 of the request. The key is valid for `IDEMPOTENCY_TTL`.
     """
 
     __tablename__ = "idempotency_keys"

@@ -1,4 +1,4 @@
-"""The outbox: what other systems are told of, written with what happened."""
+"""The outbox: events for other systems, written in the transaction that they describe."""
 
 import uuid
 from datetime import datetime
@@ -7,18 +7,17 @@ from typing import Any
 from sqlalchemy import BigInteger, Index, Sequence, String, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from valence_common.db import new_id
-from valence_common.models.base import Base
+from valence_common.models.base import Base, Entity
 
 EVENT_NUMBERS = Sequence("event_numbers", metadata=Base.metadata)
-"""Numbers events in the order in which they are told; drawn by one relay at a time."""
+"""Numbers events in the order of publication; used by one relay at a time."""
 
 
-class Event(Base):
-    """Something that happened to a batch or an account; refers to rows that may be gone.
+class Event(Entity):
+    """An event of a batch or an account; the rows that it refers to may be deleted already.
 
-    Without a `number` it waits to be told: numbers are given after the commit, since of two
-    transactions the one that began first may end last.
+    An event without a `number` awaits publication. The relay assigns numbers after the commit,
+    because transactions may commit in another order than they began.
     """
 
     __tablename__ = "events"
@@ -27,11 +26,10 @@ class Event(Base):
         Index("ix_events_created_at", "created_at"),
     )
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
     number: Mapped[int | None] = mapped_column(BigInteger, unique=True)
     type: Mapped[str] = mapped_column(String(64))
     user_id: Mapped[uuid.UUID | None]
     subject_id: Mapped[uuid.UUID | None]
     data: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
-    # When it was written, with all locks held: a transaction may have waited for another's end.
+    # The time of the insert, after any wait for locks, not of the transaction's start.
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

@@ -1,4 +1,4 @@
-"""What was scored, and how much."""
+"""The history of scored texts, and the usage of each user."""
 
 import uuid
 from datetime import date, datetime
@@ -10,13 +10,13 @@ from valence_common.db import new_id
 from valence_common.models.base import Base, one_of
 
 NO_KEY = uuid.UUID(int=0)
-"""Stands for "no API key" in a primary key."""
+"""Means "no API key" in a primary key, which cannot be null."""
 
 
 class Prediction(Base):
     """One scored text in a user's history; partitioned by the month of `created_at`.
 
-    Where texts are not stored, `text` is null and `text_hash` is its SHA-256.
+    In an installation that does not store texts, `text` is null and `text_hash` is its SHA-256.
     """
 
     __tablename__ = "predictions"
@@ -38,7 +38,7 @@ class Prediction(Base):
 
 
 class Usage(Base):
-    """How much a user asked for in one day (UTC), by credential and route; written in bulk."""
+    """A user's requests and texts on one day (UTC), by credential and route; written in bulk."""
 
     __tablename__ = "usage"
     __table_args__ = (Index("ix_usage_day", "day"),)

@@ -1,4 +1,4 @@
-"""Webhooks: what signs them, what is to be delivered, and how each attempt went."""
+"""Webhooks: signing secrets, deliveries, and the outcome of each attempt."""
 
 import uuid
 from datetime import datetime
@@ -6,19 +6,18 @@ from datetime import datetime
 from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, String, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from valence_common.db import new_id
-from valence_common.models.base import Base, one_of
+from valence_common.models.base import Entity, one_of
 
 
-class WebhookSecret(Base):
-    """What a user's webhooks are signed with; of two, the older one signs until `expires_at`.
+class WebhookSecret(Entity):
+    """A secret that signs a user's webhooks; a replaced one also signs until `expires_at`.
 
-    Kept as it is, for who signs must know it: only the worker's role may read it.
+    The secret is stored in clear text because signing needs it. Only the worker's database role
+    may read it.
     """
 
     __tablename__ = "webhook_secrets"
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
     user_id: Mapped[uuid.UUID] = mapped_column(
         ForeignKey("users.id", ondelete="CASCADE"), index=True
     )
@@ -27,11 +26,12 @@ class WebhookSecret(Base):
     expires_at: Mapped[datetime | None]
 
 
-class WebhookDelivery(Base):
-    """One message to its batch's `webhook_url`; pending until it arrived or a day has passed.
+class WebhookDelivery(Entity):
+    """One message to a batch's `webhook_url`; pending until it is delivered or a day has passed.
 
-    `attempts` is counted before the attempt, under a lease. `user_id` is its batch's, here because
-    the users take turns. What it says of the batch is as of the event, whatever became of it since.
+    The worker increments `attempts` before the attempt, under a lease. `user_id` is copied from the
+    batch because deliveries are scheduled fairly among users. The counts and times are those of the
+    event, whatever happened to the batch since.
     """
 
     __tablename__ = "webhook_deliveries"
@@ -46,7 +46,6 @@ class WebhookDelivery(Base):
         ),
     )
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
     batch_id: Mapped[uuid.UUID] = mapped_column(
         ForeignKey("batches.id", ondelete="CASCADE"), index=True
     )
@@ -63,12 +62,11 @@ class WebhookDelivery(Base):
     finished_at: Mapped[datetime | None]
 
 
-class WebhookAttempt(Base):
-    """How one attempt at a delivery went: the receiver's status, or why there was none."""
+class WebhookAttempt(Entity):
+    """The outcome of one attempt: the receiver's status code, or why there was no response."""
 
     __tablename__ = "webhook_attempts"
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
     delivery_id: Mapped[uuid.UUID] = mapped_column(
         ForeignKey("webhook_deliveries.id", ondelete="CASCADE"), index=True
     )

@@ -1,1 +1,1 @@
-"""The web edge of a service: everything that only serves HTTP and WebSocket."""
+"""The web edge: everything that only serves HTTP and WebSocket."""

@@ -1,7 +1,7 @@
-"""Who a request acts for, and that they may: what stands before every route that is not public.
+"""Authentication and authorisation of requests, for every route that is not public.
 
-A WebSocket is let in by the same code. Browsers cannot give it header fields, so it may also bring
-its credential as a subprotocol: `bearer.<token>` or `key.<key>`, beside the one that is spoken.
+WebSockets use the same code. Browsers cannot set their headers, so a WebSocket may also send its
+credential as a subprotocol, `bearer.<token>` or `key.<key>`, in addition to the protocol itself.
 """
 
 from typing import Annotated, Any
@@ -26,14 +26,14 @@ TOKEN_PROTOCOL, KEY_PROTOCOL = "bearer.", "key."
 
 
 class _Token(OAuth2PasswordBearer):
-    """Documents that there are tokens; the library's own reads none from a WebSocket."""
+    """Documents access tokens in OpenAPI; FastAPI's class cannot read a WebSocket."""
 
     async def __call__(self, _: HTTPConnection) -> None:
         return None
 
 
 class _Key(APIKeyHeader):
-    """Documents that there are API keys."""
+    """Documents API keys in OpenAPI."""
 
     async def __call__(self, _: HTTPConnection) -> None:
         return None
@@ -46,9 +46,9 @@ _key = _Key(name=KEY_HEADER, scheme_name=APIKeyHeader.__name__)
 
 
 class Access:
-    """The dependency of a route that needs a credential, and a `scope` if that is named.
+    """The dependency of a route that requires a credential, with `scope` if one is given.
 
-    `StrictRoute` asks it before the request's body is read; asked again, it remembers.
+    `StrictRoute` calls it before the body is read; the second call returns the same principal.
     """
 
     def __init__(self, scope: str | None = None):
@@ -60,23 +60,23 @@ class Access:
         _documented_token: Annotated[None, Depends(_token)] = None,
         _documented_key: Annotated[None, Depends(_key)] = None,
     ) -> Principal:
-        """The principal; raises the 401, 403, 429 or 503 that keeps the request out."""
-        known = request_state(connection.scope).principals
-        if self not in known:
+        """Return the principal; raise the 401, 403, 429 or 503 that rejects the request."""
+        principals = request_state(connection.scope).principals
+        if self not in principals:
             principal = await authenticate(connection)
             if self.scope is not None and self.scope not in principal.scopes:
                 raise InsufficientScope(self.scope)
             meter = resources(connection.app).meter
             if meter is not None:
                 await meter.count(connection, principal)
-            known[self] = principal
-        return known[self]
+            principals[self] = principal
+        return principals[self]
 
 
 async def authenticate(connection: HTTPConnection) -> Principal:
-    """The principal of exactly one credential, which nobody has revoked.
+    """Return the principal of the request's one credential; raise a 401 or 503.
 
-    What stays open asks again every now and then. Raises the 401 or 503.
+    Open streams call this again from time to time, since the credential may be revoked.
     """
     revocations = resources(connection.app).revocations
     principal = await _verify(connection)
@@ -112,17 +112,17 @@ async def _verify(connection: HTTPConnection) -> Principal:
 async def _verify_key(connection: HTTPConnection, key: str) -> Principal:
     verifier = resources(connection.app).api_keys
     if verifier is None:
-        raise InvalidCredential  # keys manage no accounts
+        raise InvalidCredential  # this service accepts no API keys
     return await verifier.verify(key)
 
 
 def requires(scope: str) -> Any:
-    """The dependency of a route that needs a credential with this scope."""
+    """Return the dependency of a route that requires a credential with this scope."""
     return Security(Access(scope), scopes=[scope])
 
 
 def public() -> None:
-    """The decision that a route needs no credential; a test finds routes that decided nothing."""
+    """Mark a route that needs no credential; a test rejects routes without either dependency."""
 
 
 Authenticated = Annotated[Principal, Security(Access())]

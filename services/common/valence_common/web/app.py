@@ -95,28 +95,28 @@ def create_app(
 
 
 def _middleware(settings: WebSettings, metrics: HttpMetrics) -> list[Middleware]:
-    """From the outside in; what nobody asked for is not there."""
+    """Return the middleware from the outside in, without those that the settings leave unused."""
     proxies = [str(network) for network in settings.trusted_proxies]
     hosts, origins = settings.allowed_hosts, settings.cors_origins
     return [
         Middleware(ProxyHeadersMiddleware, trusted_hosts=proxies),
         Middleware(middleware.RequestLog, metrics=metrics),
         *([Middleware(middleware.TrustedHosts, allowed=hosts)] if hosts else []),
-        # Outside the last resort, so that a page can read that answer as well.
+        # Outside the error boundary, so that a page can read its responses too.
         *([Middleware(middleware.CORS, allowed=origins)] if origins else []),
         Middleware(middleware.ErrorBoundary),
         Middleware(middleware.RejectEncodedSlash),
     ]
 
 
-def _not_found(of_library: ASGIApp) -> ASGIApp:
-    """What answers where no route is; the library refuses a WebSocket there without a word."""
+def _not_found(default: ASGIApp) -> ASGIApp:
+    """Return the application for unknown paths; Starlette's rejects a WebSocket without a body."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await problem(HTTPConnection(scope), 404, "Not Found")(scope, receive, send)
         else:
-            await of_library(scope, receive, send)
+            await default(scope, receive, send)
 
     return answer
 

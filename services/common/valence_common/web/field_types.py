@@ -1,4 +1,4 @@
-"""How clients write what several services take: times and plain texts; and how they read a hash."""
+"""Types of request and response fields that several services use."""
 
 import re
 from datetime import UTC, datetime
@@ -9,25 +9,25 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, StringConst
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]")
 
 
-def _written_out(value: object) -> object:
-    """pydantic also takes a bare number, or a day, for a time; nobody may be that ambiguous."""
+def _require_rfc3339(value: object) -> object:
+    """Reject numbers and dates, which pydantic also accepts."""
     if value is not None and not (isinstance(value, str) and _TIME.match(value)):
         raise ValueError("must be an RFC 3339 time")
     return value
 
 
-def _in_utc(value: datetime) -> datetime:
-    """The same moment as Postgres takes it: it knows no offset beyond 16 hours."""
+def _to_utc(value: datetime) -> datetime:
+    """Convert to UTC: Postgres accepts no offset beyond 16 hours."""
     try:
         return value.astimezone(UTC)
     except OverflowError:
         raise ValueError("must be between the years 1 and 9999 in UTC") from None
 
 
-def _in_hex(value: bytes | None) -> str | None:
+def _to_hex(value: bytes | None) -> str | None:
     return None if value is None else value.hex()
 
 
-Timestamp = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
+Timestamp = Annotated[AwareDatetime, BeforeValidator(_require_rfc3339), AfterValidator(_to_utc)]
 TextWithoutNul = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
-HexDigest = Annotated[str | None, BeforeValidator(_in_hex)]
+HexDigest = Annotated[str | None, BeforeValidator(_to_hex)]

@@ -1,6 +1,6 @@
-"""What a request meets on its way to the router: one class for each guard, `web` sets their order.
+"""The ASGI middleware of every web service; `app` defines the order.
 
-None of them knows a route; what they refuse is a problem document like every other error.
+No middleware knows a route. A rejected request gets a problem document, as for every other error.
 """
 
 import asyncio
@@ -34,11 +34,11 @@ SECURITY_HEADERS: Final = {
 
 CLOSE_SERVICE_RESTART: Final = 1012
 CLOSE_INTERNAL_ERROR: Final = 1011
-"""What a WebSocket is closed with (RFC 6455 and its registry)."""
+"""Close codes of a WebSocket (RFC 6455, section 7.4, and its registry)."""
 
 _SERVED = frozenset({"http", "websocket"})
 _STARTS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
-_GONE = (ClientDisconnect, ClientDisconnected, WebSocketDisconnect)
+_DISCONNECTED = (ClientDisconnect, ClientDisconnected, WebSocketDisconnect)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?")
@@ -75,11 +75,11 @@ class RequestLog:
             await send(message)
 
         if scope["type"] == "websocket":
-            talk = _WebSocketStats(receive, send_observed)
+            stats = _WebSocketStats(receive, send_observed)
             try:
-                await self.app(scope, talk.receive, talk.send)
+                await self.app(scope, stats.receive, stats.send)
             finally:
-                self._record_talk(scope, status, talk, time.perf_counter() - started)
+                self._record_websocket(scope, status, stats, time.perf_counter() - started)
             return
         self.metrics.in_flight.inc()
         try:
@@ -90,7 +90,7 @@ class RequestLog:
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", UNMATCHED)
-        # A client that went away before an answer counts as nginx counts it.
+        # As nginx does, count 499 for a client that disconnected before the response.
         status = status or 499
         timed = None if request_state(scope).untimed else seconds
         self.metrics.observe(scope["method"], route, status, timed)
@@ -102,8 +102,8 @@ class RequestLog:
             ms=round(seconds * 1000, 2),
         )
 
-    def _record_talk(
-        self, scope: Scope, status: int, talk: "_WebSocketStats", seconds: float
+    def _record_websocket(
+        self, scope: Scope, status: int, stats: "_WebSocketStats", seconds: float
     ) -> None:
         route = getattr(scope.get("route"), "path", UNMATCHED)
         status = status or 499
@@ -112,14 +112,14 @@ class RequestLog:
             "websocket",
             route=route,
             status=status,
-            code=talk.code,
+            code=stats.code,
             seconds=round(seconds, 3),
-            messages=talk.messages,
+            messages=stats.messages,
         )
 
 
 class _WebSocketStats:
-    """Counts a WebSocket's messages, and notes the code that it was closed with."""
+    """Counts a WebSocket's messages, and notes its close code."""
 
     def __init__(self, receive: Receive, send: Send):
         self._receive, self._send = receive, send
@@ -141,30 +141,30 @@ class _WebSocketStats:
 
 
 class TrustedHosts:
-    """Serves only the hosts that are listed: `name`, or `*.name` for all below it."""
+    """Rejects requests for unlisted hosts; `*.example.com` allows all subdomains."""
 
     def __init__(self, app: ASGIApp, allowed: Collection[str]):
         self.app = app
         self.exact = frozenset(name for name in allowed if not name.startswith("*"))
-        self.below = tuple(name.removeprefix("*") for name in allowed if name.startswith("*"))
+        self.suffixes = tuple(name.removeprefix("*") for name in allowed if name.startswith("*"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] not in _SERVED or self._knows(Headers(scope=scope).get("host", "")):
+        if scope["type"] not in _SERVED or self._is_allowed(Headers(scope=scope).get("host", "")):
             await self.app(scope, receive, send)
         else:
             answer = problem(HTTPConnection(scope), 421, "This host is not served here")
             await answer(scope, receive, send)
 
-    def _knows(self, authority: str) -> bool:
+    def _is_allowed(self, authority: str) -> bool:
         match = _AUTHORITY.fullmatch(authority.lower())
-        return match is not None and (match[1] in self.exact or match[1].endswith(self.below))
+        return match is not None and (match[1] in self.exact or match[1].endswith(self.suffixes))
 
 
 class CORS(CORSMiddleware):
-    """Lets pages of the listed origins read answers; they send a token, never cookies.
+    """Allows pages of the listed origins to read responses; they send a token, never cookies.
 
-    Nothing keeps a page of another origin from a WebSocket but its server: it is refused.
+    Browsers do not apply CORS to WebSockets, so the handshake of another origin is rejected here.
     """
 
     def __init__(self, app: ASGIApp, allowed: Collection[str]):
@@ -193,8 +193,8 @@ class CORS(CORSMiddleware):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; the library would refuse a preflight in plain text."""
-        if _is_preflight(scope) and self._refuses(Headers(scope=scope)):
+        """Serve one request; the library would reject a preflight in plain text."""
+        if _is_preflight(scope) and self._is_rejected(Headers(scope=scope)):
             answer = problem(Request(scope), 400, "This cross-origin request is not allowed")
             await answer(scope, receive, send)
         elif scope["type"] == "websocket" and self._is_foreign(Headers(scope=scope)):
@@ -207,12 +207,12 @@ class CORS(CORSMiddleware):
         origin = headers.get("origin")
         return origin is not None and not self.is_allowed_origin(origin)
 
-    def _refuses(self, headers: Headers) -> bool:
+    def _is_rejected(self, headers: Headers) -> bool:
         return self.preflight_response(headers).status_code != 200
 
 
 class ErrorBoundary:
-    """Answers what nothing else caught."""
+    """Answers unhandled errors and cancelled requests."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -221,13 +221,13 @@ class ErrorBoundary:
         """Serve one request, or one WebSocket."""
         started = False
 
-        async def send_noted(message: Message) -> None:
+        async def send_tracked(message: Message) -> None:
             nonlocal started
             started = True
             await send(message)
 
         async def end(status: int, detail: str, headers: Mapping[str, str], code: int) -> None:
-            with contextlib.suppress(*_GONE):
+            with contextlib.suppress(*_DISCONNECTED):
                 if not started:
                     answer = problem(HTTPConnection(scope), status, detail, headers=headers)
                     await answer(scope, receive, send)
@@ -235,22 +235,22 @@ class ErrorBoundary:
                     await send({"type": "websocket.close", "code": code})
 
         try:
-            await self.app(scope, receive, send_noted)
-        except _GONE:
-            return  # nobody is left to answer
+            await self.app(scope, receive, send_tracked)
+        except _DISCONNECTED:
+            return  # the client has disconnected
         except asyncio.CancelledError:
-            # The drain is over, and its request may be tried elsewhere; uvicorn would say 500.
-            late = Unavailable("drain")
-            headers = late.headers | {"Connection": "close"}
-            await end(late.status, late.message, headers, CLOSE_SERVICE_RESTART)
-        except Exception as error:  # noqa: BLE001 - the last resort: whatever it is, answer it
+            # The drain timed out. The client may retry at another replica, so not uvicorn's 500.
+            error = Unavailable("drain")
+            headers = error.headers | {"Connection": "close"}
+            await end(error.status, error.message, headers, CLOSE_SERVICE_RESTART)
+        except Exception as error:  # noqa: BLE001 - the last resort
             structlog.get_logger().error("unhandled", **log_fields(error))
-            detail = "Something went wrong on our side; the request id helps us to find it"
+            detail = "An unexpected error occurred; report the request id to the operator"
             await end(500, detail, {}, CLOSE_INTERNAL_ERROR)
 
 
 class RejectEncodedSlash:
-    """Knows no path that hides a slash: what a proxy reads in `%2F` may not be what we read."""
+    """Answers 404 to encoded slashes, which proxies decode differently."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -273,7 +273,7 @@ def _is_preflight(scope: Scope) -> bool:
 def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id":
-            given: str = value.decode("latin-1")
-            if _REQUEST_ID.fullmatch(given):
-                return given
+            request_id: str = value.decode("latin-1")
+            if _REQUEST_ID.fullmatch(request_id):
+                return request_id
     return str(new_id())

@@ -1,4 +1,4 @@
-"""How a service's process starts: settings, logs, ports; what stops it is one sentence."""
+"""The start of a web service's process: settings, logs, ports; errors are one sentence."""
 
 import asyncio
 import sys
@@ -16,11 +16,11 @@ from valence_common.web.state import resources
 
 S = TypeVar("S", bound=WebSettings)
 
-EX_CONFIG = 78  # EX_CONFIG of sysexits.h
+EX_CONFIG = 78  # sysexits.h
 
 
 def exit_with_error(service: str, error: Exception) -> NoReturn:
-    """End the process with one sentence for its operator."""
+    """End the process with one sentence on stderr and exit code 78."""
     sys.stderr.write(f"valence {service}: {error}\n")
     raise SystemExit(EX_CONFIG)
 
@@ -32,7 +32,7 @@ def run_web(
     *,
     fatal: tuple[type[Exception], ...] = (),
 ) -> None:
-    """Serve one web service until it is told to stop; `fatal` are start-up's own errors."""
+    """Serve one web service until SIGTERM; `fatal` errors of start-up end it in one sentence."""
     try:
         settings = load(settings_class)
         log.configure(service, level=settings.log_level, style=settings.log_format)

@@ -1,7 +1,7 @@
-"""Request bodies as they come in: bounded in size, time and kind, whatever the route.
+"""Request bodies, limited in size, time and media type on every route.
 
-Most are one strict JSON value (`values`) or one URL-encoded form and are read whole before their
-handler runs; a handler that takes its body in parts reads those from the same request.
+Most bodies are one strict JSON value (`strict_json`) or one URL-encoded form, and are read before
+the handler runs. A handler may also stream the body itself.
 """
 
 import asyncio
@@ -32,9 +32,7 @@ from valence_common.web.strict_json import loads_and_free
 MIN_BYTES_PER_SECOND = 16 * 1024
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 1024 * 1024
-THREAD_THRESHOLD_BYTES = (
-    64 * 1024
-)  # more than that is parsed in a thread, between other requests' turns
+THREAD_THRESHOLD_BYTES = 64 * 1024  # larger bodies are parsed in a thread
 
 JSON_TYPE = "application/json"
 FORM_TYPE = "application/x-www-form-urlencoded"
@@ -44,52 +42,55 @@ _PARAMETER = re.compile(rf'\s*;\s*(?:({_WORD})=({_WORD}|"[^"\\]*"))?', re.ASCII)
 
 
 class BodyTimeout(Invalid):
-    """The body did not arrive in time; what may still come of it is not read."""
+    """The body did not arrive in time; the rest is not read."""
 
     detail = "The request body did not arrive in time"
 
 
 class ContentType(NamedTuple):
-    """A media type: `type/subtype` and the names of parameters in lower case."""
+    """A media type; `type/subtype` and the names of parameters are in lower case."""
 
     media_type: str
     parameters: dict[str, str]
 
     @classmethod
     def parse(cls, value: str) -> "ContentType | None":
-        """Read a Content-Type; None when it is malformed or names a parameter twice."""
-        kind, semicolon, rest = value.partition(";")
+        """Parse a Content-Type; return None if it is malformed or repeats a parameter."""
+        media_type, semicolon, rest = value.partition(";")
         rest, parameters = semicolon + rest.rstrip(), {}
         while rest:
-            found = _PARAMETER.match(rest)
-            if found is None or (found[1] and found[1].lower() in parameters):
+            match = _PARAMETER.match(rest)
+            if match is None or (match[1] and match[1].lower() in parameters):
                 return None
-            if found[1]:
-                parameters[found[1].lower()] = found[2].strip('"')
-            rest = rest[found.end() :]
-        return cls(kind.strip().lower(), parameters)
+            if match[1]:
+                parameters[match[1].lower()] = match[2].strip('"')
+            rest = rest[match.end() :]
+        return cls(media_type.strip().lower(), parameters)
 
     def check(self, accepted: Mapping[str, Collection[str]]) -> None:
-        """Raise `UnsupportedMedia` unless it is of an accepted kind, each with the parameters that
-        it may have beside `charset=utf-8`.
+        """Raise `UnsupportedMedia` unless the media type is accepted.
+
+        `accepted` maps media types to their parameters; all may also have `charset=utf-8`.
         """
-        known = self.media_type in accepted and self.parameters.keys() <= {
+        is_accepted = self.media_type in accepted and self.parameters.keys() <= {
             "charset",
             *accepted[self.media_type],
         }
-        if not known or self.parameters.get("charset", "utf-8").lower() != "utf-8":
-            kinds = " or ".join(accepted)
-            raise UnsupportedMedia(f"The request body must be {kinds} in UTF-8")
+        if not is_accepted or self.parameters.get("charset", "utf-8").lower() != "utf-8":
+            media_types = " or ".join(accepted)
+            raise UnsupportedMedia(f"The request body must be {media_types} in UTF-8")
 
 
 class StrictRequest(Request):
-    """A request whose body is bounded in size, time and kind."""
+    """A request whose body is limited in size, time and media type."""
 
     _value: Any = None
 
     async def read(self, media_type: str, *, max_bytes: int, timeout: float) -> None:
-        """Read and check the whole body; one that pauses for `patience` seconds, or trickles, ends
-        it.
+        """Read and check the whole body.
+
+        Raise `BodyTimeout` when it pauses for `timeout` seconds, or is slower than
+        `MIN_BYTES_PER_SECOND`.
         """
         body = bytearray()
         self.content_type({media_type: ()})
@@ -97,7 +98,7 @@ class StrictRequest(Request):
             async for part in parts:
                 body += part
         if media_type == JSON_TYPE:
-            # FastAPI asks for the body to learn whether there is one, then for its value.
+            # FastAPI reads the body only to check that it is not empty, then calls `json`.
             self._body = bytes(body[:1])
             large = len(body) > THREAD_THRESHOLD_BYTES
             self._value = (
@@ -110,41 +111,41 @@ class StrictRequest(Request):
     async def stream_limited(
         self, *, max_bytes: int, timeout: float
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The body in parts, as they come; raises `TooLarge` or `Late`.
+        """Stream the body in parts as they arrive; raise `TooLarge` or `BodyTimeout`.
 
-        Whoever refuses a body before its end raises inside: then the connection ends with the
-        answer, and the rest is never read.
+        To reject a body before its end, raise a `DomainError` within the context: the rest is not
+        read, and the connection closes after the response.
         """
         try:
             self._check_length(max_bytes)
             async with contextlib.aclosing(self._parts(max_bytes, timeout)) as parts:
                 yield parts
-        except DomainError as refusal:
+        except DomainError as error:
             if not self._stream_consumed:
-                refusal.headers["Connection"] = "close"
-                if not isinstance(refusal, BodyTimeout):
+                error.headers["Connection"] = "close"
+                if not isinstance(error, BodyTimeout):
                     await self._linger(max_bytes + LINGER_BYTES)
             raise
 
     def content_type(self, accepted: Mapping[str, Collection[str]]) -> ContentType:
-        """What the body is; raises `UnsupportedMedia` unless `Media.check` takes it."""
-        if self._all("content-encoding").strip().lower() not in {"", "identity"}:
+        """Return the body's media type; raise `UnsupportedMedia` unless it is accepted."""
+        if self._header("content-encoding").strip().lower() not in {"", "identity"}:
             raise UnsupportedMedia("Compressed request bodies are not accepted")
-        media = ContentType.parse(self._all("content-type")) or ContentType("", {})
-        media.check(accepted)
-        return media
+        content_type = ContentType.parse(self._header("content-type")) or ContentType("", {})
+        content_type.check(accepted)
+        return content_type
 
     def _check_length(self, max_bytes: int) -> None:
         declared = self.headers.get("content-length", "0")
         if not declared.isdecimal() or int(declared[:20]) > max_bytes:
             raise _too_large(max_bytes)
 
-    async def _parts(self, max_bytes: int, patience: float) -> AsyncGenerator[bytes, None]:
+    async def _parts(self, max_bytes: int, timeout: float) -> AsyncGenerator[bytes, None]:
         clock = asyncio.get_running_loop().time
         started, received = clock(), 0
         stream = self.stream()
         while True:
-            deadline = started + patience + received / MIN_BYTES_PER_SECOND
+            deadline = started + timeout + received / MIN_BYTES_PER_SECOND
             try:
                 async with asyncio.timeout_at(deadline):
                     part = await anext(stream, None)
@@ -155,55 +156,56 @@ class StrictRequest(Request):
             received += len(part)
             if received > max_bytes:
                 raise _too_large(max_bytes)
-            asked = clock()
+            yielded = clock()
             yield part
-            started += clock() - asked  # our own work is not the sender's delay
+            started += clock() - yielded  # the consumer's work is not the sender's delay
 
-    async def _linger(self, most: int) -> None:
-        """Discard what comes for a moment: closed at once, a peer still sending misses the answer.
+    async def _linger(self, limit: int) -> None:
+        """Discard input for a moment, as nginx's `lingering_close` does.
 
-        The same as nginx's `lingering_close`. One that waits for "100 Continue" sends nothing yet.
+        If the connection closed at once, a client that is still sending would miss the response. A
+        client that waits for "100 Continue" is not sending yet.
         """
         if "expect" in self.headers:
             return
         with contextlib.suppress(TimeoutError, ClientDisconnect):
             async with asyncio.timeout(LINGER_SECONDS):
                 async for part in self.stream():
-                    most -= len(part)
-                    if most < 0:
+                    limit -= len(part)
+                    if limit < 0:
                         return
 
-    def _all(self, name: str) -> str:
-        """A field's value; sent twice, it is the list that no single value is equal to."""
+    def _header(self, name: str) -> str:
+        """Return a header's values joined by commas: a repeated header matches no valid value."""
         return ", ".join(self.headers.getlist(name))
 
     async def json(self) -> Any:
-        """The body as the strict JSON value that `read` found."""
+        """Return the strict JSON value that `read` parsed."""
         return self._value
 
 
 def _too_large(max_bytes: int) -> TooLarge:
-    return TooLarge(f"The request body is over {max_bytes} bytes")
+    return TooLarge(f"The request body is larger than {max_bytes} bytes")
 
 
 def strict(max_bytes: int) -> type[APIRoute]:
     """Return a route class whose bodies are strict and at most `max_bytes` long.
 
-    Credentials come first: nobody's body is read before we know who sends it, where that matters.
-    A route that takes a form is known by its parameters; all others that have any take JSON. One
-    without may ask for a `StrictRequest` and read the parts by itself.
+    The credential is checked before the body is read. Routes with form parameters accept a form,
+    routes with other body parameters JSON. A route without any may take a `StrictRequest` and
+    stream the body itself.
     """
 
     class StrictRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
             calls = [d.call for d in _all_dependants(self.dependant)]
-            gates = [call for call in calls if isinstance(call, Access)]
+            access_checks = [call for call in calls if isinstance(call, Access)]
             body = self.body_field
             media_type = FORM_TYPE if body and isinstance(body.field_info, Form) else JSON_TYPE
 
-            async def strictly(request: Request) -> Response:
-                for access in gates:
+            async def strict_handler(request: Request) -> Response:
+                for access in access_checks:
                     await access(request)
                 inner = StrictRequest(request.scope, request.receive)
                 if body is not None:
@@ -214,7 +216,7 @@ def strict(max_bytes: int) -> type[APIRoute]:
                     )
                 return await handle(inner)
 
-            return strictly
+            return strict_handler
 
     return StrictRoute
 

@@ -1,8 +1,8 @@
-"""How a service is served: uvicorn with a guarded parser, a public and an internal port.
+"""The HTTP server: uvicorn with a hardened parser, a public and an internal port.
 
-uvicorn with httptools refuses smuggled requests, but takes headers of any size and waits for them
-for ever; `GuardedProtocol` bounds both. Both ports live in one event loop, so that `/livez` says
-something about it; the internal one answers until the public one has drained.
+uvicorn with httptools rejects smuggled requests, but accepts headers of any size and waits for them
+for ever; `HardenedHttpProtocol` limits both. Both ports run in one event loop, so that `/livez`
+checks it. The internal port answers until the public one has drained.
 """
 
 import asyncio
@@ -32,8 +32,8 @@ MAX_HEADERS = 100
 HEADER_SECONDS = 10.0
 BACKLOG = 2048
 MAX_CONNECTIONS = 8000
-CUT_OFF_SECONDS = 5.0  # for what a request still does once the drain is over
-KEEP_ALIVE_SECONDS = 75  # nginx keeps its side for 60 s: it never meets one that we close
+CUT_OFF_SECONDS = 5.0  # for what a request still does once the drain has timed out
+KEEP_ALIVE_SECONDS = 75  # longer than nginx (60 s), so it never reuses a closed connection
 
 
 class ServeError(Exception):
@@ -42,22 +42,21 @@ class ServeError(Exception):
 
 @functools.cache
 def max_connections() -> int:
-    """How many clients a port may have at once, so that descriptors are left for all else.
+    """Return the connection limit of a port, which leaves descriptors for everything else.
 
-    Takes as many of them as the process may have: shells give out few by default. asyncio accepts
-    a whole backlog before a connection of it can be refused, and falls into a storm of log lines
-    where it finds no descriptor.
+    Raise the process's soft limit of descriptors first, as shells set it low. asyncio accepts a
+    whole backlog before any of it can be rejected, and floods the log when descriptors run out.
     """
     reserved = BACKLOG + 192
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_CONNECTIONS + reserved
-    had = max(soft, wanted if hard == resource.RLIM_INFINITY else min(hard, wanted))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (had, hard))
-    return max(BACKLOG // 32, min(MAX_CONNECTIONS, had - reserved))
+    limit = max(soft, wanted if hard == resource.RLIM_INFINITY else min(hard, wanted))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return max(BACKLOG // 32, min(MAX_CONNECTIONS, limit - reserved))
 
 
 class HardenedHttpProtocol(HttpToolsProtocol):
-    """HTTP/1.1 whose connections are bounded in number, and their heads in size, number, time."""
+    """HTTP/1.1 with limits on connections, and on the size, fields and time of each head."""
 
     _status = http.HTTPStatus.BAD_REQUEST
     _unread_bytes = 0
@@ -68,7 +67,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Give the first head its time, or one client too many none."""
+        """Start the timer of the first head, or abort a connection beyond the limit."""
         super().connection_made(transport)
         # asyncio does so only for sockets made with IPPROTO_TCP, which `socket.create_server` are
         # not. Without it a response written in two parts waits for the client's delayed ACK: 40 ms.
@@ -80,31 +79,31 @@ class HardenedHttpProtocol(HttpToolsProtocol):
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Cancel the timer."""
         self._head_arrived()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bound what comes without a head's end or a body's part: heads, trailers, extensions."""
+        """Limit data that neither completes a head nor belongs to a body: heads, trailers."""
         self._unread_bytes += len(data)
         super().data_received(data)
         if self._unread_bytes > MAX_HEADER_BYTES:
-            self._refuse_head()
+            self._answer_large_head()
 
     def on_message_begin(self) -> None:
-        """A head begins: on a kept connection, with this very data."""
+        """Start the timer of the next head on a keep-alive connection."""
         super().on_message_begin()
         if not self._in_head:
             self._expect_head()
 
     def on_url(self, url: bytes) -> None:
-        """Count the target's bytes."""
+        """Limit the length of the target."""
         super().on_url(url)
         if len(self.url) > MAX_HEADER_BYTES:
             self._reject_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count the fields and their bytes; trailers count too, and are no headers."""
+        """Limit the fields and their bytes; trailers count too, but are dropped."""
         self._head_count += 1
         self._head_bytes += len(name) + len(value)
         if self._head_count > MAX_HEADERS or self._head_bytes > MAX_HEADER_BYTES:
@@ -113,12 +112,12 @@ class HardenedHttpProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head is there; the body has its own limits."""
+        """Check the complete head; the body has its own limits."""
         self._head_arrived()
         self._unread_bytes = 0
         version = self.parser.get_http_version()
         hosts = [value for name, value in self.headers if name == b"host"]
-        # RFC 9112, section 3.2: exactly one Host, but in HTTP/1.0.
+        # RFC 9112, section 3.2: exactly one Host, except in HTTP/1.0.
         if version not in {"1.0", "1.1"} or (version == "1.1" and len(hosts) != 1):
             raise httptools.HttpParserCallbackError("not HTTP/1.1 with one host")
         encodings = [value for name, value in self.headers if name == b"transfer-encoding"]
@@ -130,16 +129,16 @@ class HardenedHttpProtocol(HttpToolsProtocol):
         )
         super().on_headers_complete()
         if self.parser.should_upgrade() and not self._should_upgrade():
-            # Declined by answering in HTTP; what follows may be meant in another protocol.
+            # The upgrade is declined by an HTTP response; further data may be in another protocol.
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        """A part of the body came."""
+        """Restart the count: the route limits the body."""
         self._unread_bytes = 0
         super().on_body(body)
 
     def handle_websocket_upgrade(self) -> None:
-        """Go on as a WebSocket."""
+        """Hand the connection over to the WebSocket protocol."""
         self.headers[:] = websocket.without_extensions(self.headers)
         super().handle_websocket_upgrade()
 
@@ -147,10 +146,10 @@ class HardenedHttpProtocol(HttpToolsProtocol):
         return self._is_handshake and self._should_upgrade_to_ws()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: anybody may ask for anything."""
+        """Log nothing: any client can send an upgrade header."""
 
     def send_400_response(self, msg: str) -> None:
-        """Answer a head that cannot be served with a problem document, then close."""
+        """Answer an invalid head with a problem document, then close."""
         del msg
         self._head_arrived()
         if self.transport.is_closing():
@@ -179,7 +178,7 @@ class HardenedHttpProtocol(HttpToolsProtocol):
 
     def _expect_head(self) -> None:
         self._in_head, self._head_bytes, self._head_count = True, 0, 0
-        self._head_timer = self.loop.call_later(HEADER_SECONDS, self._head_late)
+        self._head_timer = self.loop.call_later(HEADER_SECONDS, self._on_head_timeout)
 
     def _head_arrived(self) -> None:
         self._in_head = False
@@ -187,16 +186,16 @@ class HardenedHttpProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _head_late(self) -> None:
+    def _on_head_timeout(self) -> None:
         self._status = http.HTTPStatus.REQUEST_TIMEOUT
         self.send_400_response("")
 
     def _reject_head(self) -> None:
-        """Called from within the parser, which turns the error into `send_400_response`."""
+        """Raise from within the parser, which turns the error into `send_400_response`."""
         self._status = http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         raise httptools.HttpParserCallbackError("head too large")
 
-    def _refuse_head(self) -> None:
+    def _answer_large_head(self) -> None:
         self._status = http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         self.send_400_response("")
 
@@ -206,12 +205,12 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone."""
+        """Capture no signals."""
         yield
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Listen on an address; raises `ServeError` naming it when it is taken or not ours."""
+    """Listen on an address; raise `ServeError` when it is in use or not local."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
@@ -231,11 +230,11 @@ async def serve(
     on_started: Callable[[], None] = lambda: None,
     on_stopping: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve both ports until SIGTERM or SIGINT, then drain; a second signal does not wait.
+    """Serve both ports until SIGTERM or SIGINT, then drain; a second signal ends at once.
 
-    `lifespan` is entered before a port answers and left after both are closed; what it raises
-    comes out as it is. `message_bytes` bounds a WebSocket's message; 0: none is spoken.
-    `on_stopping` is called with the signal: what stays open until it is told to end must end then.
+    `lifespan` is entered before a port answers and left after both are closed; its errors are
+    raised as they are. `message_bytes` limits a WebSocket message; 0 disables WebSockets.
+    `on_stopping` is called on the first signal, so that open streams can close.
     """
     public = _Server(_config(app, drain_seconds, message_bytes))
     inner = _Server(_config(internal, 1))
@@ -254,9 +253,9 @@ async def serve(
 
 
 async def _finish(server: uvicorn.Server) -> None:
-    """Wait for the requests that were cut off: each still answers, and one may be committing."""
+    """Wait for cancelled requests: each still sends a response, and one may be committing."""
     tasks = set(server.server_state.tasks)
-    if server.force_exit:  # uvicorn has left them running
+    if server.force_exit:  # uvicorn left them running
         for task in tasks:
             task.cancel()
     if tasks:
@@ -264,7 +263,7 @@ async def _finish(server: uvicorn.Server) -> None:
 
 
 async def serve_internal(app: ASGIApp, listening: socket.socket) -> None:
-    """Serve only the internal port, in a thread's own event loop, for as long as that lives."""
+    """Serve only the internal port, in a thread's own event loop, until the process ends."""
     await _Server(_config(app, 1)).serve(sockets=[listening])
 
 

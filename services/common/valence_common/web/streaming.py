@@ -1,4 +1,4 @@
-"""Downloads: long answers, sent piece by piece to clients that go on reading, or broken off."""
+"""Streaming downloads, with timeouts for clients that stop reading."""
 
 import asyncio
 import re
@@ -19,13 +19,13 @@ CHUNK_BYTES = 64 * 1024
 GZIP_LEVEL = 4
 _GZIP_WINDOW = 31  # zlib's way to ask for gzip's header and checksum
 
-_REFUSED = re.compile(r"q=0(\.0*)?")
+_ZERO_WEIGHT = re.compile(r"q=0(\.0*)?")
 
 
 class StreamedFile(StreamingResponse):
-    """A document to be saved as `name`; `turn` is closed at its end, whatever that is.
+    """A download saved as `name`; `slot` is closed when it ends, in whichever way.
 
-    One that cannot be completed is broken off: the client sees the connection end too early.
+    A download that cannot be completed is cut off, so the client sees an incomplete response.
     """
 
     def __init__(
@@ -43,17 +43,17 @@ class StreamedFile(StreamingResponse):
             named["Content-Encoding"] = "gzip"
             pieces = _compressed(pieces)
         super().__init__(pieces, headers=named, media_type=media_type)
-        self._turn = slot
+        self._slot = slot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        with self._turn:
+        """Send the response."""
+        with self._slot:
             await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:
-        """Send it piece by piece, to a client that goes on reading."""
+        """Send the body in parts, each within the write timeout."""
 
-        async def send_soon(message: Message) -> None:
+        async def send_with_timeout(message: Message) -> None:
             body = message.get("body", b"")
             for start in range(0, max(len(body), 1), CHUNK_BYTES):
                 part = {"body": body[start : start + CHUNK_BYTES]} if body else {}
@@ -62,22 +62,22 @@ class StreamedFile(StreamingResponse):
 
         try:
             async with asyncio.timeout(MAX_SECONDS):
-                await super().stream_response(send_soon)
+                await super().stream_response(send_with_timeout)
         except (DomainError, TimeoutError) as error:
             structlog.get_logger().warning("download_broken_off", error=type(error).__name__)
 
 
 def accepts_gzip(request: Request) -> bool:
-    """Whether the client asks for gzip by that name, and not with a weight of zero."""
+    """Return whether `Accept-Encoding` names gzip, with a weight above zero."""
     for part in request.headers.get("accept-encoding", "").lower().split(","):
         name, _, weight = part.partition(";")
         if name.strip() == "gzip":
-            return _REFUSED.fullmatch(weight.replace(" ", "")) is None
+            return _ZERO_WEIGHT.fullmatch(weight.replace(" ", "")) is None
     return False
 
 
 async def _compressed(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The pieces in one gzip stream; what was sent of it can be read, should it be broken off."""
+    """Compress to one gzip stream, flushed after each piece so that a partial one is readable."""
     gzip = zlib.compressobj(GZIP_LEVEL, wbits=_GZIP_WINDOW)
 
     def compress(piece: bytes) -> bytes:

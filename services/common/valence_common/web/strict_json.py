@@ -1,6 +1,6 @@
-"""Strict JSON values: what JSON may hold here, before any field is looked at.
+"""Strict JSON, checked before any field: UTF-8, of limited depth and number of values.
 
-In UTF-8, of bounded depth and number, without NaN, lone surrogates, NUL or repeated keys.
+NaN, lone surrogates, NUL and repeated keys are rejected.
 """
 
 import json
@@ -18,12 +18,12 @@ _SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 
 
 def loads(body: bytes | bytearray) -> Any:
-    """Parse one strict JSON value; raises `Invalid`, or `Unprocessable` naming the rule."""
+    """Parse one strict JSON value; raise `Invalid`, or `Unprocessable` naming the rule."""
     return loads_and_free(bytearray(body))
 
 
 def loads_and_free(body: bytearray) -> Any:
-    """`loads`, emptying `body` on the way: a large one must not stand in memory three times."""
+    """Parse as `loads` does, and empty `body`, so that a large body is in memory twice at most."""
     _check_shape(body)
     suspect = _SUSPECT.search(body) is not None
     try:
@@ -38,14 +38,14 @@ def loads_and_free(body: bytearray) -> Any:
 
 
 def _check_shape(body: bytearray) -> None:
-    """Refuse what would cost far more to parse than its bytes: too deep, or too many values."""
+    """Reject bodies that cost far more to parse than their size: too deep, or too many values."""
     if sum(map(body.count, (b",", b"[", b"{"))) <= MAX_DEPTH:
         return
-    bare = _STRING.sub(b"", body)
-    if sum(map(bare.count, (b",", b"[", b"{"))) > MAX_VALUES:
+    structure = _STRING.sub(b"", body)
+    if sum(map(structure.count, (b",", b"[", b"{"))) > MAX_VALUES:
         raise Invalid(f"The request body holds more than {MAX_VALUES} values")
     depth = 0
-    for bracket in re.finditer(rb"[\[\]{}]", bare):
+    for bracket in re.finditer(rb"[\[\]{}]", structure):
         depth += 1 if bracket[0] in b"[{" else -1
         if depth > MAX_DEPTH:
             raise Invalid(f"The request body is nested deeper than {MAX_DEPTH} levels")
@@ -54,29 +54,29 @@ def _check_shape(body: bytearray) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        _refuse("unique_keys", "An object repeats a key")
+        _reject("unique_keys", "An object repeats a key")
     return result
 
 
 def _not_a_number(_: str) -> NoReturn:
-    _refuse("finite_number", "NaN and Infinity are not JSON")
+    _reject("finite_number", "NaN and Infinity are not JSON")
 
 
 def _finite(literal: str) -> float:
     number = float(literal)
     if not math.isfinite(number):
-        _refuse("finite_number", "A number is out of range")
+        _reject("finite_number", "A number is out of range")
     return number
 
 
 def _check_strings(value: Any) -> None:
-    """Refuse NUL and lone surrogates, which Postgres and UTF-8 cannot hold."""
+    """Reject NUL and lone surrogates, which Postgres and UTF-8 cannot represent."""
     pending = [value]
     while pending:
         item = pending.pop()
         if isinstance(item, str):
             if "\0" in item or not _encodable(item):
-                _refuse("plain_text", "Text may not hold NUL or lone surrogates")
+                _reject("plain_text", "Text may not hold NUL or lone surrogates")
         elif isinstance(item, dict):
             pending += item.keys()
             pending += item.values()
@@ -92,11 +92,11 @@ def _encodable(item: str) -> bool:
     return True
 
 
-def _refuse(rule: str, message: str) -> NoReturn:
+def _reject(rule: str, message: str) -> NoReturn:
     raise Unprocessable([FieldError("body", rule, message)])
 
 
-# One for all: `json.loads` with hooks makes a decoder each time.
+# Shared: `json.loads` with hooks creates a decoder for each call.
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_unique, parse_constant=_not_a_number, parse_float=_finite
 )

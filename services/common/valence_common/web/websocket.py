@@ -1,7 +1,7 @@
-"""WebSockets as the server speaks them: which request begins one, and what bounds it.
+"""The WebSocket protocol of the server: strict handshakes, and limits on each connection.
 
-A request that is not wholly a handshake (RFC 6455, section 4.2.1) is answered as HTTP, so that no
-byte after it is read in two ways and the library below never meets what it cannot read.
+A request that is not a complete handshake (RFC 6455, section 4.2.1) is answered as HTTP. So no byte
+after it is ambiguous, and the websockets library receives only what it can parse.
 """
 
 import base64
@@ -13,8 +13,8 @@ from typing import Any, Final
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
-MAX_LINE_BYTES: Final = 8_000  # websockets reads no longer line
-MAX_FRAGMENTS: Final = 1_000  # of one message: empty ones cost memory, too
+MAX_LINE_BYTES: Final = 8_000  # the limit of the websockets library
+MAX_FRAGMENTS: Final = 1_000  # of one message: empty fragments use memory too
 CLOSE_SECONDS: Final = 2.0
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -24,7 +24,7 @@ Fields = Sequence[tuple[bytes, bytes]]
 
 
 def is_handshake(method: bytes, version: str, target: bytes, fields: Fields) -> bool:
-    """Whether a request's head asks for a WebSocket, in full and in one reading only."""
+    """Return whether a request's head is a complete and unambiguous WebSocket handshake."""
 
     def values(name: bytes) -> list[bytes]:
         return [value for known, value in fields if known == name]
@@ -56,10 +56,10 @@ def _is_nonce(value: bytes) -> bool:
 
 
 class HardenedWebSocketProtocol(WebSocketsSansIOProtocol):
-    """A WebSocket that ends when it should, whatever its peer reads, sends or answers.
+    """A WebSocket that closes in time, whatever its peer reads, sends or answers.
 
-    When the process stops, the application closes its connections; one that is still open a moment
-    later is cut off.
+    When the process stops, the application closes its connections. A connection that is still open
+    after `CLOSE_SECONDS` is cut off.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -67,31 +67,31 @@ class HardenedWebSocketProtocol(WebSocketsSansIOProtocol):
         self.close_timeout = CLOSE_SECONDS
 
     def shutdown(self) -> None:
-        """Leave the farewell to the application, for a moment."""
+        """Give the application `CLOSE_SECONDS` to close the connection."""
         self.loop.call_later(CLOSE_SECONDS, self._cut_off)
 
     async def run_asgi(self) -> None:
-        """Run the application; what its peer has not read a moment after that is lost."""
+        """Run the application; afterwards abort a connection whose peer does not read."""
         await super().run_asgi()
         if not self.disconnected:
             self.loop.call_later(CLOSE_SECONDS + 1, self._abort)
 
     async def send(self, message: Any) -> None:
-        """Send; a refusal is a whole answer, which uvicorn would call no answer in its log."""
+        """Mark a rejected handshake as complete, so uvicorn does not log an error."""
         await super().send(message)
-        refusal = message["type"] == "websocket.http.response.body"
-        if refusal and not message.get("more_body", False):
+        is_rejection = message["type"] == "websocket.http.response.body"
+        if is_rejection and not message.get("more_body", False):
             self.handshake_complete = True
 
     def handle_ping(self) -> None:
-        """Answer a ping, unless the answers before it have not been read."""
+        """Answer a ping, unless the peer has not read the previous answers."""
         if self.writable.is_set():
             super().handle_ping()
         else:
             self.conn.data_to_send()
 
     def handle_cont(self, event: Frame) -> None:
-        """Take a part of a message; one in too many parts is too large."""
+        """Accept a fragment; a message of too many fragments is too large (1009)."""
         if len(self.frames) < MAX_FRAGMENTS:
             super().handle_cont(event)
         elif not self.close_sent:
@@ -109,5 +109,5 @@ class HardenedWebSocketProtocol(WebSocketsSansIOProtocol):
 
 
 def without_extensions(fields: Fields) -> list[tuple[bytes, bytes]]:
-    """A handshake's fields without what would be declined: nothing is compressed here."""
+    """Return a handshake's fields without extensions, all of which are declined."""
     return [(name, value) for name, value in fields if name != b"sec-websocket-extensions"]

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from valence_common.audit import end_batch, record
+from valence_common.audit import record
+from valence_common.batches import end_batch
 from valence_common.db import new_id, renew_deadline
 from valence_common.models import TERMINAL, Batch
 from valence_common.problems import Conflict

@@ -12,7 +12,7 @@ from valence_common import rate_limits
 from valence_common.problems import Unavailable
 from valence_common.rate_limits import Day, Hit, Limiter, LimitStatus, Rate
 from valence_common.security import Principal
-from valence_common.settings import Plan
+from valence_common.setting_types import Plan
 from valence_common.web.app import API
 from valence_common.web.state import request_state
 from valence_inference.metering.api_keys import ApiKeys
