@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from valence_auth.settings import Settings as Auth
-from valence_batch_worker.batches.backlog import MOST_CHUNKS, WAITING
+from valence_batch_worker.batches.backlog import MAX_CHUNKS, WAITING
 from valence_batch_worker.settings import Settings as Worker
 from valence_common.settings import DatabaseSettings
 from valence_common.settings import Settings as Common
@@ -150,7 +150,7 @@ def backlog_query() -> str:
     attempts_value = f".Values.batchWorker.config.maxAttempts | default {attempts}"
     values = {
         ":max_attempts": f"{{{{ {attempts_value} }}}}",
-        ":most": str(MOST_CHUNKS),
+        ":limit": str(MAX_CHUNKS),
     }
     query = WAITING
     for name, value in values.items():

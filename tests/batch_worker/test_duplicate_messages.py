@@ -11,7 +11,7 @@ from support.jobs import CHUNK_TEXTS, Jobs
 from support.rows import query
 from support.servers import Servers
 from support.waiting import until
-from valence_batch_worker.batches.sweeper import MOST_RINGS
+from valence_batch_worker.batches.sweeper import MAX_RINGS
 from valence_common.celery_app import QUEUE
 
 LONGER_THAN_KOMBU_LOOKS = 14
@@ -95,7 +95,7 @@ def test_case_111_three_sweepers_recover_each_expired_lease_once(
         worker.kill()
     until(lambda: query(url, left) == [(0,)], timeout=120)
     with jobs.servers.valkey.client() as client:
-        assert client.llen(QUEUE) <= 3 * MOST_RINGS
+        assert client.llen(QUEUE) <= 3 * MAX_RINGS
     assert [] == [worker.pid for worker in workers if "sweep_failed" in worker.output()]
     for child in psutil.Process(workers[0].pid).children():
         child.resume()

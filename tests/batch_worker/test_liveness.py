@@ -15,7 +15,7 @@ from support.servers import Servers
 from support.stack import Service
 from support.waiting import until
 from valence_batch_worker import liveness
-from valence_batch_worker.liveness import LOOK_SECONDS, Liveness, Pulse
+from valence_batch_worker.liveness import POLL_SECONDS, Heartbeat, Liveness
 
 TASK_SECONDS = 60.0
 
@@ -39,15 +39,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def judge(clock: Clock) -> Liveness:
-    return Liveness(task_seconds=TASK_SECONDS)
+    return Liveness(task_time_limit=TASK_SECONDS)
 
 
-def passes(clock: Clock, judge: Liveness, seconds: float, *beating: Pulse, queued: int | None = 0):
+def passes(
+    clock: Clock, judge: Liveness, seconds: float, *beating: Heartbeat, queued: int | None = 0
+):
     """Let time pass, in which these parts turn and Redis answers or not; what is stuck then."""
     ends = clock.now + seconds
     while clock.now < ends:
-        clock.now += LOOK_SECONDS
-        judge.look(queued)
+        clock.now += POLL_SECONDS
+        judge.record_poll(queued)
         for pulse in beating:
             pulse.beat()
     return judge.stuck()
@@ -55,12 +57,12 @@ def passes(clock: Clock, judge: Liveness, seconds: float, *beating: Pulse, queue
 
 def test_pulse_is_felt_across_a_fork() -> None:
     """A child's work is known to its parent, without a message."""
-    pulse = Pulse()
-    before = pulse.at()
+    pulse = Heartbeat()
+    before = pulse.last_beat()
     child = multiprocessing.get_context("fork").Process(target=pulse.beat)
     child.start()
     child.join()
-    assert before < pulse.at() <= time.monotonic()
+    assert before < pulse.last_beat() <= time.monotonic()
 
 
 def test_idle_worker_whose_parts_turn_is_alive(clock: Clock, judge: Liveness) -> None:
@@ -93,8 +95,8 @@ def test_consumer_is_not_judged_by_what_nobody_looked_at(clock: Clock, judge: Li
 
 def test_loop_that_does_not_come_round_is_stuck(clock: Clock, judge: Liveness) -> None:
     """The pause between its calls is its own; what is above that is counted."""
-    often, seldom = Pulse(), Pulse()
-    judge.loops.update(sweep=(often, 2), retention=(seldom, 600))
+    often, seldom = Heartbeat(), Heartbeat()
+    judge.threads.update(sweep=(often, 2), retention=(seldom, 600))
     assert passes(clock, judge, 600, judge.consumer, often) is None
     assert passes(clock, judge, 290, judge.consumer, seldom) is None
     assert "'sweep'" in passes(clock, judge, 30, judge.consumer, seldom)

@@ -19,7 +19,7 @@ from support.waiting import until
 from valence_batch_worker import metrics, outbox_relay
 from valence_batch_worker.cleanup import retention
 from valence_batch_worker.cleanup.retention import Retention
-from valence_batch_worker.outbox_relay import Relay
+from valence_batch_worker.outbox_relay import OutboxRelay
 from valence_batch_worker.settings import Settings
 from valence_common.audit import record
 from valence_common.db import Database
@@ -92,9 +92,9 @@ def test_four_relays_and_a_backlog(
     database: Database, own_database_url: str, valkey: FragileValkey
 ) -> None:
     """More than one round trip holds, and everybody at it."""
-    write_many(database, 5 * outbox_relay.MOST_EVENTS + 7)
+    write_many(database, 5 * outbox_relay.MAX_EVENTS + 7)
     with relaying(database, valkey, 4):
-        until(lambda: len(published(valkey)) >= 5 * outbox_relay.MOST_EVENTS + 7, timeout=60)
+        until(lambda: len(published(valkey)) >= 5 * outbox_relay.MAX_EVENTS + 7, timeout=60)
     judge(own_database_url, published(valkey))
 
 
@@ -142,14 +142,14 @@ def test_redis_forgets_between_asking_and_telling(
 ) -> None:
     """What comes after a gap is not taken: the stream begins again with the first that is kept."""
 
-    class Struck(Relay):
+    class Struck(OutboxRelay):
         struck = False
 
-        def _send(self, events: list[Any]) -> str:
+        def _append_events(self, events: list[Any]) -> str:
             if not self.struck:
                 self.struck = True
                 valkey.flush()
-            return super()._send(events)
+            return super()._append_events(events)
 
     write_many(database, 3)
     make(database, valkey).work()
@@ -166,10 +166,10 @@ def test_a_relay_dies_around_telling(
 ) -> None:
     """Before it told what it had numbered, or just after: the next one tells the rest, once."""
 
-    class Mortal(Relay):
-        def _send(self, events: list[Any]) -> str:
+    class Mortal(OutboxRelay):
+        def _append_events(self, events: list[Any]) -> str:
             if told_before:
-                super()._send(events)
+                super()._append_events(events)
             raise SystemExit
 
     write_many(database, 3)
@@ -194,12 +194,12 @@ def test_redis_away_or_silent(
         with blow, pytest.raises(Unavailable):
             mine.work()
         assert 5 == metrics.EVENTS_WAITING._value.get()
-        assert 0 < metrics.EVENTS_OLDEST._value.get()
-    before = metrics.EVENTS_TOLD._value.get()
+        assert 0 < metrics.EVENTS_OLDEST_SECONDS._value.get()
+    before = metrics.EVENTS_PUBLISHED._value.get()
     mine.work()
     judge(own_database_url, published(valkey))
-    assert before + 8 == metrics.EVENTS_TOLD._value.get()  # `down` lost the first three
-    assert 0 == metrics.EVENTS_WAITING._value.get() == metrics.EVENTS_OLDEST._value.get()
+    assert before + 8 == metrics.EVENTS_PUBLISHED._value.get()  # `down` lost the first three
+    assert 0 == metrics.EVENTS_WAITING._value.get() == metrics.EVENTS_OLDEST_SECONDS._value.get()
 
 
 def test_retention_trims_the_stream(
@@ -208,7 +208,7 @@ def test_retention_trims_the_stream(
     """What is deleted here goes there, and numbers go on; at last the stream is empty."""
     settings = Settings(database_url=SecretStr(own_database_url), redis_url=SecretStr(valkey.url()))
     mine = make(database, valkey)
-    piece = retention.pieces(settings, mine.told)["events"]
+    piece = retention.delete_steps(settings, mine.last_published)["events"]
 
     def age(condition: str) -> None:
         query(
@@ -237,21 +237,21 @@ def test_a_full_redis_is_told_later(
     """However long it is full: what has a number and is too old, but was not told, is kept."""
     settings = Settings(database_url=SecretStr(own_database_url), redis_url=SecretStr(valkey.url()))
     mine = make(database, valkey)
-    keeper = Retention(settings, database, mine.told)
+    keeper = Retention(settings, database, mine.last_published)
     write_many(database, 3)
     mine.work()
     with valkey.client() as client:
         client.config_set("maxmemory", 1)
-        write_many(database, 2 * outbox_relay.MOST_EVENTS)
+        write_many(database, 2 * outbox_relay.MAX_EVENTS)
         for _ in range(3):
             with pytest.raises(Unavailable):
                 mine.work()
-        assert 2 * outbox_relay.MOST_EVENTS == metrics.EVENTS_WAITING._value.get()
+        assert 2 * outbox_relay.MAX_EVENTS == metrics.EVENTS_WAITING._value.get()
         query(own_database_url, "UPDATE events SET created_at = created_at - interval '8 days'")
         keeper.work()
         assert 3 == len(published(valkey))
         [(left,)] = query(own_database_url, "SELECT count(*) FROM events WHERE number IS NOT NULL")
-        assert left == 2 * outbox_relay.MOST_EVENTS  # the three that were told have gone
+        assert left == 2 * outbox_relay.MAX_EVENTS  # the three that were told have gone
         with pytest.raises(Unavailable):
             mine.work()
         assert [] == published(valkey)  # what is too old makes room while it is full, too

@@ -12,7 +12,7 @@ from support.chart import (
     objects,
     pods,
 )
-from valence_batch_worker.batches.backlog import MOST_CHUNKS, WAITING
+from valence_batch_worker.batches.backlog import MAX_CHUNKS, WAITING
 
 RESERVED = 3 + 10
 """Connections for superusers, and a margin for people and migrations."""
@@ -81,7 +81,7 @@ def test_keda_scales_the_worker_by_what_waits_in_postgres() -> None:
         spec["maxReplicaCount"],
     )
     [trigger] = spec["triggers"]
-    query = WAITING.replace(":max_attempts", "7").replace(":most", str(MOST_CHUNKS))
+    query = WAITING.replace(":max_attempts", "7").replace(":limit", str(MAX_CHUNKS))
     assert " ".join(query.split()) == trigger["metadata"]["query"]
     assert {"type", "metadata", "authenticationRef"} == set(trigger)
     assert all(isinstance(value, str) for value in trigger["metadata"].values())

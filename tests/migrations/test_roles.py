@@ -18,7 +18,7 @@ from valence_auth import erasure as auth_erasure
 from valence_batch_worker.batches import chunks
 from valence_batch_worker.cleanup import bulk_delete, retention
 from valence_batch_worker.cleanup import erasure as worker_erasure
-from valence_batch_worker.outbox_relay import STREAM, Relay
+from valence_batch_worker.outbox_relay import STREAM, OutboxRelay
 from valence_batch_worker.settings import Settings
 from valence_batch_worker.webhooks import deliveries as queue
 from valence_common import audit
@@ -74,7 +74,7 @@ def test_roles_suffice_to_take_out_erase_and_forget(role_database: RoleDatabase)
     assert b'"sentiment":"positive"' in asyncio.run(take_out())
     with auth.transaction() as session:
         auth_erasure.erase(session, user)
-    assert bulk_delete.delete_piece(worker, "erasure", worker_erasure.erase_piece) > 0
+    assert bulk_delete.delete_step(worker, "erasure", worker_erasure.erase_step) > 0
     assert {0} == set(count_rows(role_database.url, user.id).values())
     settings = Settings(
         database_url=SecretStr(role_database.url_of("worker")),
@@ -83,8 +83,8 @@ def test_roles_suffice_to_take_out_erase_and_forget(role_database: RoleDatabase)
         retain_batches_days=1,
         retain_events_days=1,
     )
-    for reason, piece in retention.pieces(settings, lambda: 1).items():
-        bulk_delete.delete_piece(worker, reason, piece)
+    for reason, piece in retention.delete_steps(settings, lambda: 1).items():
+        bulk_delete.delete_step(worker, reason, piece)
 
 
 def test_roles_suffice_to_steer_batches(role_database: RoleDatabase) -> None:
@@ -114,7 +114,7 @@ def test_roles_suffice_to_steer_batches(role_database: RoleDatabase) -> None:
     with inference.transaction() as session:
         shown, _ = batch_status.page(session, user, batch_status.Filter(), limit=9, cursor=None)
         assert [live] == [status.batch.id for status in shown]
-    assert bulk_delete.delete_piece(worker, "deleted", retention.DELETED["deleted"]) > 0
+    assert bulk_delete.delete_step(worker, "deleted", retention.DELETED_BATCHES["deleted"]) > 0
     assert 1 == count_rows(role_database.url, user)["batches"]
 
 
@@ -135,7 +135,7 @@ def test_roles_suffice_to_tell_events(role_database: RoleDatabase, redis_url: st
     assert not role_database.may("worker", "UPDATE", "events", "data")
     client = blocking_client(SecretStr(redis_url), timeout=5)
     client.delete(STREAM)
-    relay = Relay(database, client)
+    relay = OutboxRelay(database, client)
     relay.work()
     assert [str(somebody)] * 3 == [event["user_id"] for _, event in client.xrange(STREAM)]
     execute(role_database.url, "SELECT setval('event_numbers', 1)")
@@ -171,16 +171,16 @@ def test_roles_suffice_for_webhooks(role_database: RoleDatabase) -> None:
         sent = queue.claim(session, lease=timedelta(seconds=1))
         assert sent is not None
         assert (url, secret, 2) == (sent.url, sent.secrets[0], len(sent.secrets))
-        queue.settle(session, sent, queue.Outcome(0.1, 500))
-        assert (0, 0.0) == queue.due(session)
-        queue.forget_secrets(session)
+        queue.record_outcome(session, sent, queue.Outcome(0.1, 500))
+        assert (0, 0.0) == queue.measure_due(session)
+        queue.delete_expired_secrets(session)
     with inference.transaction() as session:
         [log], _ = deliveries.page(session, user_id, batch.id, limit=1, cursor=None)
         assert [500] == [attempt.status_code for attempt in log.attempts]
         deliveries.redeliver(session, user_id, batch.id, log.delivery.id, enabled=True)
         webhook_secrets.end_secrets(session, user_id)
     with worker.transaction() as session:
-        assert bulk_delete.delete_batches(session, select(Batch.id), most=100) > 0
+        assert bulk_delete.delete_batches(session, select(Batch.id), limit=100) > 0
     assert [(0, 0)] == query(
         role_database.url,
         "SELECT (SELECT count(*) FROM webhook_deliveries), (SELECT count(*) FROM webhook_attempts)",

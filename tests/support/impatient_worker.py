@@ -39,7 +39,7 @@ def create_nervous_app(*arguments: Any) -> Any:
 
 
 if __name__ == "__main__":
-    liveness.CONSUMER_SECONDS = CONSUMER_SECONDS
+    liveness.CONSUMER_TIMEOUT_SECONDS = CONSUMER_SECONDS
     app.TICK_SECONDS = 0.2
     app.create_app = create_nervous_app
     runpy.run_module("valence_batch_worker", run_name="__main__")

@@ -9,13 +9,15 @@ from sqlalchemy import text
 from support.events import Published, judge_order, stream
 from support.rows import query
 from support.servers import FragileValkey
-from valence_batch_worker.outbox_relay import Relay
-from valence_batch_worker.periodic import Loop
+from valence_batch_worker.outbox_relay import OutboxRelay
+from valence_batch_worker.periodic import PeriodicThread
 from valence_common.db import Database
 from valence_common.redis_client import blocking_client
 
 
-def make(database: Database, valkey: FragileValkey, cls: type[Relay] = Relay) -> Relay:
+def make(
+    database: Database, valkey: FragileValkey, cls: type[OutboxRelay] = OutboxRelay
+) -> OutboxRelay:
     """A relay as each worker has one."""
     return cls(database, blocking_client(SecretStr(valkey.url()), timeout=2))
 
@@ -23,7 +25,7 @@ def make(database: Database, valkey: FragileValkey, cls: type[Relay] = Relay) ->
 @contextlib.contextmanager
 def relaying(database: Database, valkey: FragileValkey, count: int = 1) -> Iterator[None]:
     """Relays that look again and again, as in workers."""
-    loops = [Loop("relay", 0.01, make(database, valkey).work) for _ in range(count)]
+    loops = [PeriodicThread("relay", 0.01, make(database, valkey).work) for _ in range(count)]
     for loop in loops:
         loop.start()
     try:

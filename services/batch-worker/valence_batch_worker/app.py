@@ -11,8 +11,8 @@ import structlog
 from celery import Celery, bootsteps, signals
 from prometheus_client import multiprocess
 
-from valence_batch_worker.background import Parent
-from valence_batch_worker.batches.worker import TURN_SECONDS, Worker
+from valence_batch_worker.background import BackgroundThreads
+from valence_batch_worker.batches.worker import TIME_SLICE_SECONDS, Worker
 from valence_batch_worker.liveness import TICK_SECONDS, Liveness
 from valence_batch_worker.settings import Settings
 from valence_common.celery_app import SCORE_TASK, Doorbell, make_celery
@@ -24,7 +24,7 @@ def create_app(settings: Settings, scorer: Scorer) -> Celery:
     """The Celery application for these settings; its processes begin when Celery starts them."""
     app = make_celery(settings.redis_url)
     # A child that hangs is ended once its lease has long run out, and replaced.
-    time_limit = TURN_SECONDS + 2 * settings.lease_seconds
+    time_limit = TIME_SLICE_SECONDS + 2 * settings.lease_seconds
     app.conf.update(
         task_time_limit=time_limit,
         worker_concurrency=settings.concurrency or None,
@@ -38,7 +38,7 @@ def create_app(settings: Settings, scorer: Scorer) -> Celery:
     def score() -> None:
         """Work on chunks for a turn; ring again if there may be more."""
         liveness.tasks.beat()
-        if process["worker"].take_turn():
+        if process["worker"].run_time_slice():
             doorbell.ring(1)
         liveness.tasks.beat()
 
@@ -50,8 +50,8 @@ def create_app(settings: Settings, scorer: Scorer) -> Celery:
         process["worker"].database.close()
         multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
-    liveness = Liveness(task_seconds=time_limit)
-    parent = Parent(settings, doorbell, liveness)
+    liveness = Liveness(task_time_limit=time_limit)
+    parent = BackgroundThreads(settings, doorbell, liveness)
 
     class OpenParent(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
         """After the fork, and before Celery waits for Redis: probes are answered meanwhile."""

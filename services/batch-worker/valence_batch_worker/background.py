@@ -8,11 +8,11 @@ from valence_batch_worker import metrics
 from valence_batch_worker.batches.sweeper import Sweeper
 from valence_batch_worker.cleanup import erasure
 from valence_batch_worker.cleanup.retention import Retention
-from valence_batch_worker.liveness import LOOK_SECONDS, Liveness
-from valence_batch_worker.outbox_relay import Relay
-from valence_batch_worker.periodic import Loop
+from valence_batch_worker.liveness import POLL_SECONDS, Liveness
+from valence_batch_worker.outbox_relay import OutboxRelay
+from valence_batch_worker.periodic import PeriodicThread
 from valence_batch_worker.settings import Settings
-from valence_batch_worker.webhooks.dispatcher import Courier
+from valence_batch_worker.webhooks.dispatcher import Dispatcher
 from valence_common.celery_app import QUEUE, Doorbell
 from valence_common.db import Database
 from valence_common.health import Health, internal_app
@@ -20,11 +20,11 @@ from valence_common.problems import Unavailable
 from valence_common.redis_client import RedisClient, blocking_client
 from valence_common.web import server
 
-SWEEP_TIMEOUT_SECONDS = 10
+DATABASE_TIMEOUT_SECONDS = 10
 RELAY_TIMEOUT_SECONDS = 2  # nobody waits for it; a command of its own has hundreds of events
 
 
-class Parent:
+class BackgroundThreads:
     """Threads that live as long as the worker; raises `ServeError` for a port in use."""
 
     def __init__(self, settings: Settings, doorbell: Doorbell, liveness: Liveness):
@@ -33,49 +33,51 @@ class Parent:
         self._socket = server.bind(settings.internal_host, settings.internal_port)
         # Not pooled: children are forked from this process at any time.
         database = Database(
-            settings.database_url, pool_size=1, timeout=SWEEP_TIMEOUT_SECONDS, pooled=False
+            settings.database_url, pool_size=1, timeout=DATABASE_TIMEOUT_SECONDS, pooled=False
         )
         client = blocking_client(settings.redis_url, timeout=RELAY_TIMEOUT_SECONDS)
-        relay = Relay(database, client)
-        self._courier = Courier(settings, database) if settings.webhooks_enabled else None
-        self._loops: list[Loop | Courier] = [
-            Loop(name, seconds, work)
+        relay = OutboxRelay(database, client)
+        self._dispatcher = Dispatcher(settings, database) if settings.webhooks_enabled else None
+        self._threads: list[PeriodicThread | Dispatcher] = [
+            PeriodicThread(name, seconds, work)
             for name, seconds, work in (
                 ("sweep", settings.sweep_seconds, Sweeper(settings, database, doorbell).sweep),
                 ("erasure", settings.sweep_seconds, partial(erasure.erase, database)),
                 (
                     "retention",
                     settings.sweep_seconds,
-                    Retention(settings, database, relay.told).work,
+                    Retention(settings, database, relay.last_published).work,
                 ),
                 ("relay", settings.relay_seconds, relay.work),
             )
         ]
-        if self._courier is not None:
-            self._loops.append(self._courier)
-        liveness.loops.update({loop.name: (loop.pulse, loop.seconds) for loop in self._loops})
-        self._internal = threading.Thread(target=self._serve, name="internal", daemon=True)
+        if self._dispatcher is not None:
+            self._threads.append(self._dispatcher)
+        liveness.threads.update(
+            {thread.name: (thread.heartbeat, thread.seconds) for thread in self._threads}
+        )
+        self._internal_server = threading.Thread(target=self._serve, name="internal", daemon=True)
 
     def start(self) -> None:
         """Start all of it."""
-        for thread in (self._internal, *self._loops):
+        for thread in (self._internal_server, *self._threads):
             thread.start()
 
     def stop(self) -> None:
         """Stop what loops; probes are answered to the end."""
         self._liveness.stop()
-        for loop in self._loops:
+        for loop in self._threads:
             loop.stop()
 
     def join(self) -> None:
         """Let webhooks that are under way arrive: cut off, they would be sent again."""
-        if self._courier is not None and self._courier.is_alive():
-            self._courier.join(self._settings.webhook_timeout_seconds)
+        if self._dispatcher is not None and self._dispatcher.is_alive():
+            self._dispatcher.join(self._settings.webhook_timeout_seconds)
 
     def _serve(self) -> None:
-        asyncio.run(self._answer_probes())
+        asyncio.run(self._serve_internal())
 
-    async def _answer_probes(self) -> None:
+    async def _serve_internal(self) -> None:
         settings = self._settings
         cache = RedisClient(settings.redis_url, timeout=settings.redis_timeout_seconds)
         database = Database(
@@ -93,16 +95,16 @@ class Parent:
         )
         beside = [
             asyncio.create_task(health.become_ready()),
-            asyncio.create_task(self._watch_redis(cache)),
+            asyncio.create_task(self._poll_queue(cache)),
         ]
         await server.serve_internal(app, self._socket)
         await asyncio.gather(*beside)
 
-    async def _watch_redis(self, cache: RedisClient) -> None:
+    async def _poll_queue(self, cache: RedisClient) -> None:
         while True:
             try:
                 queued: int | None = await cache.execute(cache.client.llen(QUEUE))
             except Unavailable:
                 queued = None
-            self._liveness.look(queued)
-            await asyncio.sleep(LOOK_SECONDS)
+            self._liveness.record_poll(queued)
+            await asyncio.sleep(POLL_SECONDS)

@@ -6,7 +6,7 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-FIRST: Final = uuid.UUID(int=0)
+NIL: Final = uuid.UUID(int=0)
 """Before every user."""
 
 # Up to the LIMIT an index has the order of a queue. Statistics of a table that fills in a minute
@@ -22,7 +22,7 @@ def follow_index(session: Session) -> None:
     session.execute(_FOLLOW_INDEX)
 
 
-def around(waiting: str) -> str:
+def round_robin_users(waiting: str) -> str:
     """SQL of a recursive table `turn`: the users with rows in `waiting`, each once.
 
     They go from the one after `:after` around to that one itself, in the rows that have `begun`:

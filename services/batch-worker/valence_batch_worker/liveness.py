@@ -9,56 +9,56 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-LOOK_SECONDS: Final = 5.0
+POLL_SECONDS: Final = 5.0
 TICK_SECONDS: Final = 5.0
 
-CONSUMER_SECONDS = 90.0
+CONSUMER_TIMEOUT_SECONDS = 90.0
 """Celery tries a lost connection again after half a minute at the latest."""
-LOOP_SECONDS = 300.0
+THREAD_TIMEOUT_SECONDS = 300.0
 """Several times what one call of any loop takes when each of its transactions ends late."""
 
 
-class Pulse:
+class Heartbeat:
     """When something turned last; beaten in this process or in one that is forked from it."""
 
     def __init__(self) -> None:
         # Shared and anonymous. A float of eight bytes is written whole or not at all.
-        self._at = memoryview(mmap.mmap(-1, 8)).cast("d")
+        self._last_beat = memoryview(mmap.mmap(-1, 8)).cast("d")
         self.beat()
 
     def beat(self) -> None:
         """It turns."""
-        self._at[0] = time.monotonic()
+        self._last_beat[0] = time.monotonic()
 
-    def at(self) -> float:
+    def last_beat(self) -> float:
         """In seconds of `time.monotonic()`, which all processes share."""
-        return self._at[0]
+        return self._last_beat[0]
 
 
 class Liveness:
     """The pulses of one worker, and the judge of them."""
 
-    def __init__(self, *, task_seconds: float):
+    def __init__(self, *, task_time_limit: float):
         """`task_seconds` is the time after which no task still runs, since it would be ended."""
-        self.consumer, self.tasks = Pulse(), Pulse()
-        self.loops: dict[str, tuple[Pulse, float]] = {}
-        self._task_seconds = 3 * task_seconds
+        self.consumer, self.tasks = Heartbeat(), Heartbeat()
+        self.threads: dict[str, tuple[Heartbeat, float]] = {}
+        self._task_timeout = 3 * task_time_limit
         self._stopping = False
-        self._looked_at = float("-inf")
-        self._answered_since: float | None = None
+        self._polled_at = float("-inf")
+        self._redis_up_since: float | None = None
         self._queued_since: float | None = None
 
     def stop(self) -> None:
         """From now on nothing has to turn."""
         self._stopping = True
 
-    def look(self, queued: int | None) -> None:
+    def record_poll(self, queued: int | None) -> None:
         """Tell how many messages wait; None when Redis does not answer."""
-        now = self._looked_at = time.monotonic()
+        now = self._polled_at = time.monotonic()
         if queued is None:
-            self._answered_since = None
-        elif self._answered_since is None:
-            self._answered_since = now
+            self._redis_up_since = None
+        elif self._redis_up_since is None:
+            self._redis_up_since = now
         if not queued:
             self._queued_since = None
         elif self._queued_since is None:
@@ -69,18 +69,18 @@ class Liveness:
         return None if self._stopping else next(iter(self._complaints(time.monotonic())), None)
 
     def _complaints(self, now: float) -> Iterable[str]:
-        for name, (pulse, seconds) in self.loops.items():
-            if now - pulse.at() > seconds + LOOP_SECONDS:
-                yield f"the loop {name!r} has not come round for {now - pulse.at():.0f} s"
-        if now - self._looked_at > 3 * LOOK_SECONDS or self._answered_since is None:
+        for name, (pulse, seconds) in self.threads.items():
+            if now - pulse.last_beat() > seconds + THREAD_TIMEOUT_SECONDS:
+                yield f"the loop {name!r} has not come round for {now - pulse.last_beat():.0f} s"
+        if now - self._polled_at > 3 * POLL_SECONDS or self._redis_up_since is None:
             return
-        silent = now - max(self.consumer.at(), self._answered_since)
-        if silent > CONSUMER_SECONDS:
+        silent = now - max(self.consumer.last_beat(), self._redis_up_since)
+        if silent > CONSUMER_TIMEOUT_SECONDS:
             yield f"the consumer has been silent for {silent:.0f} s while Redis answers"
         if self._queued_since is None:
             return
         # Redis gives a message to a consumer that waits for one at once; a queue that is not empty
         # has none that waits, so each is busy, and what keeps it busy ends in time, or deaf.
-        idle = now - max(self.tasks.at(), self._queued_since)
-        if idle > self._task_seconds:
+        idle = now - max(self.tasks.last_beat(), self._queued_since)
+        if idle > self._task_timeout:
             yield f"no task has begun or ended for {idle:.0f} s while messages wait"

@@ -35,25 +35,25 @@ BATCHES = Counter(
 LEASES_EXPIRED = Counter(
     "valence_batch_leases_expired", "Chunks taken back from silent workers.", registry=None
 )
-WAITING = Gauge(
+CHUNKS_WAITING = Gauge(
     "valence_batch_chunks_waiting",
     "Chunks that could be claimed, counted up to a bound.",
     multiprocess_mode="mostrecent",
     registry=None,
 )
-RUNNING = Gauge(
+CHUNKS_RUNNING = Gauge(
     "valence_batch_chunks_running",
     "Chunks that all workers together have in work, counted up to a bound.",
     multiprocess_mode="mostrecent",
     registry=None,
 )
-OLDEST_SECONDS = Gauge(
+OLDEST_CHUNK_SECONDS = Gauge(
     "valence_batch_oldest_chunk_seconds",
     "Time for which the oldest of the chunks that could be claimed has waited.",
     multiprocess_mode="mostrecent",
     registry=None,
 )
-EVENTS_TOLD = Counter(
+EVENTS_PUBLISHED = Counter(
     "valence_events_told", "Events that went to the stream, repetitions included.", registry=None
 )
 EVENTS_WAITING = Gauge(
@@ -62,7 +62,7 @@ EVENTS_WAITING = Gauge(
     multiprocess_mode="mostrecent",
     registry=None,
 )
-EVENTS_OLDEST = Gauge(
+EVENTS_OLDEST_SECONDS = Gauge(
     "valence_events_oldest_waiting_seconds",
     "Age of the oldest event that the stream lacks; 0 if there is none.",
     multiprocess_mode="mostrecent",
@@ -80,13 +80,13 @@ WEBHOOKS_DUE = Gauge(
     multiprocess_mode="mostrecent",
     registry=None,
 )
-WEBHOOKS_LATE = Gauge(
+WEBHOOKS_LATE_SECONDS = Gauge(
     "valence_webhook_deliveries_late_seconds",
     "How long the one that is due longest has waited.",
     multiprocess_mode="mostrecent",
     registry=None,
 )
-ROWS_ERASED = Counter(
+ROWS_DELETED = Counter(
     "valence_rows_erased",
     "Rows deleted, because an account was erased or the retention of their kind is over.",
     ["reason"],

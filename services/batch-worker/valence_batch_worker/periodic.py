@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import structlog
 
-from valence_batch_worker.liveness import Pulse
+from valence_batch_worker.liveness import Heartbeat
 from valence_common.log import log_fields
 from valence_common.problems import Unavailable
 
 
-class Loop(threading.Thread):
+class PeriodicThread(threading.Thread):
     """Calls `work` every `seconds` until stopped; an error ends one call, never the thread.
 
     A call takes a minute at most, whatever is down: `liveness` restarts a worker whose loop has
@@ -19,7 +19,7 @@ class Loop(threading.Thread):
 
     def __init__(self, name: str, seconds: float, work: Callable[[], None]):
         super().__init__(name=name, daemon=True)
-        self.pulse = Pulse()
+        self.heartbeat = Heartbeat()
         self.seconds = seconds
         self._work = work
         self._stopping = threading.Event()
@@ -33,7 +33,7 @@ class Loop(threading.Thread):
                 structlog.get_logger().warning("unavailable", dependency=error.dependency)
             except Exception as error:  # noqa: BLE001 - the next call must come whatever happens
                 structlog.get_logger().error(f"{self.name}_failed", **log_fields(error))
-            self.pulse.beat()
+            self.heartbeat.beat()
 
     def stop(self) -> None:
         """End after the call under way."""

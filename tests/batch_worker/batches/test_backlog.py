@@ -10,7 +10,7 @@ from valence_batch_worker.batches.backlog import Backlog
 
 
 def look(session: Session) -> Backlog:
-    return backlog.look(session, max_attempts=3)
+    return backlog.measure(session, max_attempts=3)
 
 
 def age(session: Session, batch_id: object, seconds: int, priority: int = 5) -> None:
@@ -44,13 +44,13 @@ def test_waiting_and_running_chunks_are_counted(session: Session) -> None:
 
 def test_counts_have_a_bound(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """A long queue does not make the count long."""
-    monkeypatch.setattr(backlog, "MOST_CHUNKS", 4)
+    monkeypatch.setattr(backlog, "MAX_CHUNKS", 4)
     make_batch(session, [str(n) for n in range(10)], chunk_texts=1)
-    assert 9 == backlog.waiting(session, max_attempts=3, most=9)
+    assert 9 == backlog.count_waiting(session, max_attempts=3, limit=9)
     for _ in range(3):
         claim(session)
     assert 3 == look(session).running
-    assert 5 == backlog.waiting(session, max_attempts=3, most=5)
+    assert 5 == backlog.count_waiting(session, max_attempts=3, limit=5)
 
 
 @pytest.mark.parametrize("oldest", range(3))

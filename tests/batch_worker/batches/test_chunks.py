@@ -136,11 +136,11 @@ def test_stale_attempt_stores_nothing(session: Session) -> None:
     stale = claim(session)
     current = overtake(session, stale)
     for _ in range(2):
-        with pytest.raises(chunks.Lost), session.begin_nested():
+        with pytest.raises(chunks.LeaseLost), session.begin_nested():
             complete(session, stale)
-        with pytest.raises(chunks.Lost), session.begin_nested():
-            chunks.give_up(session, stale, "error")
-        chunks.release(session, stale)
+        with pytest.raises(chunks.LeaseLost), session.begin_nested():
+            chunks.fail(session, stale, "error")
+        chunks.requeue_counted(session, stale)
         if session.scalar(select(BatchChunk.state)) == "running":
             assert 0 == session.scalar(select(func.count()).select_from(BatchResult))
             assert "completed" == complete(session, current)
@@ -163,7 +163,7 @@ def test_completing_twice_is_lost_the_second_time(session: Session) -> None:
     make_batch(session, ["a", "b", "c"])
     mine = claim(session)
     complete(session, mine)
-    with pytest.raises(chunks.Lost), session.begin_nested():
+    with pytest.raises(chunks.LeaseLost), session.begin_nested():
         complete(session, mine)
     assert 2 == session.scalar(select(func.count()).select_from(Prediction))
 
@@ -174,7 +174,7 @@ def test_cancelled_batch_takes_no_results(session: Session) -> None:
     mine = claim(session)
     batch.status = "cancelled"
     session.flush()
-    with pytest.raises(chunks.Lost), session.begin_nested():
+    with pytest.raises(chunks.LeaseLost), session.begin_nested():
         complete(session, mine)
     assert 0 == session.scalar(select(func.count()).select_from(BatchResult))
 
@@ -187,7 +187,7 @@ def test_last_chunk_decides_how_the_batch_ended(session: Session, lost: int, sta
     batch = make_batch(session, ["a", "b"], chunk_texts=1)
     for n in range(2):
         mine = claim(session)
-        ended = chunks.give_up(session, mine, "odd") if n < lost else complete(session, mine)
+        ended = chunks.fail(session, mine, "odd") if n < lost else complete(session, mine)
     assert status == ended
     assert [f"batch.{status}"] == ends(session, batch)
     errors = session.scalars(select(BatchResult.error).order_by(BatchResult.position))
@@ -198,7 +198,7 @@ def test_released_chunk_waits_a_second_for_each_attempt(session: Session) -> Non
     """A chunk that fails at once must not keep a worker busy with nothing else."""
     make_batch(session, ["a"])
     mine = claim(session)
-    chunks.release(session, mine)
+    chunks.requeue_counted(session, mine)
     chunk = session.execute(
         select(
             BatchChunk.state,
@@ -268,14 +268,14 @@ def test_case_108_attempts_at_the_same_chunk_at_once_store_it_once(database: Dat
             try:
                 with database.transaction() as session:
                     store(session)
-            except chunks.Lost:
+            except chunks.LeaseLost:
                 return False
             return True
 
         stores = (
             lambda session, mine=late: complete(session, mine),
             lambda session, mine=current: complete(session, mine),
-            lambda session, mine=current: chunks.give_up(session, mine, "odd"),
+            lambda session, mine=current: chunks.fail(session, mine, "odd"),
         )
         with ThreadPoolExecutor(3) as pool:
             assert 1 == sum(pool.map(race, stores))

@@ -82,14 +82,14 @@ def in_transaction(work: Callable[..., Any], **arguments: Any) -> Callable[[Data
     [
         (in_transaction(claim), "Index Scan using ix_batch_chunks_queue"),
         (
-            in_transaction(backlog.waiting, max_attempts=3),
+            in_transaction(backlog.count_waiting, max_attempts=3),
             "Index Scan using ix_batch_chunks_queue",
         ),
         (
-            lambda database: recovery.settle_exhausted(database, max_attempts=3),
+            lambda database: recovery.resolve_exhausted(database, max_attempts=3),
             "Index Scan Backward using ix_batch_chunks_tried",
         ),
-        (in_transaction(recovery.expire), "Index Scan using ix_batch_chunks_running"),
+        (in_transaction(recovery.requeue_expired), "Index Scan using ix_batch_chunks_running"),
     ],
     ids=["claim", "waiting", "exhausted", "expire"],
 )
@@ -127,13 +127,13 @@ def milliseconds(database: Database, times: int = 50) -> float:
 def test_backlog_is_counted_along_the_indexes(filled: Database) -> None:
     """As many steps as there are users and priorities, and a bound for all of it."""
     with explained(filled) as plans:
-        in_transaction(backlog.look, max_attempts=3)(filled)
+        in_transaction(backlog.measure, max_attempts=3)(filled)
     for lines in plans:
         plan = "\n".join(lines)
         assert "Index" in plan
         assert [] == [way for way in ("Sort", "Bitmap", "Seq Scan on batch_chunks") if way in plan]
     started = time.perf_counter()
-    in_transaction(backlog.look, max_attempts=3)(filled)
+    in_transaction(backlog.measure, max_attempts=3)(filled)
     print(f"a look takes {(time.perf_counter() - started) * 1000:.1f} ms")
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from support.batches import claim, make_batch, score
 from valence_batch_worker import metrics
 from valence_batch_worker.batches import chunks, recovery
-from valence_batch_worker.batches.sweeper import MOST_RINGS, Sweeper
+from valence_batch_worker.batches.sweeper import MAX_RINGS, Sweeper
 from valence_batch_worker.settings import Settings
 from valence_common.db import Database
 from valence_common.models import AuditEvent, BatchChunk, BatchResult
@@ -47,8 +47,8 @@ def test_expire_takes_back_only_leases_that_ran_out(session: Session) -> None:
     """A chunk in good time stays with its worker; what was tried stays counted."""
     make_batch(session, ["a", "b"], chunk_texts=1)
     expired, held = claim(session, lease_seconds=-1), claim(session, lease_seconds=1)
-    assert 1 == recovery.expire(session)
-    assert 0 == recovery.expire(session)
+    assert 1 == recovery.requeue_expired(session)
+    assert 0 == recovery.requeue_expired(session)
     states = session.execute(select(BatchChunk.id, BatchChunk.state, BatchChunk.attempt))
     assert {(expired.id, "pending", 1), (held.id, "running", 1)} == {tuple(s) for s in states}
 
@@ -59,9 +59,9 @@ def test_exhausted_chunk_is_cut_in_halves_under_new_ids(database: Database) -> N
         make_batch(session, ["a", "b", "c"], chunk_texts=3)
     with database.transaction() as session:
         late = claim(session, lease_seconds=-1, max_attempts=1)
-        recovery.expire(session)
-    assert 1 == recovery.settle_exhausted(database, max_attempts=1)
-    with pytest.raises(chunks.Lost), database.transaction() as session:
+        recovery.requeue_expired(session)
+    assert 1 == recovery.resolve_exhausted(database, max_attempts=1)
+    with pytest.raises(chunks.LeaseLost), database.transaction() as session:
         chunks.complete(session, late, score(late.texts), "test@1")
     with database.transaction() as session:
         halves = [claim(session, max_attempts=1) for _ in range(2)]
@@ -77,11 +77,11 @@ def test_text_that_no_attempt_could_score_fails_alone(
         batch = make_batch(session, ["a"])
     with database.transaction() as session:
         claim(session, lease_seconds=-1, max_attempts=1)
-        recovery.expire(session)
-    assert 1 == recovery.settle_exhausted(database, max_attempts=1)
+        recovery.requeue_expired(session)
+    assert 1 == recovery.resolve_exhausted(database, max_attempts=1)
     with database.transaction() as session:
         rows = session.execute(select(BatchResult.position, BatchResult.error))
-        assert [(0, recovery.POISON)] == [tuple(row) for row in rows]
+        assert [(0, recovery.POISON_ERROR)] == [tuple(row) for row in rows]
         ended = select(AuditEvent.action).where(AuditEvent.subject_id == batch.id)
         assert {"batch.accepted", "batch.failed"} == set(session.scalars(ended))
     assert before + 1 == metrics.BATCHES.labels("failed")._value.get()
@@ -102,14 +102,14 @@ def test_poison_is_found_by_bisection_and_the_rest_finishes(
             mine = chunks.claim(session, lease_seconds=-1, max_attempts=3)
             attempts += 1
         if mine is None:
-            recovery.settle_exhausted(database, max_attempts=3)
+            recovery.resolve_exhausted(database, max_attempts=3)
             with database.transaction() as session:
                 ended = session.scalar(
                     text("SELECT status FROM batches WHERE finished_at IS NOT NULL")
                 )
         elif any(text.startswith("poison") for text in mine.texts):
             with database.transaction() as session:
-                recovery.expire(session)  # its worker died
+                recovery.requeue_expired(session)  # its worker died
         else:
             with database.transaction() as session:
                 ended = chunks.complete(session, mine, score(mine.texts), "test@1")
@@ -129,8 +129,8 @@ def test_no_text_is_called_poisonous_before_it_had_all_attempts_alone(database: 
         for _ in range(attempts):
             with database.transaction() as session:
                 claim(session, lease_seconds=-1)
-                recovery.expire(session)
-        recovery.settle_exhausted(database, max_attempts=3)
+                recovery.requeue_expired(session)
+        recovery.resolve_exhausted(database, max_attempts=3)
     with database.transaction() as session:
         errors = session.scalar(select(func.count()).where(BatchResult.error.is_not(None)))
         assert 2 == errors
@@ -153,7 +153,7 @@ def test_case_111_sweepers_at_once_recover_each_lease_once(database: Database) -
         recovered = 0
         for _ in range(100):
             with database.transaction() as session:
-                taken = recovery.expire(session)
+                taken = recovery.requeue_expired(session)
             recovered += taken
             if not taken:
                 break
@@ -162,7 +162,7 @@ def test_case_111_sweepers_at_once_recover_each_lease_once(database: Database) -
     with ThreadPoolExecutor(4) as pool:
         recovered = list(pool.map(sweep, range(4)))
     with database.transaction() as session:
-        recovered.append(recovery.expire(session))  # what the last two left to each other
+        recovered.append(recovery.requeue_expired(session))  # what the last two left to each other
         states = session.execute(select(BatchChunk.state, BatchChunk.attempt))
         assert {("pending", 1)} == {tuple(state) for state in states}
     assert 2000 == sum(recovered)
@@ -178,7 +178,7 @@ def test_sweepers_at_once_cut_each_chunk_once(database: Database) -> None:
 
     def settle(_: int) -> int:
         start.wait()
-        return recovery.settle_exhausted(database, max_attempts=3)
+        return recovery.resolve_exhausted(database, max_attempts=3)
 
     with ThreadPoolExecutor(4) as pool:
         assert 40 == sum(pool.map(settle, range(4)))
@@ -196,7 +196,7 @@ def test_sweep_rings_for_waiting_chunks_within_its_bound(
     with database.transaction() as session:
         make_batch(session, [str(n) for n in range(100)], chunk_texts=1)
     sweeper.sweep()
-    assert [(MOST_RINGS, MOST_RINGS)] == doorbell.rung
+    assert [(MAX_RINGS, MAX_RINGS)] == doorbell.rung
 
 
 def test_sweep_makes_the_months_ahead(sweeper: Sweeper, database: Database) -> None:

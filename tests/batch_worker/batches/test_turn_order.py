@@ -25,11 +25,11 @@ def users(session: Session, count: int) -> list[uuid.UUID]:
     return sorted(make_user(session) for _ in range(count))
 
 
-def take(session: Session, most: int = 1000, *, after: uuid.UUID = fair_queue.FIRST, **limits: int):
+def take(session: Session, most: int = 1000, *, after: uuid.UUID = fair_queue.NIL, **limits: int):
     """What one worker claims until it finds nothing, or `most` times: users and texts."""
     taken = []
     while len(taken) < most:
-        mine = chunks.claim(session, lease_seconds=30, max_attempts=3, after=after, **limits)
+        mine = chunks.claim(session, lease_seconds=30, max_attempts=3, last_user_id=after, **limits)
         if mine is None:
             break
         after = mine.user_id
@@ -81,7 +81,7 @@ def test_single_user_is_served_without_pause(session: Session) -> None:
     assert [(only, letter) for letter in "abcde"] == take(session, after=only)
 
 
-@pytest.mark.parametrize("after", [fair_queue.FIRST, uuid.UUID(int=2**128 - 1), uuid.uuid4()])
+@pytest.mark.parametrize("after", [fair_queue.NIL, uuid.UUID(int=2**128 - 1), uuid.uuid4()])
 def test_empty_queue_is_an_answer(session: Session, after: uuid.UUID) -> None:
     """Wherever the turn stands."""
     assert [] == take(session, after=after)

@@ -52,7 +52,7 @@ def test_turn_works_until_nothing_is_left(worker: Worker) -> None:
     """One ring is enough for a whole batch."""
     with worker.database.transaction() as session:
         batch = make_batch(session, ["a", "b", "c"], chunk_texts=1)
-    assert worker.take_turn() is False
+    assert worker.run_time_slice() is False
     with worker.database.transaction() as session:
         assert "completed" == session.get_one(Batch, batch.id).status
         models = session.scalars(select(BatchChunk.model))
@@ -63,8 +63,8 @@ def test_turn_that_is_over_asks_for_another(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long queue is worked on turn by turn, so that a shutdown waits for one chunk at most."""
-    monkeypatch.setattr(batch_worker, "TURN_SECONDS", 0.0)
-    assert worker.take_turn() is True
+    monkeypatch.setattr(batch_worker, "TIME_SLICE_SECONDS", 0.0)
+    assert worker.run_time_slice() is True
 
 
 def test_text_that_makes_the_model_raise_delays_only_its_chunk(
@@ -73,7 +73,7 @@ def test_text_that_makes_the_model_raise_delays_only_its_chunk(
     """The chunk goes back, its attempt counted; the others are done; the text is not logged."""
     with worker.database.transaction() as session:
         make_batch(session, ["raise", "b", "c"], chunk_texts=1)
-    assert worker.take_turn() is False
+    assert worker.run_time_slice() is False
     assert [["raise"], ["b"], ["c"]] == worker.scorer.seen
     with worker.database.transaction() as session:
         chunks = session.execute(
@@ -100,9 +100,9 @@ def test_what_postgres_could_not_store_is_untried(worker: Worker, own_database_u
     for _ in range(worker.settings.max_attempts + 1):
         with worker.database.transaction() as other:
             other.execute(text("LOCK TABLE batch_results"))
-            assert replace(worker, database=impatient).take_turn() is False
+            assert replace(worker, database=impatient).run_time_slice() is False
         assert [("pending", 0), ("pending", 0)] == states(worker.database)
-    assert worker.take_turn() is False
+    assert worker.run_time_slice() is False
     assert [("done", 1), ("done", 1)] == states(worker.database)
     impatient.close()
 
@@ -113,7 +113,7 @@ def test_process_that_is_ended_gives_its_chunk_back(worker: Worker) -> None:
         make_batch(session, ["a"])
     worker.scorer.ends = SystemExit()
     with pytest.raises(SystemExit):
-        worker.take_turn()
+        worker.run_time_slice()
     assert [("pending", 0)] == states(worker.database)
 
 
@@ -124,7 +124,7 @@ def test_process_that_hung_for_a_lease_has_used_up_its_attempt(worker: Worker) -
     worker.scorer.ends = SystemExit()
     late = replace(worker, settings=worker.settings.model_copy(update={"lease_seconds": 1e-6}))
     with pytest.raises(SystemExit):
-        late.take_turn()
+        late.run_time_slice()
     assert [("running", 1)] == states(worker.database)
 
 
@@ -143,7 +143,7 @@ def test_results_whose_commit_nobody_heard_of_are_not_given_back(
     with ThreadPoolExecutor(1) as pool:
         with worker.database.transaction() as session:
             chunks.complete(session, mine, score(mine.texts), "m")
-            giving = pool.submit(worker._give_back, mine)
+            giving = pool.submit(worker._requeue, mine)
             until(lambda: query(own_database_url, waits), timeout=5)
         giving.result(10)
     assert [("done", 1)] == states(worker.database)
@@ -154,6 +154,6 @@ def test_turn_without_a_database_ends_quietly() -> None:
     url = SecretStr(f"postgresql+psycopg2://valence:no@127.0.0.1:{free_port()}/valence")
     settings = Settings(database_url=url, redis_url=SecretStr("redis://127.0.0.1:1/0"))
     worker = Worker(settings, Database(url, pool_size=1, timeout=2), ScriptedScorer())
-    assert worker.take_turn() is False
+    assert worker.run_time_slice() is False
     with pytest.raises(Unavailable):
         worker.work_once()

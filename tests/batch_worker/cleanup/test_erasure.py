@@ -83,10 +83,10 @@ def mark_erased(database: Database, user_id: uuid.UUID) -> None:
         session.execute(ERASE, {"id": user_id})
 
 
-def run_down(database: Database, most: int = bulk_delete.MOST_ROWS) -> int:
+def run_down(database: Database, most: int = bulk_delete.MAX_ROWS) -> int:
     """Erase until there is nothing to do; returns the number of pieces."""
     count = 0
-    while bulk_delete.delete_piece(database, "erasure", erasure.erase_piece, most=most):
+    while bulk_delete.delete_step(database, "erasure", erasure.erase_step, limit=most):
         count += 1
     return count
 
@@ -137,7 +137,7 @@ def test_a_large_account_goes_in_bounded_pieces(database: Database) -> None:
         )
         session.execute(ERASE, {"id": user})
     gone = []
-    while piece := bulk_delete.delete_piece(database, "erasure", erasure.erase_piece, most=1000):
+    while piece := bulk_delete.delete_step(database, "erasure", erasure.erase_step, limit=1000):
         gone.append(piece)
     assert [1000, 1000, 501] == gone
 
@@ -147,7 +147,7 @@ def test_chunks_of_an_erased_account_are_not_claimed(session: Session) -> None:
     batch = make_batch(session, ["a", "b"])
     session.execute(ERASE, {"id": batch.user_id})
     assert chunks.claim(session, lease_seconds=1, max_attempts=3) is None
-    assert 0 == backlog.waiting(session, max_attempts=3)
+    assert 0 == backlog.count_waiting(session, max_attempts=3)
 
 
 def test_a_chunk_being_scored_when_its_owner_is_erased_is_not_stored(session: Session) -> None:
@@ -157,9 +157,9 @@ def test_a_chunk_being_scored_when_its_owner_is_erased_is_not_stored(session: Se
     session.execute(ERASE, {"id": batch.user_id})
     for attempt in (
         lambda: chunks.complete(session, mine, score(mine.texts), "m"),
-        lambda: chunks.give_up(session, mine, "no"),
+        lambda: chunks.fail(session, mine, "no"),
     ):
-        with pytest.raises(chunks.Lost):
+        with pytest.raises(chunks.LeaseLost):
             attempt()
     assert [] == list(session.scalars(select(Prediction.id)))
 
@@ -197,7 +197,7 @@ def test_what_is_completed_during_the_erasure_is_found(
         left = count_rows(own_database_url, batch.user_id)
         assert (1, 1) == (left["users"], left["batches"])  # in use
         values = {"user_id": batch.user_id, "model": "m", "rows": chunks.to_json([LATE])}
-        completing.execute(chunks._HISTORY, values)
+        completing.execute(chunks._INSERT_HISTORY, values)
     run_down(database)
     assert {0} == set(count_rows(own_database_url, batch.user_id).values())
 

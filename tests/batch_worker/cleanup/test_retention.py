@@ -70,10 +70,10 @@ def everything() -> int:
     return 1_000_000
 
 
-def only(url: str, reason: str, days: int) -> dict[str, bulk_delete.Piece]:
+def only(url: str, reason: str, days: int) -> dict[str, bulk_delete.DeleteStep]:
     """The one piece of a kind whose rows are kept for so long."""
     setting = {} if reason in AGES else {f"retain_{reason}_days": days}
-    return {reason: retention.pieces(settings(url, **setting), everything)[reason]}
+    return {reason: retention.delete_steps(settings(url, **setting), everything)[reason]}
 
 
 def fill(session: Session, reason: str, *ages: str, copies: int = 1) -> None:
@@ -103,17 +103,15 @@ def test_what_is_too_old_goes_and_the_rest_stays(
     with database.transaction() as session:
         fill(session, reason, old, young, copies=3)
     before = _counted(reason)
-    bulk_delete.delete_while(database, only(own_database_url, reason, 10))
+    bulk_delete.delete_for(database, only(own_database_url, reason, 10))
     with database.transaction() as session:
         assert 3 == count(session, reason)
     assert before + 3 == _counted(reason)
-    assert not bulk_delete.delete_piece(
-        database, reason, only(own_database_url, reason, 10)[reason]
-    )
+    assert not bulk_delete.delete_step(database, reason, only(own_database_url, reason, 10)[reason])
 
 
 def _counted(reason: str) -> float:
-    return metrics.ROWS_ERASED.labels(reason)._value.get()
+    return metrics.ROWS_DELETED.labels(reason)._value.get()
 
 
 @pytest.mark.parametrize("reason", sorted(FILL))
@@ -131,10 +129,10 @@ def test_it_goes_in_pieces_along_an_index(
             plans.extend(line for (line,) in cursor)
 
     piece = only(own_database_url, reason, 1)[reason]
-    gone = [bulk_delete.delete_piece(database, reason, piece, most=10) for _ in range(2)]
+    gone = [bulk_delete.delete_step(database, reason, piece, limit=10) for _ in range(2)]
     event.listen(database.engine, "before_cursor_execute", explain)
     try:
-        gone += [bulk_delete.delete_piece(database, reason, piece, most=10) for _ in range(2)]
+        gone += [bulk_delete.delete_step(database, reason, piece, limit=10) for _ in range(2)]
     finally:
         event.remove(database.engine, "before_cursor_execute", explain)
     assert [10, 10, 5, 0] == gone
@@ -162,7 +160,7 @@ def test_zero_days_are_for_ever(database: Database, own_database_url: str) -> No
     """Of all that can be set."""
     names = ("history", "batches", "sessions", "usage", "audit", "events")
     never = settings(own_database_url, **{f"retain_{name}_days": 0 for name in names})
-    assert ["revocations", "idempotency"] == list(retention.pieces(never, everything))
+    assert ["revocations", "idempotency"] == list(retention.delete_steps(never, everything))
 
 
 def test_an_event_that_nobody_heard_stays(database: Database, own_database_url: str) -> None:
@@ -186,7 +184,9 @@ def test_only_batches_that_ended_go_with_all_of_theirs(database: Database) -> No
             chunks.complete(session, mine, score(mine.texts), "m")
     with database.transaction() as session:
         in_a_year = datetime.now(UTC) + timedelta(days=365)
-        assert 3 + 2 * bulk_delete.ROWS_A_CHUNK + 1 == retention._batches(session, in_a_year, 100)
+        assert 3 + 2 * bulk_delete.ROWS_PER_CHUNK + 1 == retention._expire_batches(
+            session, in_a_year, 100
+        )
         assert [waiting.id] == list(session.scalars(select(Batch.id)))
         assert [waiting.id] == list(session.scalars(select(BatchChunk.batch_id)))
         assert [] == list(session.scalars(select(BatchResult.position)))
@@ -221,17 +221,17 @@ def test_a_session_that_may_go_on_stays(database: Database, own_database_url: st
 
 def test_revocations_are_kept_for_as_long_as_they_are_read() -> None:
     """An access token that was revoked must not come to life again."""
-    assert revocations.HORIZON + timedelta(minutes=30) < retention.REVOCATIONS_AGE
+    assert revocations.HORIZON + timedelta(minutes=30) < retention.REVOCATION_TTL
 
 
 def test_it_goes_on_while_there_is_more_and_then_rests(
     database: Database, own_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A backlog is worked on at every call; after that nobody looks for some minutes."""
-    monkeypatch.setattr(bulk_delete, "BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(bulk_delete, "MAX_SECONDS", 0.0)
     keeper = Retention(settings(own_database_url), database, everything)
     keeper.work()
-    monkeypatch.setattr(bulk_delete, "BUSY_SECONDS", 10.0)
+    monkeypatch.setattr(bulk_delete, "MAX_SECONDS", 10.0)
     with database.transaction() as session:
         fill(session, "audit", "500 days")
     keeper.work()

@@ -106,7 +106,7 @@ def test_what_an_outcome_leads_to(session: Session, outcome: Outcome, status: st
     """2xx is done, 410 is told never to come again, all else is tried again; each is logged."""
     pending = make_ended(session, URL)
     mine = claim(session)
-    deliveries.settle(session, mine, outcome)
+    deliveries.record_outcome(session, mine, outcome)
     session.refresh(pending)
     assert (status, status != "pending") == (pending.status, pending.finished_at is not None)
     attempt = session.scalars(select(WebhookAttempt)).one()
@@ -128,7 +128,7 @@ def test_pauses_grow_to_an_hour(session: Session) -> None:
         session.execute(text("UPDATE webhook_deliveries SET created_at = now()"))
         mine = claim(session)
         assert number == mine.attempt
-        deliveries.settle(session, mine, REFUSED)
+        deliveries.record_outcome(session, mine, REFUSED)
         assert 0 <= seconds_until_due(session, pending) <= bound
 
 
@@ -138,7 +138,7 @@ def test_jitter_spreads(session: Session) -> None:
     pending = [make_ended(session, URL, user_id=user_id) for _ in range(20)]
     session.execute(text("UPDATE webhook_deliveries SET attempts = 9"))
     for _ in pending:
-        deliveries.settle(session, claim(session), REFUSED)
+        deliveries.record_outcome(session, claim(session), REFUSED)
     waits = [seconds_until_due(session, each) for each in pending]
     assert 20 == len(set(waits))
     assert max(waits) - min(waits) > 100  # of 2560 s; by chance not once in 10^20 runs
@@ -149,12 +149,12 @@ def test_given_up_after_a_day(session: Session) -> None:
     pending = make_ended(session, URL)
     session.execute(text("UPDATE webhook_deliveries SET attempts = 30"))
     age(session, pending.id, timedelta(hours=23, minutes=59, seconds=59))
-    deliveries.settle(session, claim(session), REFUSED)
+    deliveries.record_outcome(session, claim(session), REFUSED)
     session.refresh(pending)
     assert "pending" == pending.status
     assert 0 <= seconds_until_due(session, pending) <= 1
     age(session, pending.id, timedelta(seconds=1))
-    deliveries.settle(session, claim(session), REFUSED)
+    deliveries.record_outcome(session, claim(session), REFUSED)
     session.refresh(pending)
     assert ("failed", True) == (pending.status, pending.finished_at is not None)
     age(session, pending.id, timedelta(days=1))
@@ -172,7 +172,7 @@ def test_late_attempt_decides_only_for_the_better(session: Session) -> None:
         late = claim(session, busy=others)
         age(session, pending.id, LEASE)
         claim(session, busy=others)
-        deliveries.settle(session, late, outcome)
+        deliveries.record_outcome(session, late, outcome)
         assert LEASE.total_seconds() == seconds_until_due(session, pending)
         assert status == pending.status
     assert 2 == session.scalar(select(func.count()).select_from(WebhookAttempt))
@@ -196,7 +196,7 @@ def test_what_is_deleted_meanwhile_is_settled_by_that(session: Session) -> None:
     make_ended(session, URL)
     mine = claim(session)
     session.execute(text("DELETE FROM batches"))
-    deliveries.settle(session, mine, Outcome(0.1, 200))
+    deliveries.record_outcome(session, mine, Outcome(0.1, 200))
     assert 0 == session.scalar(select(func.count()).select_from(WebhookAttempt))
 
 
@@ -206,7 +206,7 @@ def test_users_take_turns(session: Session) -> None:
     for _ in range(5):
         make_ended(session, URL, user_id=many)
     few = [make_ended(session, URL).user_id for _ in range(2)]
-    after, seen = fair_queue.FIRST, []
+    after, seen = fair_queue.NIL, []
     for _ in range(8):
         mine = claim(session, after=after)
         after = mine.user_id
@@ -232,14 +232,14 @@ def test_living_secrets_sign_newest_first(session: Session) -> None:
     assert ["whsec_new"] == claim(session).secrets
     old.expires_at = now - timedelta(seconds=1)
     session.flush()
-    deliveries.forget_secrets(session)
+    deliveries.delete_expired_secrets(session)
     assert ["whsec_new"] == list(session.scalars(select(WebhookSecret.secret)))
 
 
 def test_due_ones_are_counted(session: Session) -> None:
     """For the metrics: how many should be on their way, and how late the first one is."""
-    assert (0, 0.0) == deliveries.due(session)
+    assert (0, 0.0) == deliveries.measure_due(session)
     first, _, third = (make_ended(session, URL) for _ in range(3))
     age(session, first.id, timedelta(minutes=1))
     age(session, third.id, timedelta(days=-1))
-    assert (2, 60.0) == deliveries.due(session)
+    assert (2, 60.0) == deliveries.measure_due(session)

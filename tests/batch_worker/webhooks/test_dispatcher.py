@@ -15,11 +15,11 @@ from support.waiting import until
 from support.webhooks import SECRET, make_ended
 from valence_batch_worker.settings import Settings
 from valence_batch_worker.webhooks import dispatcher as module
-from valence_batch_worker.webhooks.dispatcher import Courier
+from valence_batch_worker.webhooks.dispatcher import Dispatcher
 from valence_common.db import Database
 from valence_common.models import WebhookSecret
 
-Hire = Callable[..., Courier]
+Hire = Callable[..., Dispatcher]
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def database(own_database_url: str) -> Iterator[Database]:
 @pytest.fixture
 def hire(own_database_url: str, receiver: Receiver) -> Iterator[Hire]:
     """Starts couriers, each as a worker of its own has one."""
-    hired: list[tuple[Courier, Database]] = []
+    hired: list[tuple[Dispatcher, Database]] = []
 
-    def hire(**more: Any) -> Courier:
+    def hire(**more: Any) -> Dispatcher:
         settings = Settings(
             database_url=SecretStr(own_database_url),
             redis_url=SecretStr("redis://127.0.0.1:1/0"),
@@ -50,7 +50,7 @@ def hire(own_database_url: str, receiver: Receiver) -> Iterator[Hire]:
             **{"webhook_timeout_seconds": 60, **more},
         )
         database = Database(SecretStr(own_database_url), pool_size=1, timeout=20, pooled=False)
-        courier = Courier(settings, database)
+        courier = Dispatcher(settings, database)
         courier.start()
         hired.append((courier, database))
         return courier
@@ -98,13 +98,13 @@ def test_a_hanging_receiver_holds_up_its_user_at_most(
     hire: Hire, database: Database, own_database_url: str, receiver: Receiver
 ) -> None:
     """All of one user's turns are taken by a receiver that hangs; the others' come at once."""
-    ended(database, *[receiver.url("/hang")] * (module.AT_ONCE + 4), same_user=True)
+    ended(database, *[receiver.url("/hang")] * (module.MAX_CONCURRENT + 4), same_user=True)
     hire()
-    until(lambda: len(receiver.got("/hang")) == module.OF_ONE_USER, timeout=60)
+    until(lambda: len(receiver.got("/hang")) == module.MAX_PER_USER, timeout=60)
     ended(database, *[receiver.url()] * 10)
     until(lambda: len(receiver.got()) == 10, timeout=60)
     until(lambda: statuses(own_database_url)["delivered"] == 10, timeout=60)
-    assert module.OF_ONE_USER == len(receiver.got("/hang"))
+    assert module.MAX_PER_USER == len(receiver.got("/hang"))
 
 
 def test_tried_again_until_it_arrives(
@@ -164,5 +164,5 @@ def test_its_pulse_beats_while_receivers_hang(
     courier = hire()
     ended(database, *[receiver.url("/hang")] * 3)
     until(lambda: len(receiver.got("/hang")) == 3, timeout=60)
-    before = courier.pulse.at()
-    until(lambda: courier.pulse.at() > before, timeout=20, what="another beat")
+    before = courier.heartbeat.last_beat()
+    until(lambda: courier.heartbeat.last_beat() > before, timeout=20, what="another beat")

@@ -38,7 +38,7 @@ def test_queue_is_walked_along_its_index(session: Session) -> None:
     engine = session.connection().engine
     event.listen(engine, "before_cursor_execute", explain)
     assert deliveries.claim(session, lease=LEASE) is not None
-    deliveries.due(session)
+    deliveries.measure_due(session)
     event.remove(engine, "before_cursor_execute", explain)
     walked, due = plans
     assert "ix_webhook_deliveries_queue" in walked

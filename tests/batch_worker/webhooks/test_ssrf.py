@@ -10,9 +10,9 @@ import pytest
 from support.receiver import Receiver
 from valence.local.ports import free_port
 from valence_batch_worker.webhooks.ssrf import (
+    ForbiddenAddress,
     GuardedBackend,
-    RefusedAddress,
-    Unresolved,
+    NameNotResolved,
     resolve,
 )
 
@@ -48,14 +48,14 @@ def connect(backend: GuardedBackend, host: str, port: int) -> str:
 
 def test_loopback_by_name_is_refused() -> None:
     """`localhost` is looked up, and what it is decides."""
-    with Receiver() as receiver, pytest.raises(RefusedAddress):
+    with Receiver() as receiver, pytest.raises(ForbiddenAddress):
         connect(GuardedBackend([]), "localhost", receiver.port)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "2130706433", "0x7f.1", "127.1", "0"])
 def test_loopback_by_number_is_refused(host: str) -> None:
     """Every spelling that the system's resolver takes."""
-    with Receiver() as receiver, pytest.raises(RefusedAddress):
+    with Receiver() as receiver, pytest.raises(ForbiddenAddress):
         connect(GuardedBackend([]), host, receiver.port)
 
 
@@ -79,7 +79,7 @@ def test_an_allowed_network_is_reached() -> None:
 )
 def test_one_bad_address_refuses_the_name(addresses: list[str]) -> None:
     """A name that leads to good and bad is not tried at its good ones."""
-    with pytest.raises(RefusedAddress):
+    with pytest.raises(ForbiddenAddress):
         connect(GuardedBackend(LOOPBACK, Names(addresses)), "a.test", 1)
 
 
@@ -94,7 +94,7 @@ def test_rebinding_changes_nothing() -> None:
     with Receiver() as receiver:
         assert "127.0.0.1" == connect(backend, "a.test", receiver.port)
         assert 1 == len(names.asked)
-        with pytest.raises(RefusedAddress):
+        with pytest.raises(ForbiddenAddress):
             connect(backend, "a.test", receiver.port)
 
 
@@ -108,7 +108,7 @@ def test_the_next_address_is_tried() -> None:
 def test_a_name_without_addresses_is_told_apart() -> None:
     """From a receiver that is down."""
     for answer in (OSError("no such name"), UnicodeError("label too long"), []):
-        with pytest.raises(Unresolved):
+        with pytest.raises(NameNotResolved):
             connect(GuardedBackend(LOOPBACK, Names(answer)), "a.test", 1)
     with pytest.raises(httpcore.ConnectError):
         connect(GuardedBackend(LOOPBACK), "127.0.0.1", free_port())

@@ -36,9 +36,9 @@ def a_piece(database: Database, most: int = 2) -> int:
     in_a_year = datetime.now(UTC) + timedelta(days=365)
 
     def piece(session: Session, most: int) -> int:
-        return retention._batches(session, in_a_year, most)
+        return retention._expire_batches(session, in_a_year, most)
 
-    return bulk_delete.delete_piece(database, "batches", piece, most=most)
+    return bulk_delete.delete_step(database, "batches", piece, limit=most)
 
 
 def test_who_looks_between_two_pieces_finds_nothing(database: Database) -> None:
@@ -106,7 +106,9 @@ def test_what_an_owner_deletes_goes_before_what_grew_old(database: Database) -> 
     with database.transaction() as session:
         lifecycle.delete(session, mine.user_id, mine.id)
     gone = 0
-    while gone < len(TEXTS) + bulk_delete.ROWS_A_CHUNK * len(TEXTS) + 1:
-        gone += bulk_delete.delete_piece(database, "deleted", retention.DELETED["deleted"], most=10)
+    while gone < len(TEXTS) + bulk_delete.ROWS_PER_CHUNK * len(TEXTS) + 1:
+        gone += bulk_delete.delete_step(
+            database, "deleted", retention.DELETED_BATCHES["deleted"], limit=10
+        )
     with database.transaction() as session:
         assert {batch.id for batch in old} >= set(session.scalars(select(Batch.id)))

@@ -31,7 +31,7 @@ def half_failed(session: Session, count: int = 4) -> Batch:
     batch = make_batch(session, [str(n) for n in range(count)], chunk_texts=1)
     for n in range(count):
         mine = claim(session)
-        chunks.give_up(session, mine, "odd") if n % 2 else complete(session, mine)
+        chunks.fail(session, mine, "odd") if n % 2 else complete(session, mine)
     session.refresh(batch)
     assert "completed_with_errors" == batch.status
     return batch
@@ -56,7 +56,7 @@ def test_cancelled_midway_keeps_what_was_done(session: Session) -> None:
     """One chunk done, one failed, one in hand, one waiting: exact counts, told with the end."""
     batch = make_batch(session, ["a", "b", "c", "d", "e"], chunk_texts=1)
     complete(session, claim(session))
-    chunks.give_up(session, claim(session), "odd")
+    chunks.fail(session, claim(session), "odd")
     held = claim(session)
     status = cancel(session, batch)
     assert (2, 1) == (status.done, status.failed)
@@ -64,10 +64,10 @@ def test_cancelled_midway_keeps_what_was_done(session: Session) -> None:
         select(AuditEvent.details).where(AuditEvent.action == "batch.cancelled")
     )
     assert [{"total": 5, "done": 2, "failed": 1}] == details.all()
-    for attempt in (complete, partial(chunks.give_up, error="odd")):
-        with pytest.raises(chunks.Lost), session.begin_nested():
+    for attempt in (complete, partial(chunks.fail, error="odd")):
+        with pytest.raises(chunks.LeaseLost), session.begin_nested():
             attempt(session, held)
-    chunks.release(session, held)
+    chunks.requeue_counted(session, held)
     assert chunks.claim(session, lease_seconds=1, max_attempts=3) is None
     rows = lifecycle.cancel(session, batch.user_id, batch.id, inline=5).results
     assert [(0, "a", "positive"), (1, "b", None)] == [(r.index, r.text, r.sentiment) for r in rows]
@@ -174,7 +174,7 @@ def test_only_a_batch_with_errors_can_be_retried(session: Session, status: str) 
 def test_texts_that_are_not_stored_cannot_be_retried(session: Session) -> None:
     """A sentence says so, and all stays."""
     batch = make_batch(session, ["a"])
-    chunks.give_up(session, claim(session), "odd", store_texts=False)
+    chunks.fail(session, claim(session), "odd", store_texts=False)
     session.refresh(batch)
     with pytest.raises(TextsGone):
         retry(session, batch, 1)
@@ -204,7 +204,9 @@ def test_deleted_vanishes_at_once_and_goes_soon(database: Database, *, live: boo
             session, batch.user_id, batch_status.Filter(), limit=9, cursor=None
         )
         assert [] == shown
-    while bulk_delete.delete_piece(database, "deleted", retention.DELETED["deleted"], most=2):
+    while bulk_delete.delete_step(
+        database, "deleted", retention.DELETED_BATCHES["deleted"], limit=2
+    ):
         pass
     with database.transaction() as session:
         assert [other.id] == list(session.scalars(select(Batch.id)))

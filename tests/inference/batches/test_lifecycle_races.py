@@ -48,7 +48,7 @@ def test_cancelled_while_a_sweeper_cuts_a_chunk(database: Database, own_database
             session = cutting
             held = session.scalars(select(BatchChunk.id).with_for_update()).one()
             assert mine.id == held
-            recovery._cut(session, mine, 5, None, max_attempts=3)
+            recovery._bisect(session, mine, 5, None, max_attempts=3)
             cancelling = pool.submit(cancel_alone)
             until(lambda: query(own_database_url, WAITS), timeout=20, what="cancel to wait")
         assert 0 == cancelling.result(20)
@@ -76,7 +76,7 @@ def test_cancelled_among_workers_at_full_speed(database: Database, own_database_
                 try:
                     with database.transaction() as session:
                         complete(session, mine)
-                except chunks.Lost:
+                except chunks.LeaseLost:
                     outcomes.append(False)
                 else:
                     outcomes.append(True)
@@ -108,7 +108,7 @@ def test_case_113_cancel_while_the_last_chunk_commits(
         try:
             with database.transaction() as session:
                 work(session)
-        except (chunks.Lost, AlreadyEnded) as error:
+        except (chunks.LeaseLost, AlreadyEnded) as error:
             return type(error).__name__
         return "stored"
 
@@ -136,7 +136,7 @@ def test_retries_at_once_begin_once(database: Database) -> None:
     with database.transaction() as session:
         batch = make_batch(session, ["a", "b"], chunk_texts=1)
         for _ in range(2):
-            chunks.give_up(session, claim(session), "odd")
+            chunks.fail(session, claim(session), "odd")
     start = threading.Barrier(4)
 
     def race(_: int) -> bool:

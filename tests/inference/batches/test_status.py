@@ -32,7 +32,7 @@ def work(database: Database, *, fail: bool = False) -> None:
     with database.transaction() as session:
         mine = claim(session)
         if fail:
-            chunks.give_up(session, mine, "odd")
+            chunks.fail(session, mine, "odd")
         else:
             chunks.complete(session, mine, score(mine.texts), MODEL)
 

@@ -12,14 +12,14 @@ from sqlalchemy.orm import Session
 from valence_batch_worker.batches.chunks import CLAIMABLE
 from valence_batch_worker.fair_queue import follow_index
 
-MOST_CHUNKS = 1000
-MOST_QUEUES = 300
+MAX_CHUNKS = 1000
+MAX_QUEUES = 300
 
-WAITING: Final = f"SELECT count(*) FROM (SELECT {CLAIMABLE} LIMIT :most) AS claimable"  # noqa: S608
+WAITING: Final = f"SELECT count(*) FROM (SELECT {CLAIMABLE} LIMIT :limit) AS claimable"  # noqa: S608
 """Chunks that could be claimed now, up to `most`; also the query that KEDA scales by."""
 
 _RUNNING = text(
-    "SELECT count(*) FROM (SELECT FROM batch_chunks WHERE state = 'running' LIMIT :most) AS running"
+    "SELECT count(*) FROM (SELECT FROM batch_chunks WHERE state = 'running' LIMIT :limit) AS running"
 )
 
 # One step along the index for each user's chunks of one priority, then the first of each.
@@ -36,7 +36,7 @@ WITH RECURSIVE queue AS (
     ) AS later
 )
 SELECT coalesce(extract(epoch FROM now() - min(first.available_at)), 0)
-FROM (SELECT user_id, priority FROM queue LIMIT :most) AS queue, LATERAL (
+FROM (SELECT user_id, priority FROM queue LIMIT :limit) AS queue, LATERAL (
     SELECT chunk.available_at {CLAIMABLE}
         AND chunk.user_id = queue.user_id AND chunk.priority = queue.priority
     ORDER BY chunk.available_at LIMIT 1
@@ -53,18 +53,18 @@ class Backlog:
     oldest_seconds: float
 
 
-def waiting(session: Session, *, max_attempts: int, most: int = MOST_CHUNKS) -> int:
+def count_waiting(session: Session, *, max_attempts: int, limit: int = MAX_CHUNKS) -> int:
     """How many chunks could be claimed now, counted up to `most`."""
     follow_index(session)
-    limits = {"max_attempts": max_attempts, "most": most}
+    limits = {"max_attempts": max_attempts, "limit": limit}
     count: int = session.execute(text(WAITING), limits).scalar_one()
     return count
 
 
-def look(session: Session, *, max_attempts: int) -> Backlog:
+def measure(session: Session, *, max_attempts: int) -> Backlog:
     """All of it as of now; the oldest of `MOST_QUEUES` users' and priorities' queues."""
-    count = waiting(session, max_attempts=max_attempts)
-    running = session.execute(_RUNNING, {"most": MOST_CHUNKS}).scalar_one()
-    limits = {"max_attempts": max_attempts, "most": MOST_QUEUES}
+    count = count_waiting(session, max_attempts=max_attempts)
+    running = session.execute(_RUNNING, {"limit": MAX_CHUNKS}).scalar_one()
+    limits = {"max_attempts": max_attempts, "limit": MAX_QUEUES}
     oldest = float(session.execute(_OLDEST, limits).scalar_one())
     return Backlog(count, running, oldest)

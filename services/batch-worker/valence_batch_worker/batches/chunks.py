@@ -17,7 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from valence_batch_worker import metrics
-from valence_batch_worker.fair_queue import FIRST, around, follow_index
+from valence_batch_worker.fair_queue import NIL, follow_index, round_robin_users
 from valence_common.batches import end_batch
 from valence_common.db import new_id
 from valence_ml import Score
@@ -45,7 +45,7 @@ _CLAIM = text(f"""
 WITH RECURSIVE busy AS MATERIALIZED (
     SELECT user_id FROM batch_chunks WHERE state = 'running'
     GROUP BY user_id HAVING count(*) >= :user_chunks
-), {around("batch_chunks WHERE state = 'pending'")}, next AS (
+), {round_robin_users("batch_chunks WHERE state = 'pending'")}, next AS (
     SELECT found.id
     FROM turn, LATERAL (
         SELECT chunk.id {CLAIMABLE} AND chunk.user_id = turn.user_id
@@ -63,7 +63,7 @@ RETURNING mine.id, mine.attempt, mine.batch_id, mine.start, mine.texts, batch.us
 """)  # noqa: S608 - constants of this file
 
 # Never waits: who has locked the batch may want the chunk that this transaction holds.
-_BEGIN = text("""
+_BEGIN_BATCH = text("""
 UPDATE batches SET status = 'processing', started_at = now()
 WHERE id = (
     SELECT id FROM batches WHERE id = :id AND status = 'pending' FOR NO KEY UPDATE SKIP LOCKED
@@ -78,7 +78,7 @@ WHERE id = :id AND status IN ('pending', 'processing')
 FOR NO KEY UPDATE
 """)
 
-_DONE = text("""
+_MARK_DONE = text("""
 UPDATE batch_chunks
 SET state = 'done', lease_until = NULL, done_at = now(), failed = :failed, model = :model,
     texts = CASE WHEN :store_texts THEN texts ELSE '[]' END,
@@ -86,7 +86,7 @@ SET state = 'done', lease_until = NULL, done_at = now(), failed = :failed, model
 WHERE id = :id AND attempt = :attempt AND state <> 'done'
 """)
 
-_RESULTS = text("""
+_INSERT_RESULTS = text("""
 INSERT INTO batch_results (batch_id, position, sentiment, confidence, low_confidence, error)
 SELECT :batch_id, position, sentiment, confidence, low_confidence, error
 FROM json_to_recordset(:rows) AS row (
@@ -95,7 +95,7 @@ FROM json_to_recordset(:rows) AS row (
 ON CONFLICT DO NOTHING
 """)
 
-_HISTORY = text("""
+_INSERT_HISTORY = text("""
 INSERT INTO predictions
     (id, user_id, text, text_hash, sentiment, confidence, low_confidence, model)
 SELECT id, :user_id, text, decode(hash, 'hex'), sentiment, confidence, low_confidence, :model
@@ -104,25 +104,25 @@ FROM json_to_recordset(:rows) AS row (
     low_confidence boolean)
 """)
 
-_LEFT = text("""
+_COUNT_REMAINING = text("""
 SELECT count(*) FILTER (WHERE state <> 'done') AS left_over, sum(failed) AS failed
 FROM batch_chunks WHERE batch_id = :id
 """)
 
-_RELEASE = text("""
+_REQUEUE_COUNTED = text("""
 UPDATE batch_chunks
 SET state = 'pending', lease_until = NULL, available_at = now() + attempt * interval '1 s'
 WHERE id = :id AND attempt = :attempt AND state = 'running'
 """)
 
 # A lease that has run out is the sweeper's: whoever takes so long has used up its attempt.
-_GIVE_BACK = text("""
+_REQUEUE_UNCOUNTED = text("""
 UPDATE batch_chunks SET state = 'pending', lease_until = NULL, attempt = attempt - 1
 WHERE id = :id AND attempt = :attempt AND state = 'running' AND lease_until > now()
 """)
 
 
-MANY = 1_000_000
+UNLIMITED = 1_000_000
 """As good as no limit to the chunks of one user that are in work."""
 
 
@@ -138,7 +138,7 @@ class Claim:
     texts: list[str]
 
 
-class Lost(Exception):
+class LeaseLost(Exception):
     """The chunk is no longer ours, or its batch has ended: what was computed must not be stored."""
 
 
@@ -147,8 +147,8 @@ def claim(
     *,
     lease_seconds: float,
     max_attempts: int,
-    user_chunks: int = MANY,
-    after: uuid.UUID = FIRST,
+    user_chunks: int = UNLIMITED,
+    last_user_id: uuid.UUID = NIL,
 ) -> Claim | None:
     """Take the next chunk under a lease, counting the attempt; None when there is no work.
 
@@ -158,89 +158,91 @@ def claim(
     """
     follow_index(session)
     limits = {"lease": lease_seconds, "max_attempts": max_attempts, "user_chunks": user_chunks}
-    row = session.execute(_CLAIM, {**limits, "after": after}).one_or_none()
+    row = session.execute(_CLAIM, {**limits, "after": last_user_id}).one_or_none()
     if row is None:
         return None
     if row.status == "pending":
-        session.execute(_BEGIN, {"id": row.batch_id})
+        session.execute(_BEGIN_BATCH, {"id": row.batch_id})
     return Claim(row.id, row.attempt, row.batch_id, row.user_id, row.start, row.texts)
 
 
 def complete(
-    session: Session, mine: Claim, scores: Sequence[Score], model: str, *, store_texts: bool = True
+    session: Session, claim: Claim, scores: Sequence[Score], model: str, *, store_texts: bool = True
 ) -> str | None:
     """Store the chunk's results, exactly once; returns the batch's final status if it ended.
 
     Raises `Lost`, and the transaction must roll back, when another attempt has overtaken ours.
     Without `store_texts` no text is left of the chunk.
     """
-    total = _fence(session, mine, failed=0, model=model, store_texts=store_texts)
+    total = _fence(session, claim, failed=0, model=model, store_texts=store_texts)
     shared = [
         (score.label, score.confidence, score.low_confidence, text)
-        for score, text in zip(scores, mine.texts, strict=True)
+        for score, text in zip(scores, claim.texts, strict=True)
     ]
     results = [
-        {"position": mine.start + i, "sentiment": s, "confidence": c, "low_confidence": low}
+        {"position": claim.start + i, "sentiment": s, "confidence": c, "low_confidence": low}
         for i, (s, c, low, _) in enumerate(shared)
     ]
-    session.execute(_RESULTS, {"batch_id": mine.batch_id, "rows": to_json(results)})
+    session.execute(_INSERT_RESULTS, {"batch_id": claim.batch_id, "rows": to_json(results)})
     history = [
         {"id": new_id(), "sentiment": s, "confidence": c, "low_confidence": low}
         | ({"text": t} if store_texts else {"hash": hashlib.sha256(t.encode()).hexdigest()})
         for s, c, low, t in shared
     ]
-    parameters = {"user_id": mine.user_id, "model": model, "rows": to_json(history)}
-    session.execute(_HISTORY, parameters)
-    return _end_if_done(session, mine, total)
+    parameters = {"user_id": claim.user_id, "model": model, "rows": to_json(history)}
+    session.execute(_INSERT_HISTORY, parameters)
+    return _end_if_done(session, claim, total)
 
 
-def give_up(session: Session, mine: Claim, error: str, *, store_texts: bool = True) -> str | None:
+def fail(session: Session, claim: Claim, error: str, *, store_texts: bool = True) -> str | None:
     """Record every text of the chunk as failed; returns the batch's final status if it ended."""
-    failed = len(mine.texts)
-    total = _fence(session, mine, failed=failed, model=None, store_texts=store_texts)
-    rows = [{"position": mine.start + i, "error": error} for i in range(failed)]
-    session.execute(_RESULTS, {"batch_id": mine.batch_id, "rows": to_json(rows)})
-    return _end_if_done(session, mine, total)
+    failed = len(claim.texts)
+    total = _fence(session, claim, failed=failed, model=None, store_texts=store_texts)
+    rows = [{"position": claim.start + i, "error": error} for i in range(failed)]
+    session.execute(_INSERT_RESULTS, {"batch_id": claim.batch_id, "rows": to_json(rows)})
+    return _end_if_done(session, claim, total)
 
 
-def count_end(mine: Claim, status: str | None) -> None:
+def report_ended(claim: Claim, status: str | None) -> None:
     """After the commit: count and log the batch if it ended with this chunk."""
     if status is not None:
         metrics.BATCHES.labels(status).inc()
-        structlog.get_logger().info("batch_ended", batch=str(mine.batch_id), status=status)
+        structlog.get_logger().info("batch_ended", batch=str(claim.batch_id), status=status)
 
 
-def release(session: Session, mine: Claim) -> None:
+def requeue_counted(session: Session, claim: Claim) -> None:
     """Give a chunk back after an error; the attempt stays counted, the next one waits a little."""
-    session.execute(_RELEASE, {"id": mine.id, "attempt": mine.attempt})
+    session.execute(_REQUEUE_COUNTED, {"id": claim.id, "attempt": claim.attempt})
 
 
-def give_back(session: Session, mine: Claim) -> bool:
+def requeue_uncounted(session: Session, claim: Claim) -> bool:
     """Give a chunk back untried, since its texts are not why it was not done; whether it was ours.
 
     Its next claim has the number of this one, so nothing may be stored under it any more. Where
     it is not known whether that was stored, this waits for the transaction and finds it done.
     """
-    values = {"id": mine.id, "attempt": mine.attempt}
-    return session.connection().execute(_GIVE_BACK, values).rowcount == 1
+    values = {"id": claim.id, "attempt": claim.attempt}
+    return session.connection().execute(_REQUEUE_UNCOUNTED, values).rowcount == 1
 
 
 def _fence(
-    session: Session, mine: Claim, *, failed: int, model: str | None, store_texts: bool
+    session: Session, claim: Claim, *, failed: int, model: str | None, store_texts: bool
 ) -> int:
-    batch = session.execute(_LOCK_BATCH, {"id": mine.batch_id}).one_or_none()
+    batch = session.execute(_LOCK_BATCH, {"id": claim.batch_id}).one_or_none()
     if batch is None:
-        raise Lost
+        raise LeaseLost
     values = {"failed": failed, "model": model, "store_texts": store_texts}
-    done = session.connection().execute(_DONE, {"id": mine.id, "attempt": mine.attempt, **values})
+    done = session.connection().execute(
+        _MARK_DONE, {"id": claim.id, "attempt": claim.attempt, **values}
+    )
     if done.rowcount != 1:
-        raise Lost
+        raise LeaseLost
     total: int = batch.total
     return total
 
 
-def _end_if_done(session: Session, mine: Claim, total: int) -> str | None:
-    row = session.execute(_LEFT, {"id": mine.batch_id}).one()
+def _end_if_done(session: Session, claim: Claim, total: int) -> str | None:
+    row = session.execute(_COUNT_REMAINING, {"id": claim.batch_id}).one()
     if row.left_over:
         return None
     status = "completed" if not row.failed else "completed_with_errors"
@@ -248,8 +250,8 @@ def _end_if_done(session: Session, mine: Claim, total: int) -> str | None:
         status = "failed"
     end_batch(
         session,
-        mine.batch_id,
-        user_id=mine.user_id,
+        claim.batch_id,
+        user_id=claim.user_id,
         status=status,
         details={"total": total, "failed": row.failed},
     )

@@ -10,19 +10,19 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from valence_batch_worker.batches.chunks import OPEN, Claim, Lost, count_end, give_up, to_json
+from valence_batch_worker.batches.chunks import OPEN, Claim, LeaseLost, fail, report_ended, to_json
 from valence_batch_worker.fair_queue import follow_index
 from valence_common.db import Database, new_id
 
-POISON = "could not be scored"
-MOST_AT_ONCE = 200
-SETTLE_SECONDS = 10
+POISON_ERROR = "could not be scored"
+MAX_CHUNKS = 200
+MAX_SECONDS = 10
 
-_EXPIRE = text("""
+_REQUEUE_EXPIRED = text("""
 UPDATE batch_chunks SET state = 'pending', lease_until = NULL
 WHERE id IN (
     SELECT id FROM batch_chunks WHERE state = 'running' AND lease_until < now()
-    ORDER BY lease_until LIMIT :most FOR UPDATE SKIP LOCKED
+    ORDER BY lease_until LIMIT :limit FOR UPDATE SKIP LOCKED
 )
 """)
 
@@ -35,26 +35,26 @@ WHERE chunk.state = 'pending' AND chunk.attempt > 0 AND chunk.attempt >= :max_at
 ORDER BY chunk.attempt DESC LIMIT 1 FOR UPDATE OF chunk SKIP LOCKED
 """)  # noqa: S608 - a constant of that file
 
-_DELETE = text("DELETE FROM batch_chunks WHERE id = :id")
+_DELETE_CHUNK = text("DELETE FROM batch_chunks WHERE id = :id")
 
-_INSERT = text("""
+_INSERT_CHUNK = text("""
 INSERT INTO batch_chunks (id, batch_id, user_id, priority, start, size, texts, rows, attempt)
 VALUES (:id, :batch_id, :user_id, :priority, :start, :size, CAST(:texts AS json),
     CAST(:rows AS json), :attempt)
 """)
 
 
-def expire(session: Session) -> int:
+def requeue_expired(session: Session) -> int:
     """Take chunks back whose lease has run out; returns how many."""
     follow_index(session)
-    result = session.connection().execute(_EXPIRE, {"most": MOST_AT_ONCE})
+    result = session.connection().execute(_REQUEUE_EXPIRED, {"limit": MAX_CHUNKS})
     return result.rowcount
 
 
-def settle_exhausted(database: Database, *, max_attempts: int, store_texts: bool = True) -> int:
+def resolve_exhausted(database: Database, *, max_attempts: int, store_texts: bool = True) -> int:
     """Cut each chunk that no attempt could score in two; fail it once it is a single text."""
-    settled, ends = 0, time.monotonic() + SETTLE_SECONDS
-    while settled < MOST_AT_ONCE and time.monotonic() < ends:
+    settled, ends = 0, time.monotonic() + MAX_SECONDS
+    while settled < MAX_CHUNKS and time.monotonic() < ends:
         with database.transaction() as session:
             follow_index(session)
             row = session.execute(_EXHAUSTED, {"max_attempts": max_attempts}).one_or_none()
@@ -63,14 +63,14 @@ def settle_exhausted(database: Database, *, max_attempts: int, store_texts: bool
             *claim, priority, rows = row
             chunk = Claim(*claim)
             if len(chunk.texts) > 1:
-                _cut(session, chunk, priority, rows, max_attempts=max_attempts)
+                _bisect(session, chunk, priority, rows, max_attempts=max_attempts)
         if len(chunk.texts) == 1:
             _fail(database, chunk, store_texts=store_texts)
         settled += 1
     return settled
 
 
-def _cut(
+def _bisect(
     session: Session, chunk: Claim, priority: int, rows: list[Any] | None, *, max_attempts: int
 ) -> None:
     """Replace a chunk by its halves, under new ids: the old fencing token is void.
@@ -79,7 +79,7 @@ def _cut(
     a worker's life; a single text has all of them, so that bad luck condemns none.
     """
     half = len(chunk.texts) // 2
-    session.execute(_DELETE, {"id": chunk.id})
+    session.execute(_DELETE_CHUNK, {"id": chunk.id})
     for part in (slice(half), slice(half, None)):
         texts = chunk.texts[part]
         values = {
@@ -93,14 +93,14 @@ def _cut(
             "rows": None if rows is None else to_json(rows[part]),
             "attempt": 0 if len(texts) == 1 else max_attempts - 1,
         }
-        session.execute(_INSERT, values)
+        session.execute(_INSERT_CHUNK, values)
 
 
 def _fail(database: Database, chunk: Claim, *, store_texts: bool) -> None:
     # A transaction of its own: it locks the batch before the chunk, as completing does.
     try:
         with database.transaction() as session:
-            ended = give_up(session, chunk, POISON, store_texts=store_texts)
-    except Lost:
+            ended = fail(session, chunk, POISON_ERROR, store_texts=store_texts)
+    except LeaseLost:
         return
-    count_end(chunk, ended)
+    report_ended(chunk, ended)

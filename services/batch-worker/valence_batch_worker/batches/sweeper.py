@@ -11,9 +11,9 @@ from valence_batch_worker.settings import Settings
 from valence_common.celery_app import Doorbell
 from valence_common.db import Database
 
-MOST_RINGS = 16
+MAX_RINGS = 16
 MONTHS_AHEAD = 3
-PARTITIONS_EVERY_SECONDS = 24 * 3600
+PARTITION_SECONDS = 24 * 3600
 
 _MAKE_PARTITIONS = text("SELECT valence_make_partitions(:ahead)")
 
@@ -31,24 +31,24 @@ class Sweeper:
         """Look once: expired leases, exhausted chunks, work that nobody rang for."""
         most = self._settings.max_attempts
         with self._database.transaction() as session:
-            expired = recovery.expire(session)
+            expired = recovery.requeue_expired(session)
         if expired:
             metrics.LEASES_EXPIRED.inc(expired)
             structlog.get_logger().warning("leases_expired", chunks=expired)
-        settled = recovery.settle_exhausted(
+        settled = recovery.resolve_exhausted(
             self._database, max_attempts=most, store_texts=self._settings.store_texts
         )
         if settled:
             structlog.get_logger().warning("exhausted_chunks_settled", chunks=settled)
         with self._database.transaction() as session:
-            seen = backlog.look(session, max_attempts=most)
-        metrics.WAITING.set(seen.waiting)
-        metrics.RUNNING.set(seen.running)
-        metrics.OLDEST_SECONDS.set(seen.oldest_seconds)
+            seen = backlog.measure(session, max_attempts=most)
+        metrics.CHUNKS_WAITING.set(seen.waiting)
+        metrics.CHUNKS_RUNNING.set(seen.running)
+        metrics.OLDEST_CHUNK_SECONDS.set(seen.oldest_seconds)
         if seen.waiting:
             # Rings that wait in the queue already will be heard: their number stays bounded.
-            self._doorbell.ring(min(seen.waiting, MOST_RINGS), max_queued=MOST_RINGS)
+            self._doorbell.ring(min(seen.waiting, MAX_RINGS), max_queued=MAX_RINGS)
         if time.monotonic() >= self._partitions_at:
             with self._database.transaction() as session:
                 session.execute(_MAKE_PARTITIONS, {"ahead": MONTHS_AHEAD})
-            self._partitions_at = time.monotonic() + PARTITIONS_EVERY_SECONDS
+            self._partitions_at = time.monotonic() + PARTITION_SECONDS

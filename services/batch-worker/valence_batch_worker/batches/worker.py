@@ -14,10 +14,10 @@ from valence_common.log import log_fields
 from valence_common.problems import Unavailable
 from valence_ml import Scorer, model_name
 
-TURN_SECONDS = 2.0
+TIME_SLICE_SECONDS = 2.0
 """A task ends after this time, so that a shutdown never waits for a long queue."""
 
-GIVE_BACK_SECONDS = 2.0
+REQUEUE_TIMEOUT_SECONDS = 2.0
 """Short, for it is the last that a process does when the worker is told to end."""
 
 
@@ -29,11 +29,11 @@ class Worker:
     database: Database
     scorer: Scorer
     # Anywhere: processes that all begin at the same user would go around side by side.
-    after: uuid.UUID = field(default_factory=uuid.uuid4)
+    last_user_id: uuid.UUID = field(default_factory=uuid.uuid4)
 
-    def take_turn(self) -> bool:
+    def run_time_slice(self) -> bool:
         """Work on chunks for one turn; True when there may be more to do."""
-        ends = time.monotonic() + TURN_SECONDS
+        ends = time.monotonic() + TIME_SLICE_SECONDS
         try:
             while time.monotonic() < ends:
                 if not self.work_once():
@@ -53,53 +53,53 @@ class Worker:
                 lease_seconds=self.settings.lease_seconds,
                 max_attempts=self.settings.max_attempts,
                 user_chunks=self.settings.user_chunks,
-                after=self.after,
+                last_user_id=self.last_user_id,
             )
         if mine is None:
             return False
-        self.after = mine.user_id
+        self.last_user_id = mine.user_id
         metrics.ATTEMPTS.labels(str(min(mine.attempt, 4))).inc()
         try:
             outcome = self._attempt(mine)
         except (Unavailable, SystemExit):
             # Postgres cannot store it, or the worker's grace is over and Celery ends this process
             # by an exception, wherever it is. Neither is the fault of the texts.
-            self._give_back(mine)
+            self._requeue(mine)
             raise
         metrics.CHUNKS.labels(outcome).inc()
         metrics.CHUNK_SECONDS.observe(time.perf_counter() - started)
         return True
 
-    def _give_back(self, mine: chunks.Claim) -> None:
-        ends = time.monotonic() + GIVE_BACK_SECONDS
+    def _requeue(self, claim: chunks.Claim) -> None:
+        ends = time.monotonic() + REQUEUE_TIMEOUT_SECONDS
         try:
             with self.database.transaction(deadline=ends) as session:
-                given = chunks.give_back(session, mine)
+                given = chunks.requeue_uncounted(session, claim)
         except Unavailable:
             return  # its lease runs out, and the attempt stays counted
         if given:
-            structlog.get_logger().info("chunk_given_back", chunk=str(mine.id))
+            structlog.get_logger().info("chunk_given_back", chunk=str(claim.id))
             metrics.CHUNKS.labels("given_back").inc()
 
-    def _attempt(self, mine: chunks.Claim) -> str:
+    def _attempt(self, claim: chunks.Claim) -> str:
         try:
-            scores = self.scorer.score(mine.texts)
+            scores = self.scorer.score(claim.texts)
         except Exception as error:  # noqa: BLE001 - a model may raise anything; the text is suspect
-            structlog.get_logger().error("scoring_failed", chunk=str(mine.id), **log_fields(error))
+            structlog.get_logger().error("scoring_failed", chunk=str(claim.id), **log_fields(error))
             with self.database.transaction() as session:
-                chunks.release(session, mine)
+                chunks.requeue_counted(session, claim)
             return "error"
         try:
             with self.database.transaction() as session:
                 ended = chunks.complete(
                     session,
-                    mine,
+                    claim,
                     scores,
                     model_name(self.scorer),
                     store_texts=self.settings.store_texts,
                 )
-        except chunks.Lost:
+        except chunks.LeaseLost:
             return "lost"
         metrics.TEXTS.inc(len(scores))
-        chunks.count_end(mine, ended)
+        chunks.report_ended(claim, ended)
         return "done"

@@ -14,18 +14,18 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from valence_batch_worker.fair_queue import FIRST, around, follow_index
+from valence_batch_worker.fair_queue import NIL, follow_index, round_robin_users
 from valence_common.db import new_id
 
-FIRST_PAUSE: Final = timedelta(seconds=5)
-LONGEST_PAUSE: Final = timedelta(hours=1)
-GIVEN_UP_AFTER: Final = timedelta(days=1)
-GONE: Final = 410
-MOST_COUNTED: Final = 1_000
+MIN_BACKOFF: Final = timedelta(seconds=5)
+MAX_BACKOFF: Final = timedelta(hours=1)
+GIVE_UP_AFTER: Final = timedelta(days=1)
+HTTP_GONE: Final = 410
+MAX_COUNTED: Final = 1_000
 
 # Of batches that are deleted, or whose account is erased, nothing is sent any more.
 _CLAIM = text(f"""
-WITH RECURSIVE {around("webhook_deliveries WHERE status = 'pending'")}, next AS (
+WITH RECURSIVE {round_robin_users("webhook_deliveries WHERE status = 'pending'")}, next AS (
     SELECT found.id
     FROM turn, LATERAL (
         SELECT delivery.id FROM webhook_deliveries AS delivery
@@ -51,19 +51,19 @@ RETURNING mine.id, mine.attempts, mine.event, mine.created_at, mine.user_id, min
     batch.webhook_url, batch.total, batch.created_at AS accepted_at, now() AS attempted_at
 """)  # noqa: S608 - a constant of that file
 
-_SECRETS = text("""
+_SELECT_SECRETS = text("""
 SELECT secret FROM webhook_secrets
 WHERE user_id = :user_id AND (expires_at IS NULL OR expires_at > now()) ORDER BY id DESC
 """)
 
 _LOCK = text("SELECT attempts, status FROM webhook_deliveries WHERE id = :id FOR NO KEY UPDATE")
 
-_ATTEMPT = text("""
+_INSERT_ATTEMPT = text("""
 INSERT INTO webhook_attempts (id, delivery_id, number, started_at, seconds, status_code, error)
 VALUES (:id, :delivery_id, :number, :started_at, :seconds, :status_code, :error)
 """)
 
-_END = text("""
+_FINISH = text("""
 UPDATE webhook_deliveries SET status = :status, finished_at = now() WHERE id = :id
 """)
 
@@ -78,15 +78,15 @@ SET status = CASE WHEN now() < created_at + :day THEN 'pending' ELSE 'failed' EN
 WHERE id = :id
 """)
 
-_DUE = text("""
+_COUNT_DUE = text("""
 SELECT count(*) AS waiting, coalesce(extract(epoch FROM now() - min(next_at)), 0) AS late
 FROM (
     SELECT next_at FROM webhook_deliveries WHERE status = 'pending' AND next_at <= now()
-    ORDER BY next_at LIMIT :most
+    ORDER BY next_at LIMIT :limit
 ) AS due
 """)
 
-_FORGET = text("DELETE FROM webhook_secrets WHERE expires_at < now()")
+_DELETE_EXPIRED_SECRETS = text("DELETE FROM webhook_secrets WHERE expires_at < now()")
 
 
 @dataclass(frozen=True)
@@ -123,16 +123,16 @@ def claim(
     session: Session,
     *,
     lease: timedelta,
-    busy: Collection[uuid.UUID] = (),
-    after: uuid.UUID = FIRST,
+    busy_users: Collection[uuid.UUID] = (),
+    last_user_id: uuid.UUID = NIL,
 ) -> Delivery | None:
     """Take the delivery that is due of the next user `after` that one, unless they are `busy`."""
     follow_index(session)
-    values = {"lease": lease, "busy": list(busy), "after": after}
+    values = {"lease": lease, "busy": list(busy_users), "after": last_user_id}
     row = session.execute(_CLAIM, values).one_or_none()
     if row is None:
         return None
-    secrets = session.scalars(_SECRETS, {"user_id": row.user_id}).all()
+    secrets = session.scalars(_SELECT_SECRETS, {"user_id": row.user_id}).all()
     message = {
         "id": row.id,
         "type": row.event,
@@ -160,33 +160,35 @@ def claim(
     )
 
 
-def settle(session: Session, mine: Delivery, outcome: Outcome) -> None:
+def record_outcome(session: Session, delivery: Delivery, outcome: Outcome) -> None:
     """Write an attempt down, and what follows from it: done, another time, or never again."""
-    row = session.execute(_LOCK, {"id": mine.id}).one_or_none()
+    row = session.execute(_LOCK, {"id": delivery.id}).one_or_none()
     if row is None:
         return  # deleted meanwhile, with its batch
-    attempt = {"id": new_id(), "delivery_id": mine.id, "number": mine.attempt}
-    session.execute(_ATTEMPT, {**attempt, "started_at": mine.started_at, **outcome._asdict()})
+    attempt = {"id": new_id(), "delivery_id": delivery.id, "number": delivery.attempt}
+    session.execute(
+        _INSERT_ATTEMPT, {**attempt, "started_at": delivery.started_at, **outcome._asdict()}
+    )
     if row.status != "pending":
         return
     if outcome.delivered:
-        session.execute(_END, {"id": mine.id, "status": "delivered"})
-    elif row.attempts != mine.attempt:
+        session.execute(_FINISH, {"id": delivery.id, "status": "delivered"})
+    elif row.attempts != delivery.attempt:
         return  # overtaken: what follows is decided by the later attempt
-    elif outcome.status_code == GONE:
-        session.execute(_END, {"id": mine.id, "status": "failed"})
+    elif outcome.status_code == HTTP_GONE:
+        session.execute(_FINISH, {"id": delivery.id, "status": "failed"})
     else:
-        pauses = {"first": FIRST_PAUSE, "longest": LONGEST_PAUSE, "day": GIVEN_UP_AFTER}
-        session.execute(_POSTPONE, {"id": mine.id, **pauses})
+        pauses = {"first": MIN_BACKOFF, "longest": MAX_BACKOFF, "day": GIVE_UP_AFTER}
+        session.execute(_POSTPONE, {"id": delivery.id, **pauses})
 
 
-def due(session: Session) -> tuple[int, float]:
+def measure_due(session: Session) -> tuple[int, float]:
     """How many deliveries are due, counted up to a bound, and how late the first is, in seconds."""
     follow_index(session)
-    row = session.execute(_DUE, {"most": MOST_COUNTED}).one()
+    row = session.execute(_COUNT_DUE, {"limit": MAX_COUNTED}).one()
     return row.waiting, float(row.late)
 
 
-def forget_secrets(session: Session) -> None:
+def delete_expired_secrets(session: Session) -> None:
     """Delete the secrets that sign no more."""
-    session.execute(_FORGET)
+    session.execute(_DELETE_EXPIRED_SECRETS)

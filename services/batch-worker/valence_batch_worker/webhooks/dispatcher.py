@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from valence_batch_worker import metrics
-from valence_batch_worker.liveness import Pulse
+from valence_batch_worker.liveness import Heartbeat
 from valence_batch_worker.settings import Settings
 from valence_batch_worker.webhooks import deliveries
 from valence_batch_worker.webhooks.deliveries import Delivery, Outcome
@@ -20,17 +20,17 @@ from valence_common.db import Database
 from valence_common.log import log_fields
 from valence_common.problems import Unavailable
 
-AT_ONCE: Final = 16
-OF_ONE_USER: Final = 4
+MAX_CONCURRENT: Final = 16
+MAX_PER_USER: Final = 4
 """So that a receiver that hangs leaves room for the others'."""
 
-SPARE_SECONDS: Final = 30.0
+LEASE_MARGIN_SECONDS: Final = 30.0
 """What a lease has beyond the attempt, for writing down how it went."""
 
 HOUSEKEEPING_SECONDS: Final = 60.0
 
 
-class Courier(threading.Thread):
+class Dispatcher(threading.Thread):
     """Claims, sends and settles until it is stopped; any number of them may run.
 
     `pulse` is beaten at each look for what is due, of which there is one in `seconds` at least.
@@ -40,20 +40,20 @@ class Courier(threading.Thread):
         super().__init__(name="webhooks", daemon=True)
         self._database = database
         self.seconds = settings.sweep_seconds
-        self.pulse = Pulse()
-        self._lease = timedelta(seconds=settings.webhook_timeout_seconds + SPARE_SECONDS)
+        self.heartbeat = Heartbeat()
+        self._lease = timedelta(seconds=settings.webhook_timeout_seconds + LEASE_MARGIN_SECONDS)
         self._sender = sender or Sender(
-            seconds=settings.webhook_timeout_seconds,
+            timeout=settings.webhook_timeout_seconds,
             allow_http=settings.webhooks_allow_http,
-            allowed=settings.webhooks_allowed_networks,
+            allowed_networks=settings.webhooks_allowed_networks,
         )
         self._stopping = threading.Event()
-        self._woken: asyncio.Event | None = None
+        self._stop_event: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         # Anywhere, as the workers that claim chunks: they would go around side by side.
-        self._after = uuid.uuid4()
-        self._under_way: dict[asyncio.Task[None], uuid.UUID] = {}
-        self._kept_house_at = float("-inf")
+        self._last_user_id = uuid.uuid4()
+        self._in_flight: dict[asyncio.Task[None], uuid.UUID] = {}
+        self._housekeeping_at = float("-inf")
 
     def run(self) -> None:
         """Work until stopped, then until what is under way has been sent and written down."""
@@ -62,53 +62,53 @@ class Courier(threading.Thread):
     def stop(self) -> None:
         """Begin nothing more."""
         self._stopping.set()
-        if self._loop is not None and self._woken is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._woken.set)
+        if self._loop is not None and self._stop_event is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stop_event.set)
 
     async def _run(self) -> None:
-        self._loop, self._woken = asyncio.get_running_loop(), asyncio.Event()
-        stopped = asyncio.create_task(self._woken.wait())
+        self._loop, self._stop_event = asyncio.get_running_loop(), asyncio.Event()
+        stopped = asyncio.create_task(self._stop_event.wait())
         while not self._stopping.is_set():
-            self.pulse.beat()
+            self.heartbeat.beat()
             try:
-                await self._begin()
-                await self._keep_house()
+                await self._start_due()
+                await self._housekeeping()
             except Unavailable as error:
                 structlog.get_logger().warning("unavailable", dependency=error.dependency)
             except Exception as error:  # noqa: BLE001 - the next look must come whatever happens
                 structlog.get_logger().error("webhooks_failed", **log_fields(error))
             # Whoever ends makes room for another at once.
             await asyncio.wait(
-                [stopped, *self._under_way],
+                [stopped, *self._in_flight],
                 timeout=self.seconds,
                 return_when=asyncio.FIRST_COMPLETED,
             )
         stopped.cancel()
-        if self._under_way:
-            await asyncio.wait(list(self._under_way))
+        if self._in_flight:
+            await asyncio.wait(list(self._in_flight))
 
-    async def _begin(self) -> None:
+    async def _start_due(self) -> None:
         """Claim and start what there is room for."""
-        while len(self._under_way) < AT_ONCE and not self._stopping.is_set():
-            each = Counter(self._under_way.values())
+        while len(self._in_flight) < MAX_CONCURRENT and not self._stopping.is_set():
+            each = Counter(self._in_flight.values())
             mine = await self._database.run(
                 deliveries.claim,
                 lease=self._lease,
-                busy=[user for user, count in each.items() if count >= OF_ONE_USER],
-                after=self._after,
+                busy_users=[user for user, count in each.items() if count >= MAX_PER_USER],
+                last_user_id=self._last_user_id,
             )
             if mine is None:
                 return
-            self._after = mine.user_id
+            self._last_user_id = mine.user_id
             task = asyncio.create_task(self._deliver(mine))
-            self._under_way[task] = mine.user_id
-            task.add_done_callback(self._under_way.pop)
+            self._in_flight[task] = mine.user_id
+            task.add_done_callback(self._in_flight.pop)
 
-    async def _deliver(self, mine: Delivery) -> None:
-        outcome = await self._sender.send(mine)
-        metrics.WEBHOOK_ATTEMPTS.labels(_name(outcome)).inc()
+    async def _deliver(self, delivery: Delivery) -> None:
+        outcome = await self._sender.send(delivery)
+        metrics.WEBHOOK_ATTEMPTS.labels(_outcome_label(outcome)).inc()
         try:
-            await self._database.run(deliveries.settle, mine, outcome)
+            await self._database.run(deliveries.record_outcome, delivery, outcome)
         except Unavailable as error:
             # The lease runs out and it is delivered again: at least once.
             structlog.get_logger().warning("unavailable", dependency=error.dependency)
@@ -117,22 +117,22 @@ class Courier(threading.Thread):
         # Neither the URL nor a word of the answer: both are users' own.
         structlog.get_logger().info(
             "webhook_attempted",
-            delivery=str(mine.id),
-            attempt=mine.attempt,
-            outcome=_name(outcome),
+            delivery=str(delivery.id),
+            attempt=delivery.attempt,
+            outcome=_outcome_label(outcome),
             status=outcome.status_code,
             ms=round(outcome.seconds * 1000),
         )
 
-    async def _keep_house(self) -> None:
-        waiting, late = await self._database.run(deliveries.due)
+    async def _housekeeping(self) -> None:
+        waiting, late = await self._database.run(deliveries.measure_due)
         metrics.WEBHOOKS_DUE.set(waiting)
-        metrics.WEBHOOKS_LATE.set(late)
-        if time.monotonic() - self._kept_house_at > HOUSEKEEPING_SECONDS:
-            await self._database.run(deliveries.forget_secrets)
-            self._kept_house_at = time.monotonic()
+        metrics.WEBHOOKS_LATE_SECONDS.set(late)
+        if time.monotonic() - self._housekeeping_at > HOUSEKEEPING_SECONDS:
+            await self._database.run(deliveries.delete_expired_secrets)
+            self._housekeeping_at = time.monotonic()
 
 
-def _name(outcome: Outcome) -> str:
+def _outcome_label(outcome: Outcome) -> str:
     """What metrics and logs call it."""
     return "delivered" if outcome.delivered else outcome.error or "refused"

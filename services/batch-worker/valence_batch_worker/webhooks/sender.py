@@ -20,8 +20,8 @@ from valence_batch_worker.webhooks.signature import signature
 from valence_common.log import log_fields
 from valence_common.ssrf import Network
 
-MAX_ANSWER_BYTES: Final = 4 * 1024
-SKIM_SECONDS: Final = 1.0
+MAX_RESPONSE_BYTES: Final = 4 * 1024
+DRAIN_SECONDS: Final = 1.0
 USER_AGENT: Final = f"Valence-Webhooks/{version('valence-batch-worker')}"
 
 Reason = Literal[
@@ -47,16 +47,16 @@ class Sender:
     def __init__(
         self,
         *,
-        seconds: float,
+        timeout: float,
         allow_http: bool,
-        allowed: Sequence[Network],
+        allowed_networks: Sequence[Network],
         resolve: ssrf.Resolve = ssrf.resolve,
     ):
-        self._seconds = seconds
+        self._timeout = timeout
         self._schemes = {"https", "http"} if allow_http else {"https"}
         # The authorities of httpx's bundle, or those of SSL_CERT_FILE.
         self._tls = httpx.create_ssl_context()
-        self._backend = ssrf.GuardedBackend(allowed, resolve)
+        self._backend = ssrf.GuardedBackend(allowed_networks, resolve)
 
     async def send(self, delivery: Delivery) -> Outcome:
         """Try once; whatever happens is an outcome."""
@@ -73,16 +73,16 @@ class Sender:
             return None, "refused_url"
         status: int | None = None
         try:
-            async with asyncio.timeout(self._seconds), self._posted(delivery) as answer:
+            async with asyncio.timeout(self._timeout), self._post(delivery) as answer:
                 status = answer.status
-                await _skim(answer)
+                await _drain(answer)
         except Exception as error:  # noqa: BLE001 - the attempt must be written down in any case
             # Once the status has come, nothing that befalls the rest of the answer changes it.
             return (None, _reason(error)) if status is None else (status, None)
         return status, None
 
     @contextlib.asynccontextmanager
-    async def _posted(self, delivery: Delivery) -> AsyncIterator[httpcore.Response]:
+    async def _post(self, delivery: Delivery) -> AsyncIterator[httpcore.Response]:
         body = msgspec.json.encode(delivery.message)
         headers: dict[str | bytes, str | bytes] = {
             "Content-Type": "application/json",
@@ -92,7 +92,7 @@ class Sender:
             "Valence-Event": delivery.event,
             "Valence-Signature": signature(delivery.secrets, body, at=int(time.time())),
         }
-        timeouts = {"timeout": {"connect": self._seconds}}  # for sharing it among addresses
+        timeouts = {"timeout": {"connect": self._timeout}}  # for sharing it among addresses
         async with (
             httpcore.AsyncConnectionPool(
                 ssl_context=self._tls, network_backend=self._backend
@@ -104,10 +104,10 @@ class Sender:
             yield answer
 
 
-async def _skim(answer: httpcore.Response) -> None:
+async def _drain(answer: httpcore.Response) -> None:
     """Read a little and drop it, so that a receiver that writes a word is not cut off."""
-    left = MAX_ANSWER_BYTES
-    async with asyncio.timeout(SKIM_SECONDS):
+    left = MAX_RESPONSE_BYTES
+    async with asyncio.timeout(DRAIN_SECONDS):
         async for part in answer.aiter_stream():
             left -= len(part)
             if left <= 0:
@@ -119,9 +119,9 @@ def _reason(error: Exception) -> Reason:
     match error:
         case TimeoutError() | httpcore.TimeoutException():
             reason = "timeout"
-        case ssrf.RefusedAddress():
+        case ssrf.ForbiddenAddress():
             reason = "refused_address"
-        case ssrf.Unresolved():
+        case ssrf.NameNotResolved():
             reason = "dns"
         case httpcore.ConnectError():
             # httpcore keeps what it was in the arguments, and nowhere else.

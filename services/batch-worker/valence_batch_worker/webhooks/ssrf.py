@@ -19,14 +19,14 @@ from valence_common.ssrf import Address, Network, is_allowed, unmap_ipv4
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """From a name and port to all its addresses; raises `OSError` or `UnicodeError`."""
 
-MOST_ADDRESSES: Final = 4
+MAX_ADDRESSES: Final = 4
 
 
-class RefusedAddress(Exception):
+class ForbiddenAddress(Exception):
     """The name leads, if only with one of its addresses, to where webhooks must not go."""
 
 
-class Unresolved(Exception):
+class NameNotResolved(Exception):
     """The name has no address."""
 
 
@@ -77,7 +77,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """Connect to the first address that answers; raises `RefusedAddress` or `Unresolved`."""
-        addresses = await self._checked(host, port)
+        addresses = await self._resolve_checked(host, port)
         for address in addresses[:-1]:
             # Each gets its part of the time: one that is silent must not use up all of it.
             share = None if timeout is None else timeout / len(addresses)
@@ -93,14 +93,14 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         """Wait."""
         await asyncio.sleep(seconds)
 
-    async def _checked(self, host: str, port: int) -> list[Address]:
+    async def _resolve_checked(self, host: str, port: int) -> list[Address]:
         try:
             found = await self._resolve(host, port)
         except (OSError, UnicodeError) as error:
-            raise Unresolved from error
+            raise NameNotResolved from error
         addresses = [unmap_ipv4(ipaddress.ip_address(address)) for address in dict.fromkeys(found)]
         if not addresses:
-            raise Unresolved
+            raise NameNotResolved
         if not all(is_allowed(address, self._allowed) for address in addresses):
-            raise RefusedAddress
-        return addresses[:MOST_ADDRESSES]
+            raise ForbiddenAddress
+        return addresses[:MAX_ADDRESSES]
