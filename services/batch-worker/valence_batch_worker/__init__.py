@@ -1,1 +1,1 @@
-"""The batch worker: claims chunks, scores them, stores results, sweeps what others dropped."""
+"""The batch worker: scores chunks of batches, relays events, sends webhooks, deletes old data."""

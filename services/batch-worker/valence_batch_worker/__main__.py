@@ -1,14 +1,14 @@
-"""`python -m valence_batch_worker` runs a Celery worker; imported by nobody."""
+"""Entry point: `python -m valence_batch_worker` runs a Celery worker. Not for import."""
 
 import atexit
 import os
 import shutil
 import tempfile
 
-# Both are read at import time: Celery's answer to SIGTERM (a soft shutdown that gives work back),
-# and the folder through which the children's metrics reach the parent.
+# Libraries read both at import time. REMAP_SIGTERM makes SIGTERM a soft shutdown, which requeues
+# unfinished work. Child processes share their metrics with the parent through the folder.
 os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
-if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):  # empty is where the process stands
+if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):  # empty would be the current folder
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="valence-metrics-")
     atexit.register(shutil.rmtree, os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
 
@@ -39,7 +39,7 @@ app.worker_main(
         f"--queues={QUEUE}",
         "--without-gossip",
         "--without-mingle",
-        # Redis has no use for it, and while Redis is down a heartbeat can hold up the shutdown.
+        # Redis does not use it, and a heartbeat can delay the shutdown while Redis is down.
         "--without-heartbeat",
     ]
 )

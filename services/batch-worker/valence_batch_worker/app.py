@@ -1,7 +1,7 @@
-"""The worker's Celery application, composed: what the parent runs, what each child holds, the task.
+"""The worker's Celery application: the task, the child processes and the parent's threads.
 
-The parent loads the model before it forks, so that children share its memory; engines are made
-after the fork, for connections must not be shared.
+The parent loads the model before it forks, so children share its memory. Each child creates its
+database engine after the fork, because processes must not share connections.
 """
 
 import logging
@@ -21,9 +21,9 @@ from valence_ml import Scorer, model_name
 
 
 def create_app(settings: Settings, scorer: Scorer) -> Celery:
-    """The Celery application for these settings; its processes begin when Celery starts them."""
+    """Return the Celery application for these settings; it starts nothing by itself."""
     app = make_celery(settings.redis_url)
-    # A child that hangs is ended once its lease has long run out, and replaced.
+    # Celery kills and replaces a child that hangs, long after its lease has expired.
     time_limit = TIME_SLICE_SECONDS + 2 * settings.lease_seconds
     app.conf.update(
         task_time_limit=time_limit,
@@ -32,69 +32,69 @@ def create_app(settings: Settings, scorer: Scorer) -> Celery:
         worker_soft_shutdown_timeout=settings.soft_shutdown_seconds,
     )
     doorbell = Doorbell(settings.redis_url, timeout=settings.redis_timeout_seconds)
-    process: dict[str, Worker] = {}
+    state: dict[str, Worker] = {}  # one worker in each child, set after the fork
 
     @app.task(name=SCORE_TASK)  # type: ignore[untyped-decorator] # Celery has no types
     def score() -> None:
-        """Work on chunks for a turn; ring again if there may be more."""
+        """Process chunks for one time slice; ring the doorbell if more may wait."""
         liveness.tasks.beat()
-        if process["worker"].run_time_slice():
+        if state["worker"].run_time_slice():
             doorbell.ring(1)
         liveness.tasks.beat()
 
     def open_child(**_: Any) -> None:
         database = Database(settings.database_url, pool_size=1, timeout=settings.lease_seconds)
-        process["worker"] = Worker(settings, database, scorer)
+        state["worker"] = Worker(settings, database, scorer)
 
     def close_child(pid: int, **_: Any) -> None:
-        process["worker"].database.close()
+        state["worker"].database.close()
         multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
     liveness = Liveness(task_time_limit=time_limit)
-    parent = BackgroundThreads(settings, doorbell, liveness)
+    background = BackgroundThreads(settings, doorbell, liveness)
 
-    class OpenParent(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
-        """After the fork, and before Celery waits for Redis: probes are answered meanwhile."""
+    class StartBackground(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
+        """Start the background threads after the fork, before Celery waits for Redis."""
 
         requires = frozenset({"celery.worker.components:Pool"})
 
         def start(self, _: Any) -> None:
-            """Called by Celery, once."""
-            parent.start()
+            """Start the threads; Celery calls this once."""
+            background.start()
             structlog.get_logger().info("working", model=model_name(scorer))
 
-    class Tick(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
-        """While Celery's event loop turns, the consumer's pulse beats; anew for each connection."""
+    class ConsumerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
+        """Beat the consumer's heartbeat from Celery's event loop, per connection."""
 
         requires = frozenset({"celery.worker.consumer.tasks:Tasks"})
         _entry: Any = None
 
         def start(self, consumer: Any) -> None:
-            """Called by Celery whenever it has connected."""
+            """Start beating; Celery calls this after each connect."""
             liveness.consumer.beat()
             self._entry = consumer.hub.call_repeatedly(TICK_SECONDS, liveness.consumer.beat)
 
         def stop(self, _: Any) -> None:
-            """Called by Celery when the connection is lost, and at the end."""
+            """Stop beating; Celery calls this on a lost connection and at shutdown."""
             if self._entry is not None:
                 self._entry.cancel()
 
-    def close_parent(**_: Any) -> None:
-        parent.stop()
+    def stop_background(**_: Any) -> None:
+        background.stop()
 
-    def leave_parent(**_: Any) -> None:
-        parent.join()
+    def join_background(**_: Any) -> None:
+        background.join()
 
     def keep_logging(**_: Any) -> None:
-        """Celery leaves logging as it is, with our level, when somebody listens to this."""
-        for chatty in ("celery.app.trace", "celery.worker.strategy"):  # two lines a message
-            logging.getLogger(chatty).setLevel("WARNING")
+        """Keep our logging configuration; Celery replaces it if this signal has no receiver."""
+        for name in ("celery.app.trace", "celery.worker.strategy"):  # each logs every message
+            logging.getLogger(name).setLevel("WARNING")
 
-    app.steps["worker"].add(OpenParent)
-    app.steps["consumer"].add(Tick)
+    app.steps["worker"].add(StartBackground)
+    app.steps["consumer"].add(ConsumerHeartbeat)
     signals.setup_logging.connect(keep_logging, weak=False)
     signals.worker_process_init.connect(open_child, weak=False)
     signals.worker_process_shutdown.connect(close_child, weak=False)
-    signals.worker_shutting_down.connect(close_parent, weak=False)
-    signals.worker_shutdown.connect(leave_parent, weak=False)
+    signals.worker_shutting_down.connect(stop_background, weak=False)
+    signals.worker_shutdown.connect(join_background, weak=False)
     return app

@@ -1,4 +1,4 @@
-"""What the worker's parent process runs beside Celery: what must happen, and the internal port."""
+"""The background threads of the worker's parent process: periodic jobs and the internal port."""
 
 import asyncio
 import threading
@@ -21,17 +21,17 @@ from valence_common.redis_client import RedisClient, blocking_client
 from valence_common.web import server
 
 DATABASE_TIMEOUT_SECONDS = 10
-RELAY_TIMEOUT_SECONDS = 2  # nobody waits for it; a command of its own has hundreds of events
+RELAY_TIMEOUT_SECONDS = 2  # no request waits, and one command carries hundreds of events
 
 
 class BackgroundThreads:
-    """Threads that live as long as the worker; raises `ServeError` for a port in use."""
+    """Threads that live as long as the worker; raises `ServeError` if the port is in use."""
 
     def __init__(self, settings: Settings, doorbell: Doorbell, liveness: Liveness):
         self._settings = settings
         self._liveness = liveness
         self._socket = server.bind(settings.internal_host, settings.internal_port)
-        # Not pooled: children are forked from this process at any time.
+        # No pool: this process forks children at any time, and they must not share connections.
         database = Database(
             settings.database_url, pool_size=1, timeout=DATABASE_TIMEOUT_SECONDS, pooled=False
         )
@@ -59,18 +59,18 @@ class BackgroundThreads:
         self._internal_server = threading.Thread(target=self._serve, name="internal", daemon=True)
 
     def start(self) -> None:
-        """Start all of it."""
+        """Start all threads."""
         for thread in (self._internal_server, *self._threads):
             thread.start()
 
     def stop(self) -> None:
-        """Stop what loops; probes are answered to the end."""
+        """Stop the periodic threads; the internal port answers probes until the process ends."""
         self._liveness.stop()
-        for loop in self._threads:
-            loop.stop()
+        for thread in self._threads:
+            thread.stop()
 
     def join(self) -> None:
-        """Let webhooks that are under way arrive: cut off, they would be sent again."""
+        """Wait for webhooks in flight: an interrupted one would be sent again."""
         if self._dispatcher is not None and self._dispatcher.is_alive():
             self._dispatcher.join(self._settings.webhook_timeout_seconds)
 
@@ -79,31 +79,31 @@ class BackgroundThreads:
 
     async def _serve_internal(self) -> None:
         settings = self._settings
-        cache = RedisClient(settings.redis_url, timeout=settings.redis_timeout_seconds)
+        redis = RedisClient(settings.redis_url, timeout=settings.redis_timeout_seconds)
         database = Database(
             settings.database_url,
             pool_size=1,
             timeout=settings.database_timeout_seconds,
             pooled=False,
         )
-        health = Health({"postgres": database.ping, "redis": cache.ping})
+        health = Health({"postgres": database.ping, "redis": redis.ping})
         app = internal_app(
             health,
             render=metrics.render,
             dependency_up=metrics.DEPENDENCY_UP,
             stuck=self._liveness.stuck,
         )
-        beside = [
+        tasks = [
             asyncio.create_task(health.become_ready()),
-            asyncio.create_task(self._poll_queue(cache)),
+            asyncio.create_task(self._poll_queue(redis)),
         ]
         await server.serve_internal(app, self._socket)
-        await asyncio.gather(*beside)
+        await asyncio.gather(*tasks)
 
-    async def _poll_queue(self, cache: RedisClient) -> None:
+    async def _poll_queue(self, redis: RedisClient) -> None:
         while True:
             try:
-                queued: int | None = await cache.execute(cache.client.llen(QUEUE))
+                queued: int | None = await redis.execute(redis.client.llen(QUEUE))
             except Unavailable:
                 queued = None
             self._liveness.record_poll(queued)

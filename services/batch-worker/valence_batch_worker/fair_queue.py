@@ -1,4 +1,4 @@
-"""Queues in tables: searched along their indexes only, their users taking turns."""
+"""Fair queues in tables: users are served round robin, along an index only."""
 
 import uuid
 from typing import Final
@@ -7,10 +7,10 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 NIL: Final = uuid.UUID(int=0)
-"""Before every user."""
+"""Sorts before every user's id."""
 
-# Up to the LIMIT an index has the order of a queue. Statistics of a table that fills in a minute
-# make the planner sort all of it for every claim, or read all of it, so it may do neither.
+# The index has the queue's order, so LIMIT stops early. The statistics of a table that fills within
+# a minute make the planner sort or read all of it for every claim instead.
 _FOLLOW_INDEX = text("""
 SELECT set_config(name, 'off', true)
 FROM unnest(ARRAY['enable_sort', 'enable_seqscan', 'enable_bitmapscan']) AS name
@@ -18,27 +18,29 @@ FROM unnest(ARRAY['enable_sort', 'enable_seqscan', 'enable_bitmapscan']) AS name
 
 
 def follow_index(session: Session) -> None:
-    """For the rest of the transaction, let queues be searched along their indexes only."""
+    """Force index scans in index order for the rest of the transaction."""
     session.execute(_FOLLOW_INDEX)
 
 
 def round_robin_users(waiting: str) -> str:
-    """SQL of a recursive table `turn`: the users with rows in `waiting`, each once.
+    """Return the SQL of a recursive table `round_robin`: each user with rows in `waiting`, once.
 
-    They go from the one after `:after` around to that one itself, in the rows that have `begun`:
-    one step along an index that begins with `user_id` for each that is looked at, however many
-    rows they have. `waiting` is a table and a condition.
+    `waiting` is a table and a condition. The users follow in the order of their ids, from the one
+    after `:last_user_id` around to that user itself; only rows with `started` hold a user. The cost
+    is one step along an index that begins with `user_id` for each user visited, however many rows
+    a user has.
     """
-    return f"""turn (user_id, around, begun) AS (
-    SELECT CAST(:after AS uuid), false, false
+    return f"""round_robin (user_id, wrapped, started) AS (
+    SELECT CAST(:last_user_id AS uuid), false, false
     UNION ALL
-    SELECT later.user_id, later.around, true
-    FROM turn, LATERAL (
-        (SELECT user_id, turn.around AS around FROM {waiting} AND user_id > turn.user_id
+    SELECT later.user_id, later.wrapped, true
+    FROM round_robin, LATERAL (
+        (SELECT user_id, round_robin.wrapped AS wrapped FROM {waiting}
+            AND user_id > round_robin.user_id
         ORDER BY user_id LIMIT 1)
         UNION ALL
-        (SELECT user_id, true FROM {waiting} AND NOT turn.around ORDER BY user_id LIMIT 1)
+        (SELECT user_id, true FROM {waiting} AND NOT round_robin.wrapped ORDER BY user_id LIMIT 1)
         LIMIT 1
     ) AS later
-    WHERE NOT (later.around AND later.user_id > :after)
+    WHERE NOT (later.wrapped AND later.user_id > :last_user_id)
 )"""  # noqa: S608 - constants of our modules

@@ -1,9 +1,9 @@
-"""The relay: events of the outbox are numbered in the order of their commits and told in it.
+"""The outbox relay: publishes events to a Redis Stream, in the order of their commits.
 
-They go to a Redis Stream under `<number>-0`. Where the stream stands is asked of Redis each time,
-so one that has forgotten everything is told everything again that is kept, under the same ids
-(`docs/events.md`). Safe at any number of relays: one numbers at a time, and Redis takes events only
-from who knows where its stream stands in that moment.
+Each event gets a number and goes to the stream under the id `<number>-0`. The relay asks Redis for
+the stream's last id each time, so after Redis lost its data the relay publishes all stored events
+again, under the same ids (`docs/events.md`). Any number of relays may run: one at a time assigns
+numbers, and Redis appends only if the relay knows the stream's current last id.
 """
 
 import json
@@ -24,8 +24,8 @@ MAX_COUNTED: Final = 10_000
 MAX_SECONDS: Final = 1.0
 EMPTY_STREAM_ID: Final = "0-0"
 
-# Appends only if the stream still stands where the caller believes: between asking and telling, it
-# may have been emptied or told by another. Returns where it stands now.
+# Appends only if the stream's last id is the one that the caller expects: since the caller read it,
+# Redis may have lost the stream or another relay may have appended. Returns the last id.
 _APPEND: Final = """
 local last = '0-0'
 if redis.call('EXISTS', KEYS[1]) == 1 then
@@ -45,13 +45,13 @@ return last
 
 _LOCK = text("SELECT pg_try_advisory_xact_lock(hashtext('valence.relay'))")
 
-# Postgres may have been restored from a backup that is older than what was told since.
+# Postgres may have been restored from a backup older than the last published event.
 _ADVANCE_SEQUENCE = text("""
 SELECT setval('event_numbers', :last) FROM event_numbers
 WHERE :last > CASE WHEN is_called THEN last_value ELSE 0 END
 """)
 
-# Times are the database's, ids are made by many clocks: a batch's end must not come before it.
+# Ordered by the database's clock: ids come from many clocks, and an end must follow its start.
 _NUMBER_EVENTS = text("""
 UPDATE events SET number = waiting.number
 FROM (
@@ -79,37 +79,36 @@ SELECT count(*), coalesce(extract(epoch FROM now() - min(created_at)), 0) FROM (
 
 
 class OutboxRelay:
-    """Tells what waits, again and again; for one thread."""
+    """Publishes the waiting events; not thread-safe."""
 
     def __init__(self, database: Database, client: "redis.Redis"):
-        """`client` has timeouts, does not retry and sees strings."""
+        """`client` must have timeouts, no retries, and decode responses."""
         self._database = database
         self._client = client
         self._append_script = client.register_script(_APPEND)
         self._last_id = EMPTY_STREAM_ID
 
     def last_published(self) -> int:
-        """The number of the last event in the stream when it was last seen; 0 before that."""
+        """Return the number of the stream's last event as last read from Redis; 0 before that."""
         return int(self._last_id.partition("-")[0])
 
     def work(self) -> None:
-        """Tell for a while; raises `Unavailable` when Redis or Postgres cannot do its part."""
+        """Publish for `MAX_SECONDS`; raises `Unavailable` if Redis or Postgres fails."""
         ends = time.monotonic() + MAX_SECONDS
         while self._publish() and time.monotonic() < ends:
             pass
 
     def _publish(self) -> bool:
-        """Tell the next events; whether there may be more."""
+        """Publish the next events; return whether more may wait."""
         try:
             self._last_id = self._read_last_id()
             with self._database.transaction() as session:
                 self._update_metrics(session)
                 if not session.scalar(_LOCK):
-                    return False  # another is at it
-                events, kept = self._number_events(session)
-            # Their numbers are committed: whatever happens now, they have no others. A Redis that
-            # is full has room for them when what is too old has gone.
-            self._trim(kept)
+                    return False  # another relay is assigning numbers
+                events, first_stored = self._number_events(session)
+            # The numbers are committed and final. Trim first: a full Redis may then have room.
+            self._trim(first_stored)
             last = self._append_events(events)
         except (redis.ConnectionError, redis.TimeoutError, redis.OutOfMemoryError) as error:
             with self._database.transaction() as session:
@@ -118,16 +117,17 @@ class OutboxRelay:
         return bool(events) or last != self._last_id
 
     def _read_last_id(self) -> str:
+        """Return the stream's last id: `?` matches none, so the script appends nothing."""
         return str(self._append_script(keys=[STREAM], args=["?"]))
 
     def _number_events(self, session: Session) -> tuple[list[Row[Any]], int]:
-        """Number what waits; returns what the stream lacks, and the first number that is kept."""
+        """Number the waiting events; return the next to publish and the first number stored."""
         last = self.last_published()
         session.execute(_ADVANCE_SEQUENCE, {"last": last})
         session.execute(_NUMBER_EVENTS, {"limit": MAX_EVENTS})
         events = session.execute(_SELECT_NEXT, {"last": last, "limit": MAX_EVENTS}).all()
-        kept: int | None = session.scalar(_SELECT_FIRST)
-        return list(events), last + 1 if kept is None else kept
+        first: int | None = session.scalar(_SELECT_FIRST)
+        return list(events), last + 1 if first is None else first
 
     def _append_events(self, events: list[Row[Any]]) -> str:
         if not events:
@@ -139,18 +139,20 @@ class OutboxRelay:
         return last
 
     def _trim(self, first_stored: int) -> None:
-        """The stream holds what Postgres holds."""
+        """Delete the events from the stream that Postgres no longer stores."""
         self._client.xtrim(STREAM, minid=f"{first_stored}-0", approximate=False)
 
     def _update_metrics(self, session: Session) -> None:
         last = self.last_published()
-        found = session.execute(_COUNT_WAITING, {"last": last, "limit": MAX_COUNTED}).one()
-        metrics.EVENTS_WAITING.set(found[0])
-        metrics.EVENTS_OLDEST_SECONDS.set(float(found[1]))
+        waiting, oldest_seconds = session.execute(
+            _COUNT_WAITING, {"last": last, "limit": MAX_COUNTED}
+        ).one()
+        metrics.EVENTS_WAITING.set(waiting)
+        metrics.EVENTS_OLDEST_SECONDS.set(float(oldest_seconds))
 
 
 def _stream_fields(event: Row[Any]) -> tuple[str, ...]:
-    """An event as the stream has it: its place, then the values of its fields."""
+    """Return an event's stream id and the values of its fields."""
     return (
         f"{event.number}-0",
         str(event.id),

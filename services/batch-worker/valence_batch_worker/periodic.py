@@ -1,4 +1,4 @@
-"""A thread of the worker's parent process that does one thing again and again."""
+"""A thread of the worker's parent process that calls one function periodically."""
 
 import threading
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from valence_common.problems import Unavailable
 
 
 class PeriodicThread(threading.Thread):
-    """Calls `work` every `seconds` until stopped; an error ends one call, never the thread.
+    """Calls `work` every `seconds` until stopped; an error ends the call, not the thread.
 
-    A call takes a minute at most, whatever is down: `liveness` restarts a worker whose loop has
-    not come round for five.
+    A call must end within a minute, whatever is down: `liveness` restarts a worker whose thread
+    has not completed a call for five.
     """
 
     def __init__(self, name: str, seconds: float, work: Callable[[], None]):
@@ -25,16 +25,16 @@ class PeriodicThread(threading.Thread):
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Work until stopped."""
+        """Call `work` until stopped."""
         while not self._stopping.wait(self.seconds):
             try:
                 self._work()
             except Unavailable as error:
                 structlog.get_logger().warning("unavailable", dependency=error.dependency)
-            except Exception as error:  # noqa: BLE001 - the next call must come whatever happens
+            except Exception as error:  # noqa: BLE001 - the thread must survive any error
                 structlog.get_logger().error(f"{self.name}_failed", **log_fields(error))
             self.heartbeat.beat()
 
     def stop(self) -> None:
-        """End after the call under way."""
+        """End after the current call."""
         self._stopping.set()

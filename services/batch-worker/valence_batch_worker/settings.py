@@ -9,7 +9,7 @@ from valence_ml import DEFAULT_MODEL
 
 
 class Settings(BatchSettings):
-    """What the worker needs beyond any process and inference."""
+    """The worker's settings, beyond those that it shares with inference."""
 
     model_dir: Path = Field(
         default=DEFAULT_MODEL, description="Folder of the model release to score with."

@@ -1,1 +1,1 @@
-"""Batches: claiming, scoring and storing chunks, and recovering lost ones."""
+"""Batches: claim, score and store chunks, and recover lost ones."""

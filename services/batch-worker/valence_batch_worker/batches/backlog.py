@@ -1,6 +1,6 @@
-"""The backlog: how much waits and is in work, and for how long; what operators and scalers ask.
+"""The backlog of chunks, for metrics and autoscaling: how many wait, how many run, for how long.
 
-Every worker counts it every two seconds, so each count has a bound and follows an index.
+Every worker measures it every two seconds, so each count has a limit and follows an index.
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ MAX_CHUNKS = 1000
 MAX_QUEUES = 300
 
 WAITING: Final = f"SELECT count(*) FROM (SELECT {CLAIMABLE} LIMIT :limit) AS claimable"  # noqa: S608
-"""Chunks that could be claimed now, up to `most`; also the query that KEDA scales by."""
+"""Counts the claimable chunks, up to `limit`; KEDA scales by the same query."""
 
-_RUNNING = text(
-    "SELECT count(*) FROM (SELECT FROM batch_chunks WHERE state = 'running' LIMIT :limit) AS running"
-)
+_RUNNING = text("""
+SELECT count(*) FROM (SELECT FROM batch_chunks WHERE state = 'running' LIMIT :limit) AS running
+""")
 
-# One step along the index for each user's chunks of one priority, then the first of each.
+# One index step for each pair of user and priority, then the first chunk of each pair.
 _OLDEST = text(f"""
 WITH RECURSIVE queue AS (
     (SELECT user_id, priority FROM batch_chunks WHERE state = 'pending'
@@ -46,7 +46,7 @@ FROM (SELECT user_id, priority FROM queue LIMIT :limit) AS queue, LATERAL (
 
 @dataclass(frozen=True)
 class Backlog:
-    """Chunks, up to `MOST_CHUNKS` of each kind; the oldest that waits does so for that long."""
+    """Numbers of chunks, each up to `MAX_CHUNKS`, and the age of the oldest claimable one."""
 
     waiting: int
     running: int
@@ -54,7 +54,7 @@ class Backlog:
 
 
 def count_waiting(session: Session, *, max_attempts: int, limit: int = MAX_CHUNKS) -> int:
-    """How many chunks could be claimed now, counted up to `most`."""
+    """Count the claimable chunks, up to `limit`."""
     follow_index(session)
     limits = {"max_attempts": max_attempts, "limit": limit}
     count: int = session.execute(text(WAITING), limits).scalar_one()
@@ -62,7 +62,10 @@ def count_waiting(session: Session, *, max_attempts: int, limit: int = MAX_CHUNK
 
 
 def measure(session: Session, *, max_attempts: int) -> Backlog:
-    """All of it as of now; the oldest of `MOST_QUEUES` users' and priorities' queues."""
+    """Measure the backlog now; the oldest chunk is searched in `MAX_QUEUES` queues.
+
+    A queue holds one user's chunks of one priority.
+    """
     count = count_waiting(session, max_attempts=max_attempts)
     running = session.execute(_RUNNING, {"limit": MAX_CHUNKS}).scalar_one()
     limits = {"max_attempts": max_attempts, "limit": MAX_QUEUES}

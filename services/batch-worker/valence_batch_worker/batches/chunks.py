@@ -1,8 +1,8 @@
-"""Chunks of batches: claimed under a lease, completed once, whatever dies in between.
+"""Chunks of batches: claimed under a lease and completed exactly once, whichever process dies.
 
-The claim counts the attempt before the work begins; (id, attempt) is the fencing token without
-which nothing is stored. All times are the database's. Lock order: the batch, then its chunk; a
-claim takes its chunk alone and touches the batch only while it is still pending.
+A claim counts the attempt before the work starts. (id, attempt) is the fencing token, without which
+nothing is stored. All times are the database's. Lock order: the batch, then its chunk; a claim
+locks only the chunk and touches the batch only while that is still pending.
 """
 
 import hashlib
@@ -22,11 +22,10 @@ from valence_common.batches import end_batch
 from valence_common.db import new_id
 from valence_ml import Score
 
-# What stands in front of a user's queue and cannot be claimed is looked at by every claim (1.4 µs a
-# chunk): the sweeper settles exhausted chunks; whoever ends a batch before its last chunk deletes
-# its chunks in the same transaction.
-# Batches of an erased account are never open again; erasing deletes them. The batch is asked for a
-# value, since of EXISTS Postgres makes a join, in any order.
+# Every claim reads the unclaimable chunks at the front of a user's queue (1.4 µs each), so these
+# are removed: the sweeper resolves exhausted chunks, and a transaction that ends a batch early
+# deletes the chunks. Batches of an erased account never open again; erasure deletes them.
+# A scalar subquery, because Postgres turns EXISTS into a join and loses the queue's order.
 OPEN = """(
     SELECT batch.status IN ('pending', 'processing') AND owner.erased_at IS NULL
     FROM batches AS batch JOIN users AS owner ON owner.id = batch.user_id
@@ -39,30 +38,30 @@ CLAIMABLE = f"""
         AND {OPEN}
 """
 
-# `busy` are those who have as many chunks in work as anybody may; two who claim at once may go one
-# over.
+# `busy` are the users at their concurrency limit; concurrent claims may exceed it by one each.
 _CLAIM = text(f"""
 WITH RECURSIVE busy AS MATERIALIZED (
     SELECT user_id FROM batch_chunks WHERE state = 'running'
     GROUP BY user_id HAVING count(*) >= :user_chunks
 ), {round_robin_users("batch_chunks WHERE state = 'pending'")}, next AS (
-    SELECT found.id
-    FROM turn, LATERAL (
-        SELECT chunk.id {CLAIMABLE} AND chunk.user_id = turn.user_id
+    SELECT first.id
+    FROM round_robin, LATERAL (
+        SELECT chunk.id {CLAIMABLE} AND chunk.user_id = round_robin.user_id
         ORDER BY chunk.priority, chunk.available_at, chunk.id
         LIMIT 1 FOR UPDATE OF chunk SKIP LOCKED
-    ) AS found
-    WHERE turn.begun AND turn.user_id NOT IN (SELECT user_id FROM busy)
+    ) AS first
+    WHERE round_robin.started AND round_robin.user_id NOT IN (SELECT user_id FROM busy)
     LIMIT 1
 )
-UPDATE batch_chunks AS mine
-SET state = 'running', attempt = mine.attempt + 1, lease_until = now() + :lease * interval '1 s'
+UPDATE batch_chunks AS chunk
+SET state = 'running', attempt = chunk.attempt + 1, lease_until = now() + :lease * interval '1 s'
 FROM batches AS batch
-WHERE batch.id = mine.batch_id AND mine.id = (SELECT id FROM next)
-RETURNING mine.id, mine.attempt, mine.batch_id, mine.start, mine.texts, batch.user_id, batch.status
+WHERE batch.id = chunk.batch_id AND chunk.id = (SELECT id FROM next)
+RETURNING chunk.id, chunk.attempt, chunk.batch_id, chunk.start, chunk.texts, batch.user_id,
+    batch.status
 """)  # noqa: S608 - constants of this file
 
-# Never waits: who has locked the batch may want the chunk that this transaction holds.
+# SKIP LOCKED, because the transaction that holds the batch may wait for our chunk.
 _BEGIN_BATCH = text("""
 UPDATE batches SET status = 'processing', started_at = now()
 WHERE id = (
@@ -70,7 +69,7 @@ WHERE id = (
 )
 """)
 
-# NO KEY: rows that only refer to the batch may be written meanwhile.
+# NO KEY lets other transactions insert rows that reference the batch.
 _LOCK_BATCH = text("""
 SELECT total, user_id FROM batches
 WHERE id = :id AND status IN ('pending', 'processing')
@@ -105,7 +104,7 @@ FROM json_to_recordset(:rows) AS row (
 """)
 
 _COUNT_REMAINING = text("""
-SELECT count(*) FILTER (WHERE state <> 'done') AS left_over, sum(failed) AS failed
+SELECT count(*) FILTER (WHERE state <> 'done') AS remaining, sum(failed) AS failed
 FROM batch_chunks WHERE batch_id = :id
 """)
 
@@ -115,7 +114,7 @@ SET state = 'pending', lease_until = NULL, available_at = now() + attempt * inte
 WHERE id = :id AND attempt = :attempt AND state = 'running'
 """)
 
-# A lease that has run out is the sweeper's: whoever takes so long has used up its attempt.
+# An expired lease is the sweeper's: an attempt that took that long counts.
 _REQUEUE_UNCOUNTED = text("""
 UPDATE batch_chunks SET state = 'pending', lease_until = NULL, attempt = attempt - 1
 WHERE id = :id AND attempt = :attempt AND state = 'running' AND lease_until > now()
@@ -123,7 +122,7 @@ WHERE id = :id AND attempt = :attempt AND state = 'running' AND lease_until > no
 
 
 UNLIMITED = 1_000_000
-"""As good as no limit to the chunks of one user that are in work."""
+"""A concurrency limit per user that is never reached."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ class Claim:
 
 
 class LeaseLost(Exception):
-    """The chunk is no longer ours, or its batch has ended: what was computed must not be stored."""
+    """Another attempt holds the chunk, or its batch has ended: store no results."""
 
 
 def claim(
@@ -150,15 +149,14 @@ def claim(
     user_chunks: int = UNLIMITED,
     last_user_id: uuid.UUID = NIL,
 ) -> Claim | None:
-    """Take the next chunk under a lease, counting the attempt; None when there is no work.
+    """Claim the next chunk under a lease and count the attempt; None if no chunk is claimable.
 
-    It is that of the next user `after` the one who was served last, so that each gets a turn
-    whatever the others have queued; of a user's chunks the most urgent and then the oldest. Who has
-    `user_chunks` in work is passed over.
+    Users are served round robin: the chunk belongs to the next user after `last_user_id`. Users
+    with `user_chunks` running chunks are skipped. Within a user, chunks go by priority, then age.
     """
     follow_index(session)
     limits = {"lease": lease_seconds, "max_attempts": max_attempts, "user_chunks": user_chunks}
-    row = session.execute(_CLAIM, {**limits, "after": last_user_id}).one_or_none()
+    row = session.execute(_CLAIM, {**limits, "last_user_id": last_user_id}).one_or_none()
     if row is None:
         return None
     if row.status == "pending":
@@ -169,25 +167,25 @@ def claim(
 def complete(
     session: Session, claim: Claim, scores: Sequence[Score], model: str, *, store_texts: bool = True
 ) -> str | None:
-    """Store the chunk's results, exactly once; returns the batch's final status if it ended.
+    """Store the chunk's results, exactly once; return the batch's final status if it ended.
 
-    Raises `Lost`, and the transaction must roll back, when another attempt has overtaken ours.
-    Without `store_texts` no text is left of the chunk.
+    Raises `LeaseLost` if another attempt holds the chunk; the transaction must then roll back.
+    Without `store_texts` the chunk's texts are deleted.
     """
     total = _fence(session, claim, failed=0, model=model, store_texts=store_texts)
-    shared = [
+    scored = [
         (score.label, score.confidence, score.low_confidence, text)
         for score, text in zip(scores, claim.texts, strict=True)
     ]
     results = [
         {"position": claim.start + i, "sentiment": s, "confidence": c, "low_confidence": low}
-        for i, (s, c, low, _) in enumerate(shared)
+        for i, (s, c, low, _) in enumerate(scored)
     ]
     session.execute(_INSERT_RESULTS, {"batch_id": claim.batch_id, "rows": to_json(results)})
     history = [
         {"id": new_id(), "sentiment": s, "confidence": c, "low_confidence": low}
         | ({"text": t} if store_texts else {"hash": hashlib.sha256(t.encode()).hexdigest()})
-        for s, c, low, t in shared
+        for s, c, low, t in scored
     ]
     parameters = {"user_id": claim.user_id, "model": model, "rows": to_json(history)}
     session.execute(_INSERT_HISTORY, parameters)
@@ -195,7 +193,10 @@ def complete(
 
 
 def fail(session: Session, claim: Claim, error: str, *, store_texts: bool = True) -> str | None:
-    """Record every text of the chunk as failed; returns the batch's final status if it ended."""
+    """Record every text of the chunk as failed; return the batch's final status if it ended.
+
+    Raises `LeaseLost` as `complete` does.
+    """
     failed = len(claim.texts)
     total = _fence(session, claim, failed=failed, model=None, store_texts=store_texts)
     rows = [{"position": claim.start + i, "error": error} for i in range(failed)]
@@ -204,22 +205,23 @@ def fail(session: Session, claim: Claim, error: str, *, store_texts: bool = True
 
 
 def report_ended(claim: Claim, status: str | None) -> None:
-    """After the commit: count and log the batch if it ended with this chunk."""
+    """Count and log the end of a batch; `status` is None if it goes on. Call after the commit."""
     if status is not None:
         metrics.BATCHES.labels(status).inc()
         structlog.get_logger().info("batch_ended", batch=str(claim.batch_id), status=status)
 
 
 def requeue_counted(session: Session, claim: Claim) -> None:
-    """Give a chunk back after an error; the attempt stays counted, the next one waits a little."""
+    """Requeue a chunk after an error: the attempt counts, and the next one is delayed."""
     session.execute(_REQUEUE_COUNTED, {"id": claim.id, "attempt": claim.attempt})
 
 
 def requeue_uncounted(session: Session, claim: Claim) -> bool:
-    """Give a chunk back untried, since its texts are not why it was not done; whether it was ours.
+    """Requeue a chunk whose texts are not the cause of the failure; return whether we held it.
 
-    Its next claim has the number of this one, so nothing may be stored under it any more. Where
-    it is not known whether that was stored, this waits for the transaction and finds it done.
+    The attempt does not count: the next claim has the same number, so this claim must store nothing
+    afterwards. If the outcome of its commit is unknown, this waits for that transaction and then
+    leaves the chunk done.
     """
     values = {"id": claim.id, "attempt": claim.attempt}
     return session.connection().execute(_REQUEUE_UNCOUNTED, values).rowcount == 1
@@ -232,10 +234,10 @@ def _fence(
     if batch is None:
         raise LeaseLost
     values = {"failed": failed, "model": model, "store_texts": store_texts}
-    done = session.connection().execute(
+    result = session.connection().execute(
         _MARK_DONE, {"id": claim.id, "attempt": claim.attempt, **values}
     )
-    if done.rowcount != 1:
+    if result.rowcount != 1:
         raise LeaseLost
     total: int = batch.total
     return total
@@ -243,7 +245,7 @@ def _fence(
 
 def _end_if_done(session: Session, claim: Claim, total: int) -> str | None:
     row = session.execute(_COUNT_REMAINING, {"id": claim.batch_id}).one()
-    if row.left_over:
+    if row.remaining:
         return None
     status = "completed" if not row.failed else "completed_with_errors"
     if row.failed == total:
@@ -259,5 +261,5 @@ def _end_if_done(session: Session, claim: Claim, total: int) -> str | None:
 
 
 def to_json(value: Any) -> str:
-    """JSON as a parameter of a statement."""
+    """Encode a statement's JSON parameter."""
     return msgspec.json.encode(value).decode()

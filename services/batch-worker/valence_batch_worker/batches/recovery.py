@@ -1,7 +1,6 @@
-"""Sweeping: what a dead worker held, what nobody rang for, and what no attempt could score.
+"""Recovery of chunks: requeue those whose lease expired, bisect those that no attempt could score.
 
-Safe at any number of sweepers: each takes other rows (`SKIP LOCKED`), and a second ring for the
-same work is heard by a worker that finds nothing to do.
+Any number of sweepers may run, since each takes different rows (`SKIP LOCKED`).
 """
 
 import time
@@ -26,7 +25,7 @@ WHERE id IN (
 )
 """)
 
-# `attempt > 0` is the condition of the index that this follows; its order is not needed otherwise.
+# `attempt > 0` and the order select the partial index; the result does not depend on them.
 _EXHAUSTED = text(f"""
 SELECT chunk.id, chunk.attempt, chunk.batch_id, chunk.user_id, chunk.start, chunk.texts,
     chunk.priority, chunk.rows
@@ -45,16 +44,16 @@ VALUES (:id, :batch_id, :user_id, :priority, :start, :size, CAST(:texts AS json)
 
 
 def requeue_expired(session: Session) -> int:
-    """Take chunks back whose lease has run out; returns how many."""
+    """Requeue chunks whose lease expired; return how many."""
     follow_index(session)
     result = session.connection().execute(_REQUEUE_EXPIRED, {"limit": MAX_CHUNKS})
     return result.rowcount
 
 
 def resolve_exhausted(database: Database, *, max_attempts: int, store_texts: bool = True) -> int:
-    """Cut each chunk that no attempt could score in two; fail it once it is a single text."""
-    settled, ends = 0, time.monotonic() + MAX_SECONDS
-    while settled < MAX_CHUNKS and time.monotonic() < ends:
+    """Bisect each chunk without attempts left; fail single texts. Return the number of chunks."""
+    resolved, ends = 0, time.monotonic() + MAX_SECONDS
+    while resolved < MAX_CHUNKS and time.monotonic() < ends:
         with database.transaction() as session:
             follow_index(session)
             row = session.execute(_EXHAUSTED, {"max_attempts": max_attempts}).one_or_none()
@@ -66,17 +65,17 @@ def resolve_exhausted(database: Database, *, max_attempts: int, store_texts: boo
                 _bisect(session, chunk, priority, rows, max_attempts=max_attempts)
         if len(chunk.texts) == 1:
             _fail(database, chunk, store_texts=store_texts)
-        settled += 1
-    return settled
+        resolved += 1
+    return resolved
 
 
 def _bisect(
     session: Session, chunk: Claim, priority: int, rows: list[Any] | None, *, max_attempts: int
 ) -> None:
-    """Replace a chunk by its halves, under new ids: the old fencing token is void.
+    """Replace a chunk by its halves under new ids, which voids the old fencing token.
 
-    A half starts with one attempt left, for every step on the way to the poisonous text may cost
-    a worker's life; a single text has all of them, so that bad luck condemns none.
+    A half has one attempt left, because each step towards the failing text may kill a worker. A
+    single text has all attempts, so that no text fails because of its neighbours.
     """
     half = len(chunk.texts) // 2
     session.execute(_DELETE_CHUNK, {"id": chunk.id})
@@ -97,7 +96,7 @@ def _bisect(
 
 
 def _fail(database: Database, chunk: Claim, *, store_texts: bool) -> None:
-    # A transaction of its own: it locks the batch before the chunk, as completing does.
+    # A separate transaction: it must lock the batch before the chunk, as completion does.
     try:
         with database.transaction() as session:
             ended = fail(session, chunk, POISON_ERROR, store_texts=store_texts)

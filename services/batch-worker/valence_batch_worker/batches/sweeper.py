@@ -1,4 +1,4 @@
-"""The sweeper: in every worker's parent process it looks after what fell down."""
+"""The sweeper of each worker's parent process: recovers chunks and makes partitions."""
 
 import time
 
@@ -19,7 +19,7 @@ _MAKE_PARTITIONS = text("SELECT valence_make_partitions(:ahead)")
 
 
 class Sweeper:
-    """Looks again and again, in a thread of its own so that no lease is late."""
+    """Requeues chunks whose lease expired, resolves exhausted ones and rings for waiting ones."""
 
     def __init__(self, settings: Settings, database: Database, doorbell: Doorbell):
         self._settings = settings
@@ -28,26 +28,26 @@ class Sweeper:
         self._partitions_at = time.monotonic()
 
     def sweep(self) -> None:
-        """Look once: expired leases, exhausted chunks, work that nobody rang for."""
-        most = self._settings.max_attempts
+        """Sweep once."""
+        max_attempts = self._settings.max_attempts
         with self._database.transaction() as session:
             expired = recovery.requeue_expired(session)
         if expired:
             metrics.LEASES_EXPIRED.inc(expired)
             structlog.get_logger().warning("leases_expired", chunks=expired)
-        settled = recovery.resolve_exhausted(
-            self._database, max_attempts=most, store_texts=self._settings.store_texts
+        resolved = recovery.resolve_exhausted(
+            self._database, max_attempts=max_attempts, store_texts=self._settings.store_texts
         )
-        if settled:
-            structlog.get_logger().warning("exhausted_chunks_settled", chunks=settled)
+        if resolved:
+            structlog.get_logger().warning("exhausted_chunks_settled", chunks=resolved)
         with self._database.transaction() as session:
-            seen = backlog.measure(session, max_attempts=most)
-        metrics.CHUNKS_WAITING.set(seen.waiting)
-        metrics.CHUNKS_RUNNING.set(seen.running)
-        metrics.OLDEST_CHUNK_SECONDS.set(seen.oldest_seconds)
-        if seen.waiting:
-            # Rings that wait in the queue already will be heard: their number stays bounded.
-            self._doorbell.ring(min(seen.waiting, MAX_RINGS), max_queued=MAX_RINGS)
+            current = backlog.measure(session, max_attempts=max_attempts)
+        metrics.CHUNKS_WAITING.set(current.waiting)
+        metrics.CHUNKS_RUNNING.set(current.running)
+        metrics.OLDEST_CHUNK_SECONDS.set(current.oldest_seconds)
+        if current.waiting:
+            # Messages already in the queue count, so their number stays bounded.
+            self._doorbell.ring(min(current.waiting, MAX_RINGS), max_queued=MAX_RINGS)
         if time.monotonic() >= self._partitions_at:
             with self._database.transaction() as session:
                 session.execute(_MAKE_PARTITIONS, {"ahead": MONTHS_AHEAD})

@@ -1,4 +1,4 @@
-"""One worker process at work: claim, score, complete, until nothing is left or its turn is over."""
+"""One scoring process: claim, score and complete chunks for one time slice."""
 
 import time
 import uuid
@@ -15,56 +15,56 @@ from valence_common.problems import Unavailable
 from valence_ml import Scorer, model_name
 
 TIME_SLICE_SECONDS = 2.0
-"""A task ends after this time, so that a shutdown never waits for a long queue."""
+"""A task ends after this time, so a shutdown never waits for a long queue."""
 
 REQUEUE_TIMEOUT_SECONDS = 2.0
-"""Short, for it is the last that a process does when the worker is told to end."""
+"""Short: requeueing is the last thing a process does during a shutdown."""
 
 
 @dataclass
 class Worker:
-    """What one process needs to work on chunks; `after` is the user whom it served last."""
+    """The state of one scoring process; `last_user_id` is the user it served last."""
 
     settings: Settings
     database: Database
     scorer: Scorer
-    # Anywhere: processes that all begin at the same user would go around side by side.
+    # Random, so that processes do not visit the users in lockstep.
     last_user_id: uuid.UUID = field(default_factory=uuid.uuid4)
 
     def run_time_slice(self) -> bool:
-        """Work on chunks for one turn; True when there may be more to do."""
+        """Process chunks for one time slice; return whether more may wait."""
         ends = time.monotonic() + TIME_SLICE_SECONDS
         try:
             while time.monotonic() < ends:
                 if not self.work_once():
                     return False
         except Unavailable as error:
-            # The sweeper rings when there is work again: nothing is lost but time.
+            # The sweeper rings again while chunks wait, so only time is lost.
             structlog.get_logger().warning("unavailable", dependency=error.dependency)
             return False
         return True
 
     def work_once(self) -> bool:
-        """Work on one chunk; False when there is none."""
+        """Process one chunk; return False if none is claimable."""
         started = time.perf_counter()
         with self.database.transaction() as session:
-            mine = chunks.claim(
+            claim = chunks.claim(
                 session,
                 lease_seconds=self.settings.lease_seconds,
                 max_attempts=self.settings.max_attempts,
                 user_chunks=self.settings.user_chunks,
                 last_user_id=self.last_user_id,
             )
-        if mine is None:
+        if claim is None:
             return False
-        self.last_user_id = mine.user_id
-        metrics.ATTEMPTS.labels(str(min(mine.attempt, 4))).inc()
+        self.last_user_id = claim.user_id
+        metrics.ATTEMPTS.labels(str(min(claim.attempt, 4))).inc()
         try:
-            outcome = self._attempt(mine)
+            outcome = self._attempt(claim)
         except (Unavailable, SystemExit):
-            # Postgres cannot store it, or the worker's grace is over and Celery ends this process
-            # by an exception, wherever it is. Neither is the fault of the texts.
-            self._requeue(mine)
+            # Postgres cannot store the results, or the soft shutdown timed out and Celery ends this
+            # process by an exception. The texts did not cause either.
+            self._requeue(claim)
             raise
         metrics.CHUNKS.labels(outcome).inc()
         metrics.CHUNK_SECONDS.observe(time.perf_counter() - started)
@@ -74,17 +74,17 @@ class Worker:
         ends = time.monotonic() + REQUEUE_TIMEOUT_SECONDS
         try:
             with self.database.transaction(deadline=ends) as session:
-                given = chunks.requeue_uncounted(session, claim)
+                requeued = chunks.requeue_uncounted(session, claim)
         except Unavailable:
-            return  # its lease runs out, and the attempt stays counted
-        if given:
+            return  # the lease expires and the attempt stays counted
+        if requeued:
             structlog.get_logger().info("chunk_given_back", chunk=str(claim.id))
             metrics.CHUNKS.labels("given_back").inc()
 
     def _attempt(self, claim: chunks.Claim) -> str:
         try:
             scores = self.scorer.score(claim.texts)
-        except Exception as error:  # noqa: BLE001 - a model may raise anything; the text is suspect
+        except Exception as error:  # noqa: BLE001 - a model may raise anything
             structlog.get_logger().error("scoring_failed", chunk=str(claim.id), **log_fields(error))
             with self.database.transaction() as session:
                 chunks.requeue_counted(session, claim)

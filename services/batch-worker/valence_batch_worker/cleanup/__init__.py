@@ -1,1 +1,1 @@
-"""Cleanup: deleting what has expired and what belonged to erased accounts."""
+"""Cleanup: delete expired rows and the rows of erased accounts."""

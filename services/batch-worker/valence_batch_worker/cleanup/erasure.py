@@ -1,8 +1,8 @@
-"""Erasure: all that belongs to an erased account is deleted, at last what is left of itself.
+"""Erasure: delete all rows of an erased account, and the account's own row last.
 
-The auth service has taken its names, and nobody can act for it (`valence_auth.erasure`). From then
-on no chunk of its batches is claimed or completed; what was written meanwhile is found here, since
-the account's row goes last and takes with it whatever refers to it.
+The auth service has removed the account's names and credentials (`valence_auth.erasure`). From then
+on no worker claims or completes its chunks. Rows that were written meanwhile go with the account's
+row, by the cascade of their foreign keys.
 """
 
 import uuid
@@ -32,18 +32,18 @@ from valence_common.models import (
 
 
 def erase(database: Database) -> None:
-    """Erase for a while, the account that has waited longest first."""
+    """Erase accounts for `bulk_delete.MAX_SECONDS`, the one marked first before the others."""
     delete_for(database, {"erasure": erase_step})
 
 
 def erase_step(session: Session, limit: int) -> int:
-    """Delete up to `most` rows of one erased account; returns how many."""
+    """Delete up to `limit` rows of one erased account; return how many."""
     waiting = select(User.id).where(User.erased_at.is_not(None))
     user_id = session.scalars(waiting.order_by(User.erased_at).limit(1)).one_or_none()
     if user_id is None:
         return 0
-    gone = 0
-    for part in (
+    deleted = 0
+    for delete_part in (
         _delete_batches,
         _delete_history,
         _delete_usage,
@@ -52,10 +52,10 @@ def erase_step(session: Session, limit: int) -> int:
         _delete_identities,
         _anonymize_audit,
     ):
-        gone += part(session, user_id, limit - gone)
-        if gone >= limit:
-            return gone
-    return gone + _delete_user(session, user_id)
+        deleted += delete_part(session, user_id, limit - deleted)
+        if deleted >= limit:
+            return deleted
+    return deleted + _delete_user(session, user_id)
 
 
 def _delete_batches(session: Session, user_id: uuid.UUID, limit: int) -> int:
@@ -72,8 +72,8 @@ def _delete_usage(session: Session, user_id: uuid.UUID, limit: int) -> int:
 
 
 def _delete_sessions(session: Session, user_id: uuid.UUID, limit: int) -> int:
-    which = select(LoginSession.id).where(LoginSession.user_id == user_id)
-    return delete_sessions(session, which, limit=limit)
+    session_ids = select(LoginSession.id).where(LoginSession.user_id == user_id)
+    return delete_sessions(session, session_ids, limit=limit)
 
 
 def _delete_api_keys(session: Session, user_id: uuid.UUID, limit: int) -> int:
@@ -85,17 +85,18 @@ def _delete_identities(session: Session, user_id: uuid.UUID, limit: int) -> int:
 
 
 def _anonymize_audit(session: Session, user_id: uuid.UUID, limit: int) -> int:
-    """What it did stays in the audit log, without who did it."""
+    """Keep the account's entries in the audit log, without the actor."""
     some = select(AuditEvent.id).where(AuditEvent.actor_id == user_id).limit(limit)
     statement = update(AuditEvent).where(AuditEvent.id.in_(some)).values(actor_id=None)
     return rowcount(session.connection().execute(statement))
 
 
 def _delete_user(session: Session, user_id: uuid.UUID) -> int:
-    """Delete the account unless a batch is in use this moment; what else came late goes with it."""
-    busy = select(Batch.id).where(Batch.user_id == user_id).exists()
-    gone = rowcount(session.connection().execute(delete(User).where(User.id == user_id, ~busy)))
-    if gone:
+    """Delete the account unless a batch remains; late rows go with it by cascade."""
+    has_batch = select(Batch.id).where(Batch.user_id == user_id).exists()
+    statement = delete(User).where(User.id == user_id, ~has_batch)
+    deleted = rowcount(session.connection().execute(statement))
+    if deleted:
         action = "account.erasure_finished"
         record(session, action, actor_id=None, user_id=user_id, subject_id=user_id)
-    return gone
+    return deleted

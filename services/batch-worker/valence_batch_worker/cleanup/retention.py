@@ -1,7 +1,7 @@
-"""Retention: what is older than the settings allow, or of no use any more, or deleted by its owner.
+"""Retention: delete rows that are too old, no longer needed, or whose batch its owner deleted.
 
-Nobody sees a batch from the moment on in which its owner deletes it, or its time is over; only then
-do its rows go, in pieces: nobody reads, or tries again, a batch of which a part is gone.
+A batch is hidden first, when its owner deletes it or it expires. Its rows are deleted in steps
+after that, so no client reads or retries an incomplete batch.
 """
 
 import time
@@ -38,24 +38,24 @@ from valence_common.models import (
 
 POLL_SECONDS = 300
 
-# Of no use an hour after, when the last access token that it is about has expired.
 REVOCATION_TTL = timedelta(hours=2)
+"""A revocation is useless after an hour, once the last access token it concerns has expired."""
 
 AgedDelete = Callable[[Session, datetime, int], int]
-"""As a `Piece`, of what is older than a moment."""
+"""A `DeleteStep` for rows older than a moment."""
 
 
 class Retention:
-    """Looks every few minutes, and goes on for as long as there is something to delete."""
+    """Deletes expired rows every `POLL_SECONDS`, and continuously while some remain."""
 
     def __init__(self, settings: Settings, database: Database, last_published: Callable[[], int]):
-        """`told` gives the number of the last event that other systems could read."""
+        """`last_published` returns the number of the last event in the Redis Stream."""
         self._database = database
         self._steps = delete_steps(settings, last_published)
         self._due = time.monotonic()
 
     def work(self) -> None:
-        """Delete for a while: always what users deleted, and what is too old if it is time."""
+        """Delete for a while: hidden batches always, expired rows when they are due."""
         delete_for(self._database, DELETED_BATCHES)
         if time.monotonic() < self._due:
             return
@@ -64,9 +64,9 @@ class Retention:
 
 
 def delete_steps(settings: Settings, last_published: Callable[[], int]) -> dict[str, DeleteStep]:
-    """What is to be deleted under these settings, by the reason's name; 0 days are for ever.
+    """Return the steps under these settings, by reason; a retention of 0 days keeps rows for ever.
 
-    Of events those up to the number that `told` gives.
+    Events after the number that `last_published` returns are kept.
     """
     days: dict[str, tuple[AgedDelete, int]] = {
         "history": (_delete_history, settings.retain_history_days),
@@ -76,28 +76,28 @@ def delete_steps(settings: Settings, last_published: Callable[[], int]) -> dict[
         "audit": (_delete_audit, settings.retain_audit_days),
         "events": (partial(_delete_events, last_published), settings.retain_events_days),
     }
-    limited = {
-        reason: _older_than(delete, timedelta(days=most))
-        for reason, (delete, most) in days.items()
-        if most
+    configured = {
+        reason: _older_than(delete, timedelta(days=retained))
+        for reason, (delete, retained) in days.items()
+        if retained
     }
-    spent = {
+    always = {
         "revocations": _older_than(_delete_revocations, REVOCATION_TTL),
         "idempotency": _older_than(_delete_idempotency_keys, IDEMPOTENCY_TTL),
     }
-    return spent | limited
+    return always | configured
 
 
 def _older_than(delete: AgedDelete, age: timedelta) -> DeleteStep:
-    def piece(session: Session, most: int) -> int:
+    def step(session: Session, limit: int) -> int:
         now = session.scalars(select(func.now())).one()
-        return delete(session, now - age, most)
+        return delete(session, now - age, limit)
 
-    return piece
+    return step
 
 
 def _first_id_at(moment: datetime) -> uuid.UUID:
-    """No id that was made before that moment is as great: a UUIDv7 begins with its milliseconds."""
+    """Return the smallest UUIDv7 of a moment; a UUIDv7 starts with its time in milliseconds."""
     milliseconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
     return uuid.UUID(int=milliseconds << 80)
 
@@ -109,15 +109,15 @@ def _delete_history(session: Session, before: datetime, limit: int) -> int:
 
 
 def _expire_batches(session: Session, before: datetime, limit: int) -> int:
-    """Those that ended before: when all that is hidden has gone, some more are hidden."""
-    gone = _delete_hidden(session, limit)
-    if not gone and _hide_expired(session, before, min(limit, MAX_PARENTS)):
-        gone = _delete_hidden(session, limit)
-    return gone
+    """Delete batches that ended before; hide some more once no hidden ones remain."""
+    deleted = _delete_hidden(session, limit)
+    if not deleted and _hide_expired(session, before, min(limit, MAX_PARENTS)):
+        deleted = _delete_hidden(session, limit)
+    return deleted
 
 
 def _hide_expired(session: Session, before: datetime, limit: int) -> int:
-    """One that its owner is at is left for the next time: a retry makes it young again."""
+    """Hide expired batches; skip locked ones, since a concurrent retry resets their age."""
     ended = (
         Batch.id < _first_id_at(before),
         Batch.finished_at < before,
@@ -130,16 +130,16 @@ def _hide_expired(session: Session, before: datetime, limit: int) -> int:
 
 
 def _delete_hidden(session: Session, limit: int) -> int:
-    """The newest first: what an owner deletes does not wait for all that grew old."""
-    gone = select(Batch.id).where(Batch.deleted_at.is_not(None)).order_by(Batch.deleted_at.desc())
-    return delete_batches(session, gone, limit=limit)
+    """Delete hidden batches, newest first: an owner's deletion does not wait for expired ones."""
+    hidden = select(Batch.id).where(Batch.deleted_at.is_not(None)).order_by(Batch.deleted_at.desc())
+    return delete_batches(session, hidden, limit=limit)
 
 
 def _delete_sessions(session: Session, before: datetime, limit: int) -> int:
-    """Those that were ended, or ran out, before."""
-    over = func.least(LoginSession.ended_at, LoginSession.expires_at) < before
-    ended = select(LoginSession.id).where(LoginSession.id < _first_id_at(before), over)
-    return delete_sessions(session, ended.order_by(LoginSession.id), limit=limit)
+    """Delete login sessions that were ended or expired before."""
+    ended = func.least(LoginSession.ended_at, LoginSession.expires_at) < before
+    session_ids = select(LoginSession.id).where(LoginSession.id < _first_id_at(before), ended)
+    return delete_sessions(session, session_ids.order_by(LoginSession.id), limit=limit)
 
 
 def _delete_usage(session: Session, before: datetime, limit: int) -> int:
@@ -154,7 +154,7 @@ def _delete_audit(session: Session, before: datetime, limit: int) -> int:
 def _delete_events(
     last_published: Callable[[], int], session: Session, before: datetime, limit: int
 ) -> int:
-    """Those that were told; the relay trims the stream to what is left."""
+    """Delete published events; the relay trims the stream accordingly."""
     old = (Event.created_at < before, Event.number <= last_published())
     return delete_rows(session, Event, *old, order=(Event.created_at,), limit=limit)
 
@@ -172,4 +172,4 @@ def _delete_idempotency_keys(session: Session, before: datetime, limit: int) -> 
 
 
 DELETED_BATCHES: dict[str, DeleteStep] = {"deleted": _delete_hidden}
-"""Whatever the settings say."""
+"""The step for batches that their owners deleted, whatever the settings."""

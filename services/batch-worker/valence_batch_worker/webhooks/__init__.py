@@ -1,1 +1,1 @@
-"""Webhooks: what is due is claimed from Postgres, signed, and sent past a guard of addresses."""
+"""Webhooks: claim due deliveries from Postgres, sign them, and send them with SSRF protection."""

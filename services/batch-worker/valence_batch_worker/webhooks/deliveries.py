@@ -1,8 +1,7 @@
-"""Deliveries as a queue: due ones are claimed under a lease, the users taking turns, and settled.
+"""The queue of webhook deliveries: due ones are claimed under a lease, users served round robin.
 
-An attempt is counted by its claim, which moves `next_at` ahead by the lease: when its worker dies,
-another one tries again then. So a message can arrive twice, and is never forgotten. All times are
-the database's.
+A claim counts the attempt and moves `next_at` ahead by the lease, so another worker retries if this
+one dies. A message may arrive twice, but it is never lost. All times are the database's.
 """
 
 import uuid
@@ -23,13 +22,13 @@ GIVE_UP_AFTER: Final = timedelta(days=1)
 HTTP_GONE: Final = 410
 MAX_COUNTED: Final = 1_000
 
-# Of batches that are deleted, or whose account is erased, nothing is sent any more.
+# Skips deliveries of deleted batches and erased accounts.
 _CLAIM = text(f"""
 WITH RECURSIVE {round_robin_users("webhook_deliveries WHERE status = 'pending'")}, next AS (
-    SELECT found.id
-    FROM turn, LATERAL (
+    SELECT first.id
+    FROM round_robin, LATERAL (
         SELECT delivery.id FROM webhook_deliveries AS delivery
-        WHERE delivery.status = 'pending' AND delivery.user_id = turn.user_id
+        WHERE delivery.status = 'pending' AND delivery.user_id = round_robin.user_id
             AND delivery.next_at <= now() AND (
                 SELECT batch.deleted_at IS NULL AND batch.webhook_url IS NOT NULL
                     AND owner.erased_at IS NULL
@@ -38,16 +37,16 @@ WITH RECURSIVE {round_robin_users("webhook_deliveries WHERE status = 'pending'")
             )
         ORDER BY delivery.next_at
         LIMIT 1 FOR UPDATE OF delivery SKIP LOCKED
-    ) AS found
-    WHERE turn.begun AND turn.user_id <> ALL (:busy)
+    ) AS first
+    WHERE round_robin.started AND round_robin.user_id <> ALL (:busy_users)
     LIMIT 1
 )
-UPDATE webhook_deliveries AS mine
-SET attempts = mine.attempts + 1, next_at = now() + :lease
+UPDATE webhook_deliveries AS delivery
+SET attempts = delivery.attempts + 1, next_at = now() + :lease
 FROM batches AS batch
-WHERE batch.id = mine.batch_id AND mine.id = (SELECT id FROM next)
-RETURNING mine.id, mine.attempts, mine.event, mine.created_at, mine.user_id, mine.batch_id,
-    mine.done, mine.failed, mine.started_at, mine.ended_at,
+WHERE batch.id = delivery.batch_id AND delivery.id = (SELECT id FROM next)
+RETURNING delivery.id, delivery.attempts, delivery.event, delivery.created_at, delivery.user_id,
+    delivery.batch_id, delivery.done, delivery.failed, delivery.started_at, delivery.ended_at,
     batch.webhook_url, batch.total, batch.created_at AS accepted_at, now() AS attempted_at
 """)  # noqa: S608 - a constant of that file
 
@@ -67,19 +66,19 @@ _FINISH = text("""
 UPDATE webhook_deliveries SET status = :status, finished_at = now() WHERE id = :id
 """)
 
-# Exponential with full jitter, so that those who failed together do not come back together; the
-# last attempt is made when the day is over.
+# Exponential backoff with full jitter, so that deliveries that failed together do not return
+# together. The last attempt is made after a day.
 _POSTPONE = text("""
 UPDATE webhook_deliveries
-SET status = CASE WHEN now() < created_at + :day THEN 'pending' ELSE 'failed' END,
-    finished_at = CASE WHEN now() < created_at + :day THEN NULL ELSE now() END,
-    next_at = least(created_at + :day, now() + random() * least(
-        :longest, :first * power(2, least(attempts - 1, 30))))
+SET status = CASE WHEN now() < created_at + :give_up_after THEN 'pending' ELSE 'failed' END,
+    finished_at = CASE WHEN now() < created_at + :give_up_after THEN NULL ELSE now() END,
+    next_at = least(created_at + :give_up_after, now() + random() * least(
+        :max_backoff, :min_backoff * power(2, least(attempts - 1, 30))))
 WHERE id = :id
 """)
 
 _COUNT_DUE = text("""
-SELECT count(*) AS waiting, coalesce(extract(epoch FROM now() - min(next_at)), 0) AS late
+SELECT count(*) AS due, coalesce(extract(epoch FROM now() - min(next_at)), 0) AS late
 FROM (
     SELECT next_at FROM webhook_deliveries WHERE status = 'pending' AND next_at <= now()
     ORDER BY next_at LIMIT :limit
@@ -91,7 +90,7 @@ _DELETE_EXPIRED_SECRETS = text("DELETE FROM webhook_secrets WHERE expires_at < n
 
 @dataclass(frozen=True)
 class Delivery:
-    """One attempt at one message: where to, what it says, and what it is signed with."""
+    """One attempt to deliver one message, with the secrets that sign it."""
 
     id: uuid.UUID
     attempt: int
@@ -104,9 +103,9 @@ class Delivery:
 
 
 class Outcome(NamedTuple):
-    """How an attempt went: the receiver's status, or the one word for why there was none.
+    """The outcome of an attempt: the receiver's status, or one word for why there is none.
 
-    `redirect` comes with a status: what it points to is never followed.
+    The error `redirect` comes with a status; redirects are never followed.
     """
 
     seconds: float
@@ -115,7 +114,7 @@ class Outcome(NamedTuple):
 
     @property
     def delivered(self) -> bool:
-        """Whether the receiver said that it has it."""
+        """Whether the receiver answered 2xx."""
         return self.status_code is not None and 200 <= self.status_code < 300
 
 
@@ -126,9 +125,12 @@ def claim(
     busy_users: Collection[uuid.UUID] = (),
     last_user_id: uuid.UUID = NIL,
 ) -> Delivery | None:
-    """Take the delivery that is due of the next user `after` that one, unless they are `busy`."""
+    """Claim the next due delivery; None if none is due.
+
+    It belongs to the next user after `last_user_id` in round-robin order, except `busy_users`.
+    """
     follow_index(session)
-    values = {"lease": lease, "busy": list(busy_users), "after": last_user_id}
+    values = {"lease": lease, "busy_users": list(busy_users), "last_user_id": last_user_id}
     row = session.execute(_CLAIM, values).one_or_none()
     if row is None:
         return None
@@ -161,10 +163,10 @@ def claim(
 
 
 def record_outcome(session: Session, delivery: Delivery, outcome: Outcome) -> None:
-    """Write an attempt down, and what follows from it: done, another time, or never again."""
+    """Log the attempt, then finish the delivery or schedule the next attempt."""
     row = session.execute(_LOCK, {"id": delivery.id}).one_or_none()
     if row is None:
-        return  # deleted meanwhile, with its batch
+        return  # deleted with its batch during the attempt
     attempt = {"id": new_id(), "delivery_id": delivery.id, "number": delivery.attempt}
     session.execute(
         _INSERT_ATTEMPT, {**attempt, "started_at": delivery.started_at, **outcome._asdict()}
@@ -174,21 +176,25 @@ def record_outcome(session: Session, delivery: Delivery, outcome: Outcome) -> No
     if outcome.delivered:
         session.execute(_FINISH, {"id": delivery.id, "status": "delivered"})
     elif row.attempts != delivery.attempt:
-        return  # overtaken: what follows is decided by the later attempt
+        return  # the lease expired, and a later attempt decides
     elif outcome.status_code == HTTP_GONE:
         session.execute(_FINISH, {"id": delivery.id, "status": "failed"})
     else:
-        pauses = {"first": MIN_BACKOFF, "longest": MAX_BACKOFF, "day": GIVE_UP_AFTER}
-        session.execute(_POSTPONE, {"id": delivery.id, **pauses})
+        values = {
+            "min_backoff": MIN_BACKOFF,
+            "max_backoff": MAX_BACKOFF,
+            "give_up_after": GIVE_UP_AFTER,
+        }
+        session.execute(_POSTPONE, {"id": delivery.id, **values})
 
 
 def measure_due(session: Session) -> tuple[int, float]:
-    """How many deliveries are due, counted up to a bound, and how late the first is, in seconds."""
+    """Return how many deliveries are due, up to `MAX_COUNTED`, and the first one's delay in s."""
     follow_index(session)
     row = session.execute(_COUNT_DUE, {"limit": MAX_COUNTED}).one()
-    return row.waiting, float(row.late)
+    return row.due, float(row.late)
 
 
 def delete_expired_secrets(session: Session) -> None:
-    """Delete the secrets that sign no more."""
+    """Delete the secrets whose grace period is over."""
     session.execute(_DELETE_EXPIRED_SECRETS)

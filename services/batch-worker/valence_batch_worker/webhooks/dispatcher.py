@@ -1,4 +1,4 @@
-"""The courier: a thread of the worker's parent that delivers what is due, many at once."""
+"""The dispatcher: a thread of the worker's parent process that sends due webhooks concurrently."""
 
 import asyncio
 import threading
@@ -22,18 +22,18 @@ from valence_common.problems import Unavailable
 
 MAX_CONCURRENT: Final = 16
 MAX_PER_USER: Final = 4
-"""So that a receiver that hangs leaves room for the others'."""
+"""Concurrency limit per user: a receiver that hangs leaves capacity for other users."""
 
 LEASE_MARGIN_SECONDS: Final = 30.0
-"""What a lease has beyond the attempt, for writing down how it went."""
+"""Time in the lease beyond the attempt's timeout, to record the outcome."""
 
 HOUSEKEEPING_SECONDS: Final = 60.0
 
 
 class Dispatcher(threading.Thread):
-    """Claims, sends and settles until it is stopped; any number of them may run.
+    """Claims and sends deliveries until stopped; any number of dispatchers may run.
 
-    `pulse` is beaten at each look for what is due, of which there is one in `seconds` at least.
+    It polls at least every `seconds`, and `heartbeat` beats with each poll.
     """
 
     def __init__(self, settings: Settings, database: Database, sender: Sender | None = None):
@@ -50,17 +50,17 @@ class Dispatcher(threading.Thread):
         self._stopping = threading.Event()
         self._stop_event: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        # Anywhere, as the workers that claim chunks: they would go around side by side.
+        # Random, so that dispatchers do not visit the users in lockstep.
         self._last_user_id = uuid.uuid4()
         self._in_flight: dict[asyncio.Task[None], uuid.UUID] = {}
         self._housekeeping_at = float("-inf")
 
     def run(self) -> None:
-        """Work until stopped, then until what is under way has been sent and written down."""
+        """Dispatch until stopped, then finish the deliveries in flight."""
         asyncio.run(self._run())
 
     def stop(self) -> None:
-        """Begin nothing more."""
+        """Start no more deliveries."""
         self._stopping.set()
         if self._loop is not None and self._stop_event is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stop_event.set)
@@ -75,9 +75,9 @@ class Dispatcher(threading.Thread):
                 await self._housekeeping()
             except Unavailable as error:
                 structlog.get_logger().warning("unavailable", dependency=error.dependency)
-            except Exception as error:  # noqa: BLE001 - the next look must come whatever happens
+            except Exception as error:  # noqa: BLE001 - the thread must survive any error
                 structlog.get_logger().error("webhooks_failed", **log_fields(error))
-            # Whoever ends makes room for another at once.
+            # A finished delivery frees a slot at once.
             await asyncio.wait(
                 [stopped, *self._in_flight],
                 timeout=self.seconds,
@@ -88,20 +88,20 @@ class Dispatcher(threading.Thread):
             await asyncio.wait(list(self._in_flight))
 
     async def _start_due(self) -> None:
-        """Claim and start what there is room for."""
+        """Claim and start due deliveries up to the concurrency limits."""
         while len(self._in_flight) < MAX_CONCURRENT and not self._stopping.is_set():
-            each = Counter(self._in_flight.values())
-            mine = await self._database.run(
+            per_user = Counter(self._in_flight.values())
+            delivery = await self._database.run(
                 deliveries.claim,
                 lease=self._lease,
-                busy_users=[user for user, count in each.items() if count >= MAX_PER_USER],
+                busy_users=[user for user, count in per_user.items() if count >= MAX_PER_USER],
                 last_user_id=self._last_user_id,
             )
-            if mine is None:
+            if delivery is None:
                 return
-            self._last_user_id = mine.user_id
-            task = asyncio.create_task(self._deliver(mine))
-            self._in_flight[task] = mine.user_id
+            self._last_user_id = delivery.user_id
+            task = asyncio.create_task(self._deliver(delivery))
+            self._in_flight[task] = delivery.user_id
             task.add_done_callback(self._in_flight.pop)
 
     async def _deliver(self, delivery: Delivery) -> None:
@@ -110,11 +110,11 @@ class Dispatcher(threading.Thread):
         try:
             await self._database.run(deliveries.record_outcome, delivery, outcome)
         except Unavailable as error:
-            # The lease runs out and it is delivered again: at least once.
+            # The lease expires and the message is sent again: at-least-once delivery.
             structlog.get_logger().warning("unavailable", dependency=error.dependency)
-        except Exception as error:  # noqa: BLE001 - as above, and nobody else would hear of it
+        except Exception as error:  # noqa: BLE001 - nothing awaits this task's result
             structlog.get_logger().error("webhooks_failed", **log_fields(error))
-        # Neither the URL nor a word of the answer: both are users' own.
+        # Without the URL and the response, which are private to the user.
         structlog.get_logger().info(
             "webhook_attempted",
             delivery=str(delivery.id),
@@ -134,5 +134,5 @@ class Dispatcher(threading.Thread):
 
 
 def _outcome_label(outcome: Outcome) -> str:
-    """What metrics and logs call it."""
+    """Return the outcome's name in metrics and logs."""
     return "delivered" if outcome.delivered else outcome.error or "refused"

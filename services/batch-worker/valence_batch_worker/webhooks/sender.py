@@ -1,4 +1,4 @@
-"""One attempt: a signed POST past the guard, within one deadline, whose answer is hardly read."""
+"""One attempt: a signed POST to a checked address within one timeout."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ import structlog
 
 from valence_batch_worker.webhooks import ssrf
 from valence_batch_worker.webhooks.deliveries import Delivery, Outcome
-from valence_batch_worker.webhooks.signature import signature
+from valence_batch_worker.webhooks.signature import signed_headers
 from valence_common.log import log_fields
 from valence_common.ssrf import Network
 
@@ -38,11 +38,11 @@ Reason = Literal[
     "internal",
 ]
 REASONS: Final = get_args(Reason)
-"""All that an attempt's `error` can say; never a word of the receiver's."""
+"""All values of an attempt's `error`; it never holds text from the receiver."""
 
 
 class Sender:
-    """Sends, as often at once as it is asked to."""
+    """Sends deliveries; concurrent calls are independent."""
 
     def __init__(
         self,
@@ -54,30 +54,30 @@ class Sender:
     ):
         self._timeout = timeout
         self._schemes = {"https", "http"} if allow_http else {"https"}
-        # The authorities of httpx's bundle, or those of SSL_CERT_FILE.
+        # Trusts httpx's bundled certificate authorities, or those in SSL_CERT_FILE.
         self._tls = httpx.create_ssl_context()
         self._backend = ssrf.GuardedBackend(allowed_networks, resolve)
 
     async def send(self, delivery: Delivery) -> Outcome:
-        """Try once; whatever happens is an outcome."""
+        """Make one attempt; never raises."""
         started = time.monotonic()
-        status, error = await self._try(delivery)
+        status, error = await self._attempt(delivery)
         if status is not None and 300 <= status < 400:
             error = "redirect"
         return Outcome(round(time.monotonic() - started, 3), status, error)
 
-    async def _try(self, delivery: Delivery) -> tuple[int | None, Reason | None]:
+    async def _attempt(self, delivery: Delivery) -> tuple[int | None, Reason | None]:
         if not delivery.secrets:
             return None, "no_secret"
         if urlsplit(delivery.url).scheme not in self._schemes:
             return None, "refused_url"
         status: int | None = None
         try:
-            async with asyncio.timeout(self._timeout), self._post(delivery) as answer:
-                status = answer.status
-                await _drain(answer)
-        except Exception as error:  # noqa: BLE001 - the attempt must be written down in any case
-            # Once the status has come, nothing that befalls the rest of the answer changes it.
+            async with asyncio.timeout(self._timeout), self._post(delivery) as response:
+                status = response.status
+                await _drain(response)
+        except Exception as error:  # noqa: BLE001 - every attempt must be logged
+            # After the status, errors in the rest of the response do not matter.
             return (None, _reason(error)) if status is None else (status, None)
         return status, None
 
@@ -88,29 +88,29 @@ class Sender:
             "Content-Type": "application/json",
             "Connection": "close",
             "User-Agent": USER_AGENT,
-            "Valence-Delivery": str(delivery.id),
-            "Valence-Event": delivery.event,
-            "Valence-Signature": signature(delivery.secrets, body, at=int(time.time())),
+            **signed_headers(
+                delivery.secrets, body, message_id=str(delivery.id), timestamp=int(time.time())
+            ),
         }
-        timeouts = {"timeout": {"connect": self._timeout}}  # for sharing it among addresses
+        timeouts = {"timeout": {"connect": self._timeout}}  # shared among the addresses
         async with (
             httpcore.AsyncConnectionPool(
                 ssl_context=self._tls, network_backend=self._backend
             ) as http,
             http.stream(
                 "POST", delivery.url, headers=headers, content=body, extensions=timeouts
-            ) as answer,
+            ) as response,
         ):
-            yield answer
+            yield response
 
 
-async def _drain(answer: httpcore.Response) -> None:
-    """Read a little and drop it, so that a receiver that writes a word is not cut off."""
-    left = MAX_RESPONSE_BYTES
+async def _drain(response: httpcore.Response) -> None:
+    """Read and discard a short response, so the receiver sees no broken connection."""
+    remaining = MAX_RESPONSE_BYTES
     async with asyncio.timeout(DRAIN_SECONDS):
-        async for part in answer.aiter_stream():
-            left -= len(part)
-            if left <= 0:
+        async for part in response.aiter_stream():
+            remaining -= len(part)
+            if remaining <= 0:
                 return
 
 
@@ -124,9 +124,9 @@ def _reason(error: Exception) -> Reason:
         case ssrf.NameNotResolved():
             reason = "dns"
         case httpcore.ConnectError():
-            # httpcore keeps what it was in the arguments, and nowhere else.
-            of_tls = any(isinstance(cause, ssl.SSLError) for cause in error.args)
-            reason = "tls" if of_tls else "connect"
+            # httpcore keeps the cause only in the arguments.
+            is_tls = any(isinstance(cause, ssl.SSLError) for cause in error.args)
+            reason = "tls" if is_tls else "connect"
         case httpcore.NetworkError():
             reason = "disconnected"
         case httpcore.ProtocolError():

@@ -1,7 +1,7 @@
-"""The guard: connects to public addresses only, and to the very address that it has checked.
+"""SSRF protection: connect to public addresses only, and only to the address that was checked.
 
-A name is looked up once, after which nobody asks again: an answer that changes between the check
-and the connection (DNS rebinding) changes nothing. TLS is still verified for the name.
+A name is resolved once, so DNS rebinding (another answer between the check and the connection) has
+no effect. TLS is still verified for the name.
 """
 
 import asyncio
@@ -17,13 +17,13 @@ import httpcore
 from valence_common.ssrf import Address, Network, is_allowed, unmap_ipv4
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""From a name and port to all its addresses; raises `OSError` or `UnicodeError`."""
+"""Resolves a name and port to all addresses; raises `OSError` or `UnicodeError`."""
 
 MAX_ADDRESSES: Final = 4
 
 
 class ForbiddenAddress(Exception):
-    """The name leads, if only with one of its addresses, to where webhooks must not go."""
+    """At least one of the name's addresses is neither public nor allowed."""
 
 
 class NameNotResolved(Exception):
@@ -31,37 +31,37 @@ class NameNotResolved(Exception):
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
-    """All addresses of a name, as the system knows them.
+    """Return all addresses of a name from the system's resolver.
 
-    In a thread that nobody waits for: a name server that hangs must not hold up the exit.
+    In a daemon thread: a name server that hangs must not delay the process's exit.
     """
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[list[str]] = loop.create_future()
+    future: asyncio.Future[list[str]] = loop.create_future()
 
-    def settle(found: list[str] | Exception) -> None:
-        if answer.done():
+    def set_result(result: list[str] | Exception) -> None:
+        if future.done():
             return
-        if isinstance(found, Exception):
-            answer.set_exception(found)
+        if isinstance(result, Exception):
+            future.set_exception(result)
         else:
-            answer.set_result(found)
+            future.set_result(result)
 
     def look_up() -> None:
-        found: list[str] | Exception
+        result: list[str] | Exception
         try:
             infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            found = [str(address[0]) for *_, address in infos]
+            result = [str(address[0]) for *_, address in infos]
         except (OSError, UnicodeError) as error:
-            found = error
-        with contextlib.suppress(RuntimeError):  # the loop is gone
-            loop.call_soon_threadsafe(settle, found)
+            result = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(set_result, result)
 
     threading.Thread(target=look_up, name="resolve", daemon=True).start()
-    return await answer
+    return await future
 
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):
-    """The network as httpcore sees it, without what is neither public nor `allowed`."""
+    """A network backend of httpcore that refuses addresses neither public nor `allowed`."""
 
     def __init__(self, allowed: Sequence[Network], resolve: Resolve = resolve):
         self._allowed = allowed
@@ -76,10 +76,13 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Connect to the first address that answers; raises `RefusedAddress` or `Unresolved`."""
+        """Connect to the first address that accepts.
+
+        Raises `ForbiddenAddress`, `NameNotResolved` or httpcore's errors.
+        """
         addresses = await self._resolve_checked(host, port)
         for address in addresses[:-1]:
-            # Each gets its part of the time: one that is silent must not use up all of it.
+            # Share the timeout, so a silent address leaves time for the others.
             share = None if timeout is None else timeout / len(addresses)
             with contextlib.suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
                 return await self._network.connect_tcp(
@@ -90,15 +93,17 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         )
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Sleep; part of httpcore's interface."""
         await asyncio.sleep(seconds)
 
     async def _resolve_checked(self, host: str, port: int) -> list[Address]:
         try:
-            found = await self._resolve(host, port)
+            resolved = await self._resolve(host, port)
         except (OSError, UnicodeError) as error:
             raise NameNotResolved from error
-        addresses = [unmap_ipv4(ipaddress.ip_address(address)) for address in dict.fromkeys(found)]
+        addresses = [
+            unmap_ipv4(ipaddress.ip_address(address)) for address in dict.fromkeys(resolved)
+        ]
         if not addresses:
             raise NameNotResolved
         if not all(is_allowed(address, self._allowed) for address in addresses):
