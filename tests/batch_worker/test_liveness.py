@@ -107,7 +107,7 @@ def test_worker_that_takes_no_message_is_stuck(clock: Clock, judge: Liveness) ->
     assert passes(clock, judge, 170, judge.consumer, queued=16) is None
     assert passes(clock, judge, 5, judge.consumer, queued=0) is None
     assert passes(clock, judge, 170, judge.consumer, queued=16) is None
-    assert "no task has begun" in passes(clock, judge, 30, judge.consumer, queued=16)
+    assert "no task has started" in passes(clock, judge, 30, judge.consumer, queued=16)
     assert passes(clock, judge, 3600, judge.consumer, judge.tasks, queued=16) is None
 
 

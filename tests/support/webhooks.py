@@ -1,5 +1,6 @@
-"""Batches with webhooks and what became of them, asked past all services."""
+"""Batches with webhooks, and their deliveries as the database holds them."""
 
+import base64
 import uuid
 from datetime import timedelta
 from typing import Any
@@ -13,7 +14,13 @@ from valence_common.batches import end_batch
 from valence_common.db import new_id
 from valence_common.models import Batch, BatchChunk, WebhookDelivery, WebhookSecret
 
-SECRET = "whsec_of-a-user-of-a-test"
+
+def make_secret(key: str) -> str:
+    """A secret in the format of Standard Webhooks, of a key of 32 bytes."""
+    return "whsec_" + base64.b64encode(key.encode().ljust(32)).decode()
+
+
+SECRET = make_secret("test")
 
 
 def make_ended(

@@ -7,7 +7,7 @@ from sqlalchemy import delete, func, select, text
 from sqlalchemy.orm import Session
 
 from support.batches import make_user
-from support.webhooks import SECRET, age, make_ended
+from support.webhooks import SECRET, age, make_ended, make_secret
 from valence_batch_worker import fair_queue
 from valence_batch_worker.webhooks import deliveries
 from valence_batch_worker.webhooks.deliveries import Delivery, Outcome
@@ -169,9 +169,9 @@ def test_late_attempt_decides_only_for_the_better(session: Session) -> None:
         (second, Outcome(0.1, 200), "delivered"),
     ):
         others = {first.user_id, second.user_id} - {pending.user_id}
-        late = claim(session, busy=others)
+        late = claim(session, busy_users=others)
         age(session, pending.id, LEASE)
-        claim(session, busy=others)
+        claim(session, busy_users=others)
         deliveries.record_outcome(session, late, outcome)
         assert LEASE.total_seconds() == seconds_until_due(session, pending)
         assert status == pending.status
@@ -208,13 +208,13 @@ def test_users_take_turns(session: Session) -> None:
     few = [make_ended(session, URL).user_id for _ in range(2)]
     after, seen = fair_queue.NIL, []
     for _ in range(8):
-        mine = claim(session, after=after)
+        mine = claim(session, last_user_id=after)
         after = mine.user_id
         seen.append(mine.user_id)
     assert {many, *few} == set(seen[:3])
     assert [many] * 5 == seen[3:]
     session.execute(text("UPDATE webhook_deliveries SET next_at = now()"))
-    assert few[0] == claim(session, busy=[many, few[1]]).user_id
+    assert few[0] == claim(session, busy_users=[many, few[1]]).user_id
 
 
 def test_living_secrets_sign_newest_first(session: Session) -> None:
@@ -223,17 +223,18 @@ def test_living_secrets_sign_newest_first(session: Session) -> None:
     [old] = session.scalars(select(WebhookSecret))
     now = session.scalar(select(func.now()))
     old.expires_at = now + timedelta(hours=1)
-    session.add(WebhookSecret(id=new_id(), user_id=pending.user_id, secret="whsec_new"))
+    new = make_secret("new")
+    session.add(WebhookSecret(id=new_id(), user_id=pending.user_id, secret=new))
     session.flush()
-    assert ["whsec_new", SECRET] == claim(session).secrets
+    assert [new, SECRET] == claim(session).secrets
     old.expires_at = now
     session.flush()
     age(session, pending.id, LEASE)
-    assert ["whsec_new"] == claim(session).secrets
+    assert [new] == claim(session).secrets
     old.expires_at = now - timedelta(seconds=1)
     session.flush()
     deliveries.delete_expired_secrets(session)
-    assert ["whsec_new"] == list(session.scalars(select(WebhookSecret.secret)))
+    assert [new] == list(session.scalars(select(WebhookSecret.secret)))
 
 
 def test_due_ones_are_counted(session: Session) -> None:

@@ -88,7 +88,7 @@ def test_two_couriers_deliver_each_once(
     for _ in range(2):
         hire()
     until(lambda: statuses(own_database_url) == {"delivered": 40}, timeout=60)
-    assert sorted(made) == sorted(r.headers["valence-delivery"] for r in receiver.requests)
+    assert sorted(made) == sorted(r.headers["webhook-id"] for r in receiver.requests)
     assert all(signed_with(SECRET, request) for request in receiver.requests)
     rows = query(own_database_url, "SELECT attempts, finished_at IS NULL FROM webhook_deliveries")
     assert {(1, False)} == set(rows)
@@ -122,7 +122,7 @@ def test_tried_again_until_it_arrives(
     until(soon, timeout=60, interval=1)
     requests = receiver.got("/fail-twice")
     assert len(requests) >= 3
-    assert 1 == len({(r.headers["valence-delivery"], r.body) for r in requests})
+    assert 1 == len({(r.headers["webhook-id"], r.body) for r in requests})
 
 
 def test_stopping_lets_what_is_under_way_arrive(

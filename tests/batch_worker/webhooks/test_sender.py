@@ -1,6 +1,7 @@
 """One attempt at a webhook, at receivers that do as they should and at all the others."""
 
 import asyncio
+import base64
 import ipaddress
 import json
 import time
@@ -12,15 +13,16 @@ from typing import Any
 import pytest
 
 from support.receiver import Receiver, certificate, signed_with
+from support.webhooks import SECRET, make_secret
 from valence.local.ports import free_port
 from valence_batch_worker.webhooks.deliveries import Delivery, Outcome
 from valence_batch_worker.webhooks.sender import REASONS, Sender
-from valence_batch_worker.webhooks.signature import signature
+from valence_batch_worker.webhooks.signature import signed_headers
 from valence_common.db import new_id
 from valence_inference.schemas.webhooks import Attempt
 
 LOOPBACK = [ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")]
-SECRET = "whsec_the-secret-of-a-test"
+OLD = make_secret("old")
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def sender(**changes: Any) -> Sender:
-    defaults = {"seconds": 20, "allow_http": True, "allowed": LOOPBACK}
+    defaults = {"timeout": 20, "allow_http": True, "allowed_networks": LOOPBACK}
     return Sender(**{**defaults, **changes})
 
 
@@ -40,7 +42,6 @@ def delivery(url: str, secrets: list[str] | None = None) -> Delivery:
         identifier,
         1,
         new_id(),
-        "batch.completed",
         url,
         [SECRET] if secrets is None else secrets,
         {"id": identifier, "type": "batch.completed", "data": {"total": 2}},
@@ -53,29 +54,52 @@ def send(url: str, **changes: Any) -> tuple[int | None, str | None]:
     return outcome.status_code, outcome.error
 
 
-def test_signature_is_as_written_down() -> None:
-    """A vector that was made with another implementation (openssl dgst -sha256 -hmac)."""
-    expected = "t=1700000000,v1=3b843bacfb18cc5554542fdcc84d815b399c52758e508a6fcecf0a2af4efea2b"
-    assert expected == signature(["whsec_abc"], b'{"a":1}', at=1_700_000_000)
+def test_signature_matches_the_published_vector() -> None:
+    """The vector that the libraries of Standard Webhooks test themselves with."""
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    headers = signed_headers(
+        [secret],
+        b'{"test": 2432232314}',
+        message_id="msg_p5jXN8AQM9LWM0D4loKWxJek",
+        timestamp=1614265330,
+    )
+    assert headers == {
+        "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        "webhook-timestamp": "1614265330",
+        "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+    }
+
+
+@pytest.mark.parametrize("size", [24, 32, 64])
+def test_secret_in_the_old_format_signs_with_the_same_key(size: int) -> None:
+    """Secrets stored before Standard Webhooks are URL-safe Base64 without padding."""
+    key = bytes(range(256 - size, 256))  # needs both characters that differ
+    standard = base64.b64encode(key).decode()
+    old = base64.urlsafe_b64encode(key).decode().rstrip("=")
+    assert old != standard
+    first, second = (
+        signed_headers([f"whsec_{secret}"], b"{}", message_id="1", timestamp=1)
+        for secret in (standard, old)
+    )
+    assert first == second
 
 
 def test_message_is_signed_json(receiver: Receiver) -> None:
-    """Its headers say what it is; every living secret has signed it, and no other."""
-    sent = delivery(receiver.url("/ok?x=1"), [SECRET, "whsec_old"])
+    """Every active secret signs it, and no other; the standard library verifies it."""
+    sent = delivery(receiver.url("/ok?x=1"), [SECRET, OLD])
     outcome = asyncio.run(sender().send(sent))
     assert (200, None, True) == (outcome.status_code, outcome.error, outcome.delivered)
     [request] = receiver.got("/ok?x=1")
-    assert {"id": str(sent.id), "type": sent.event, "data": {"total": 2}} == json.loads(
+    assert {"id": str(sent.id), "type": "batch.completed", "data": {"total": 2}} == json.loads(
         request.body
     )
     assert "application/json" == request.headers["content-type"]
-    assert sent.event == request.headers["valence-event"]
-    assert str(sent.id) == request.headers["valence-delivery"]
+    assert str(sent.id) == request.headers["webhook-id"]
     assert request.headers["user-agent"].startswith("Valence-Webhooks/")
     assert f"127.0.0.1:{receiver.port}" == request.headers["host"]
     assert signed_with(SECRET, request)
-    assert signed_with("whsec_old", request)
-    assert not signed_with("whsec_other", request)
+    assert signed_with(OLD, request)
+    assert not signed_with(make_secret("other"), request)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +121,7 @@ def test_what_receivers_answer(receiver: Receiver, path: str, expected: Any) -> 
 
 def test_a_receiver_that_hangs_is_left(receiver: Receiver) -> None:
     """At the deadline, however often a byte comes before it."""
-    assert (None, "timeout") == send(receiver.url("/hang"), seconds=0.5)
+    assert (None, "timeout") == send(receiver.url("/hang"), timeout=0.5)
 
 
 @pytest.mark.parametrize("path", ["/endless", "/drip"])
@@ -123,13 +147,13 @@ def test_a_name_server_that_hangs_is_left() -> None:
         await asyncio.sleep(600)
         return []
 
-    assert (None, "timeout") == send("http://slow.test/", resolve=never, seconds=0.3)
+    assert (None, "timeout") == send("http://slow.test/", resolve=never, timeout=0.3)
 
 
 def test_our_own_addresses_are_refused(receiver: Receiver) -> None:
     """Loopback by name and by number, unless it was allowed."""
     for host in ("localhost", "127.0.0.1", "[::1]", "0.0.0.0"):
-        assert (None, "refused_address") == send(receiver.url("/ok", host), allowed=[])
+        assert (None, "refused_address") == send(receiver.url("/ok", host), allowed_networks=[])
     assert [] == receiver.requests
 
 
@@ -175,7 +199,7 @@ def test_proxies_of_the_environment_are_not_used(
 def test_attempts_take_their_time(receiver: Receiver) -> None:
     """`seconds` are measured."""
     started = time.monotonic()
-    outcome = asyncio.run(sender(seconds=0.5).send(delivery(receiver.url("/hang"))))
+    outcome = asyncio.run(sender(timeout=0.5).send(delivery(receiver.url("/hang"))))
     assert 0.5 <= outcome.seconds <= time.monotonic() - started + 0.001
 
 

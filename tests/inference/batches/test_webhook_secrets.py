@@ -1,5 +1,6 @@
 """Webhooks as they are set up: which URLs are taken, and the secrets that sign."""
 
+import base64
 import ipaddress
 from datetime import timedelta
 from typing import Any
@@ -116,14 +117,14 @@ def test_the_operator_decides() -> None:
     assert "address" == rule("https://127.0.0.1/", allowed_networks=networks)
 
 
-def test_secret_is_random_and_written_as_others_write_it(session: Session) -> None:
-    """`whsec_` and 32 bytes of base64url."""
+def test_secret_is_random_and_in_the_standard_format(session: Session) -> None:
+    """`whsec_` and 32 bytes in Base64, as Standard Webhooks writes secrets."""
     user_id = make_user(session)
     made = {webhook_secrets.make_secret(session, user_id)[1] for _ in range(5)}
     assert 5 == len(made)
     for secret in made:
         assert secret.startswith("whsec_")
-        assert 43 == len(secret.removeprefix("whsec_"))
+        assert 32 == len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
 
 
 def test_a_secret_that_was_replaced_signs_for_a_day_more(session: Session) -> None:

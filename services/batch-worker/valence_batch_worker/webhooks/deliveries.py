@@ -95,7 +95,6 @@ class Delivery:
     id: uuid.UUID
     attempt: int
     user_id: uuid.UUID
-    event: str
     url: str
     secrets: list[str]
     message: dict[str, Any]
@@ -154,7 +153,6 @@ def claim(
         row.id,
         row.attempts,
         row.user_id,
-        row.event,
         row.webhook_url,
         list(secrets),
         message,

@@ -84,7 +84,7 @@ class Sender:
     @contextlib.asynccontextmanager
     async def _post(self, delivery: Delivery) -> AsyncIterator[httpcore.Response]:
         body = msgspec.json.encode(delivery.message)
-        headers: dict[str | bytes, str | bytes] = {
+        headers = {
             "Content-Type": "application/json",
             "Connection": "close",
             "User-Agent": USER_AGENT,
@@ -98,7 +98,11 @@ class Sender:
                 ssl_context=self._tls, network_backend=self._backend
             ) as http,
             http.stream(
-                "POST", delivery.url, headers=headers, content=body, extensions=timeouts
+                "POST",
+                delivery.url,
+                headers=list(headers.items()),
+                content=body,
+                extensions=timeouts,
             ) as response,
         ):
             yield response

@@ -22,8 +22,9 @@ from valence_common.ssrf import Address, Network, is_allowed
 
 FIELD: Final = "webhook_url"
 MAX_URL_CHARACTERS: Final = 2048
-SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what a secret begins with
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - the prefix of every secret
 SECRET_BYTES: Final = 32
+"""Of the 24 to 64 that Standard Webhooks allows."""
 GRACE: Final = timedelta(hours=24)
 """What a receiver has to learn a new secret, while the old one signs as well."""
 
@@ -95,8 +96,7 @@ def make_secret(session: Session, user_id: uuid.UUID) -> tuple[Secret, str]:
     session.execute(last.values(expires_at=ends))
     kept = [secret.id for secret in rotated[: MOST_SECRETS - 1]]
     session.execute(delete(WebhookSecret).where(mine, WebhookSecret.id.not_in(kept)))
-    random = base64.urlsafe_b64encode(secrets.token_bytes(SECRET_BYTES)).decode().rstrip("=")
-    value = SECRET_PREFIX + random
+    value = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
     made = Secret(new_id(), session.scalars(select(func.now())).one(), None)
     row = {**made._asdict(), "user_id": user_id, "secret": value}
     try:

@@ -20,7 +20,9 @@ class Secret(BaseModel):
 class NewSecret(Secret):
     """A secret that was just made; `secret` is shown this once."""
 
-    secret: str = Field(description="All of it, `whsec_` included, is the key of the HMAC.")
+    secret: str = Field(
+        description="The signing secret by Standard Webhooks: `whsec_` and the key in Base64."
+    )
 
 
 class SecretPage(BaseModel):
