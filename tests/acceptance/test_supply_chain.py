@@ -5,6 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
+from support.isolated import PINNED as PINNED_TOOLS
 from support.required import require
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +48,12 @@ def test_case_102_scanners_are_pinned() -> None:
         for package in re.findall(r"--from (\S+)", text):
             assert re.fullmatch(r"[\w-]+==[\d.]+", package), f"{name}: {package}"
     assert 3 == len(re.findall(r'"[a-z-]+==[\d.]+"', (ROOT / ".ci/scan.py").read_text()))
+    for name, package in PINNED_TOOLS.items():
+        assert re.fullmatch(rf"{name}==[\d.]+", package), package
+    # Tests start tools outside of the lock only by `isolated`.
+    uv_tool_run = re.compile(r'"tool",\s*"run"')
+    files = [p for p in (ROOT / "tests").rglob("*.py") if uv_tool_run.search(p.read_text("utf-8"))]
+    assert ["isolated.py"] == [path.name for path in files]
 
 
 def test_case_102_sbom_lists_the_lock(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,13 +9,11 @@ import pytest
 import yaml
 
 from support.chart import INSTALLATIONS, ROOT, objects, rendered
+from support.isolated import isolated
 from support.required import require, tool
 
 SCHEMAS = os.environ.get("KUBECONFORM_SCHEMAS", "default")
 """Location of kubeconform's schemas: a folder, or the default on the Internet."""
-
-PINNED = {"checkov": "checkov==3.3.30", "kubernetes-validate": "kubernetes-validate==1.37.0"}
-"""Python tools that run in environments of their own, outside of the lock."""
 
 MINORS = tuple(f"1.{minor}" for minor in range(30, 38))
 """Every version of Kubernetes from the chart's `kubeVersion` to the newest with schemas."""
@@ -146,13 +143,3 @@ def test_checkov(manifests: Path) -> None:
     assert failed == set()
     assert report["summary"]["passed"] > 600
     assert report["summary"]["parsing_errors"] == 0
-
-
-def isolated(name: str) -> list[str]:
-    """Return the start of a command in the environment of a pinned tool."""
-    uv = shutil.which("uv") or str(ROOT / ".venv" / "bin" / "uv")
-    require("packages", Path(uv).exists(), "uv is not on PATH")
-    command = [uv, "tool", "run", "--python", "3.11", "--from", PINNED[name]]
-    result = run([*command, "python", "-c", ""])
-    require("packages", result.returncode == 0, f"{name} cannot be installed from here")
-    return command

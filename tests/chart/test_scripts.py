@@ -61,13 +61,13 @@ def test_the_administrators_steps_run_unless_the_password_was_changed(
     assert "PASS" in result.stdout
 
 
-def test_a_throttled_administrator_is_a_failure(
-    services: tuple[str, str], password_file: Path
-) -> None:
+def test_a_throttled_administrator_is_a_failure(services: tuple[str, str], tmp_path: Path) -> None:
     """The script skips the steps only for a rejected password."""
     for _ in range(5):
         form = {"username": "unknown-admin", "password": PASSWORD}
         assert 401 == httpx.post(f"{services[0]}/api/v1/auth/login", data=form).status_code
+    password_file = tmp_path / "password"
+    password_file.write_text(PASSWORD)
     result = run_script("accounts", *services, "unknown-admin", str(password_file))
     assert "FAIL  log in as the administrator: 429" in result.stdout + result.stderr
     assert 1 == result.returncode

@@ -1,4 +1,4 @@
-"""The installation under test: `make cluster deploy`, with the values of these tests on top."""
+"""The installation under test: `make cluster deploy`, with additional values for the tests."""
 
 import shutil
 import subprocess
@@ -18,13 +18,13 @@ VALUES = Path(__file__).with_name("values.yaml")
 
 @pytest.fixture(scope="session", autouse=True)
 def installed() -> None:
-    """Refuse to touch anything but a kind cluster; bring the release to the tests' values."""
+    """Upgrade the release to the tests' values, but only on a kind cluster."""
     for name in ("kubectl", "helm"):
         tool(name, "kind")
-    asked = subprocess.run(
+    result = subprocess.run(
         ["kubectl", "config", "current-context"], capture_output=True, text=True, check=False
     )
-    context = asked.stdout.strip()
+    context = result.stdout.strip()
     require("kind", context.startswith("kind-"), f"the current context is {context!r}")
     helm(
         *("upgrade", "valence", str(CHART), "--reuse-values", "--values", str(VALUES)),
@@ -36,7 +36,7 @@ def installed() -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy to change a line in, and nothing else: skaffold waits until its folder is quiet."""
+    """A copy of the sources to change: skaffold watches all files of its directory."""
     checkout = tmp_path / "checkout"
     checkout.mkdir()
     for name in FILES:
@@ -49,7 +49,7 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client() -> Iterator[httpx.Client]:
-    """A client that comes through the edge."""
+    """A client of the public address."""
     with edge() as client:
         yield client
 

@@ -1,4 +1,4 @@
-"""Through the ingress, over HTTPS: the thread, and what the edge adds and refuses."""
+"""Through the ingress, over HTTPS: the main journey, and what the ingress adds and rejects."""
 
 import socket
 import ssl
@@ -13,7 +13,7 @@ from support.cluster import HOST, User, edge, trust, until, upgrade
 pytestmark = pytest.mark.e2e
 
 
-def test_thread(user: User) -> None:
+def test_main_journey(user: User) -> None:
     """Register, log in, analyze, batch, history, erase."""
     answer = user.analyze("I love this")
     assert answer.status_code == 200
@@ -24,13 +24,13 @@ def test_thread(user: User) -> None:
     assert (done["status"], len(done["results"])) == ("completed", 4)
     history = user.client.get("/api/v1/sentiment/history", headers=user.headers).json()
     assert len(history["items"]) == 5
-    # With the rights of the inference role in the trial's Postgres, as all of this.
+    # The inference role of the trial's Postgres has the right to delete.
     erased = user.client.delete("/api/v1/sentiment/history", headers=user.headers)
     assert erased.status_code == 204
-    print(f"\nthread: a batch of 4 in {seconds:.2f} s")
+    print(f"\nmain journey: a batch of 4 in {seconds:.2f} s")
 
 
-def test_http_leads_to_https() -> None:
+def test_http_redirects_to_https() -> None:
     with edge(scheme="http") as client:
         answer = client.get("/health")
     assert answer.status_code == 301
@@ -48,7 +48,7 @@ def test_http_leads_to_https() -> None:
 )
 def test_tls_versions(version: ssl.TLSVersion, accepted: bool) -> None:
     context = trust()
-    # Without this our own library would refuse the old version, not the edge.
+    # Without this the client would reject the old version, not the ingress.
     context.set_ciphers("DEFAULT@SECLEVEL=0")
     context.minimum_version = context.maximum_version = version
     with socket.create_connection(("127.0.0.1", 443), 5) as plain:
@@ -68,12 +68,12 @@ def test_headers(client: httpx.Client) -> None:
     assert "server" not in headers
 
 
-def test_login_throttle(user: User) -> None:
-    """Six wrong passwords: refused, and by the sixth not even looked at."""
+def test_login_rate_limit(user: User) -> None:
+    """After four wrong passwords the account's limit rejects the next logins."""
     form = {"username": user.username, "password": "not this one"}
     answers = [user.client.post("/api/v1/auth/login", data=form) for _ in range(6)]
     statuses = [answer.status_code for answer in answers]
-    # The login that made the user counted, too.
+    # The login of the fixture counts, too.
     assert statuses == [401, 401, 401, 401, 429, 429]
     assert int(answers[-1].headers["retry-after"]) > 0
     print(f"\nwrong logins: {statuses}")
@@ -91,15 +91,15 @@ def test_internal_port_is_not_public(client: httpx.Client, path: str) -> None:
     assert client.get(path).status_code == 404
 
 
-def test_documentation_is_whole(client: httpx.Client) -> None:
-    """One document for both services, and its page."""
+def test_documentation_covers_both_services(client: httpx.Client) -> None:
+    """One OpenAPI document and one page for both services."""
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/api/v1/auth/login", "/api/v1/sentiment/analyze"} <= set(paths)
     assert client.get("/docs").status_code == 200
 
 
 def burst() -> Counter[int]:
-    """Sixty requests as fast as they go; 0 for one that a reload of nginx cut off."""
+    """Count the statuses of sixty rapid requests; 0 is a request that a reload of nginx aborted."""
     statuses: Counter[int] = Counter()
     with edge() as client:
         for _ in range(60):
@@ -111,16 +111,16 @@ def burst() -> Counter[int]:
 
 
 def test_general_limit() -> None:
-    """With a low limit the edge answers 429, and lets others through again soon."""
+    """With a low limit the ingress answers 429, and a second later accepts requests again."""
     counts = [Counter[int]()]
 
     def limited() -> bool:
-        counts.append(burst())  # until nginx has settled on the new configuration
+        counts.append(burst())  # until nginx has loaded the new configuration
         return set(counts[-1]) == {200, 429} and counts[-1][429] >= 40
 
     upgrade("ingress.limits.requestsPerSecond=5", "ingress.limits.burstMultiplier=2")
     try:
-        until(limited, timeout=30, what=f"429s, and nothing else but answers; {counts}")
+        until(limited, timeout=30, what=f"only 200 and 429; {counts}")
         print(f"\n60 requests at once; 5 a second allowed, 10 at once: {dict(counts[-1])}")
         time.sleep(1)
         with edge() as client:

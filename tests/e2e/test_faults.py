@@ -11,17 +11,17 @@ BATCH = 20_000
 
 
 def submitted(user: User, batches: int = 3) -> list[str]:
-    """Some batches of numbered texts."""
+    """Submit batches of numbered texts; return their ids."""
     texts = [f"{'good' if i % 3 else 'terrible'} thing number {i}" for i in range(BATCH)]
     return [user.submit(texts) for _ in range(batches)]
 
 
-def is_under_way(user: User, task: str) -> bool:
+def is_in_progress(user: User, task: str) -> bool:
     return 0 < user.task(task)["done"] < BATCH
 
 
 def assert_each_result_once(user: User, tasks: list[str]) -> None:
-    """As the database has it: all positions, none twice, and as many rows of history."""
+    """In the database: all positions, none twice, and as many rows of history."""
     for task in tasks:
         state = user.finished(task, timeout=240)
         assert (state["status"], state["done"]) == ("completed", BATCH)
@@ -36,14 +36,15 @@ def assert_each_result_once(user: User, tasks: list[str]) -> None:
 
 
 def kill(component: str) -> None:
-    """Delete all its pods at once, without a goodbye."""
+    """Delete all pods of a component at once, without a grace period."""
     kubectl("delete", "pod", *names(component), "--force", "--grace-period=0")
 
 
 def survived(user: User, fault: Callable[[], None], what: str) -> None:
     started = time.monotonic()
     tasks = submitted(user)
-    until(lambda: any(is_under_way(user, t) for t in tasks), timeout=60, what="work", interval=0.1)
+    is_working = lambda: any(is_in_progress(user, task) for task in tasks)  # noqa: E731
+    until(is_working, timeout=60, what="a batch is in progress", interval=0.1)
     fault()
     assert_each_result_once(user, tasks)
     seconds = time.monotonic() - started

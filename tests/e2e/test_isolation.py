@@ -1,4 +1,4 @@
-"""What pods may not do: run without restriction, talk across the arrows, hold others' keys."""
+"""Limits of pods: restricted security, only the allowed connections, only their own rights."""
 
 import json
 
@@ -20,22 +20,22 @@ for address in sys.argv[1:]:
 """
 
 
-def tried(pod: str, *addresses: str, container: str = "") -> dict[str, bool]:
-    """Which addresses a pod can connect to; its image has Python."""
+def connect(pod: str, *addresses: str, container: str = "") -> dict[str, bool]:
+    """Return which addresses a pod can connect to; its image has Python."""
     chosen = ["-c", container] if container else []
-    said = kubectl("exec", pod, *chosen, "--", "python", "-c", CONNECT, *addresses)
-    return {line.split()[0]: line.split()[1] == "open" for line in said.splitlines()}
+    output = kubectl("exec", pod, *chosen, "--", "python", "-c", CONNECT, *addresses)
+    return {line.split()[0]: line.split()[1] == "open" for line in output.splitlines()}
 
 
 def address(component: str) -> str:
-    """The IP of one of its pods."""
+    """Return the IP address of a pod of a component."""
     ip: str = pods(component)[0]["status"]["podIP"]
     return ip
 
 
 @pytest.fixture
 def stray() -> str:
-    """A pod next door that is none of ours, as restricted as the namespace wants it."""
+    """A foreign pod in the namespace, which no policy selects."""
     image = pods("auth")[0]["spec"]["initContainers"][0]["image"]
     security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     pod: Object = {
@@ -66,8 +66,8 @@ def test_a_stray_pod_reaches_nothing(stray: str) -> None:
     own = {"auth": (8000, 9090), "inference": (8000, 9090), "batch-worker": (9090,)}
     own |= {"postgres": (5432,), "valkey": (6379,)}
     targets = [f"{address(name)}:{port}" for name, ports in own.items() for port in ports]
-    reached = tried(stray, *targets, "kubernetes.default.svc:443")
-    # It is not the pod that cannot connect at all.
+    reached = connect(stray, *targets, "kubernetes.default.svc:443")
+    # A control: the pod can open connections.
     assert reached.pop("kubernetes.default.svc:443")
     assert not any(reached.values()), reached
     print(f"\nfrom a stray pod: {len(reached)} ports, none open")
@@ -77,9 +77,9 @@ def test_the_worker_reaches_its_servers_and_nothing_else() -> None:
     inside = [f"{address('postgres')}:5432", f"{address('valkey')}:6379"]
     outside = [f"{address('auth')}:8000", f"{address('inference')}:8000"]
     outside += [f"{get('service', 'kubernetes', namespace='default')['spec']['clusterIP']}:443"]
-    # Addresses of the internet; where a machine has none, the API server stands for it.
+    # Addresses of the Internet; on a machine without it, the API server is the control.
     outside += ["1.1.1.1:443", "8.8.8.8:53"]
-    reached = tried(names("batch-worker")[0], *inside, *outside)
+    reached = connect(names("batch-worker")[0], *inside, *outside)
     assert [reached[a] for a in inside] == [True, True]
     assert not any(reached[a] for a in outside), reached
     print(f"\nfrom the worker: {reached}")

@@ -1,4 +1,4 @@
-"""Keys rotate in a Secret, by `valence keys`: no restart, and nobody is refused on the way."""
+"""`valence keyring` rotates keys in a Secret without a restart or a rejected request."""
 
 import base64
 import json
@@ -14,16 +14,16 @@ HOLDERS = ("auth", "inference")
 
 
 def keyring() -> dict:
-    """The Secret's keyring."""
+    """Return the keyring in the Secret."""
     return json.loads(base64.b64decode(get("secret", SECRET)["data"]["keyring.json"]))
 
 
-def turn(step: str, *options: str) -> dict:
-    """Take a step, and wait until every pod has it in its file (the kubelet takes a minute)."""
+def run_step(step: str, *options: str) -> dict:
+    """Run a step, and wait until every pod's file has it (the kubelet takes a minute)."""
     where = ("--secret", SECRET, "--namespace", NAMESPACE)
-    said = run(sys.executable, "-m", "valence", "keys", step, *where, *options)
+    output = run(sys.executable, "-m", "valence", "keyring", step, *where, *options)
     ring = keyring()
-    assert not any(entry["key"] in said for entry in ring["keys"])
+    assert not any(entry["key"] in output for entry in ring["keys"])
     seconds = until(
         lambda: all(_has(pod, ring) for component in HOLDERS for pod in names(component)),
         timeout=180,
@@ -31,19 +31,19 @@ def turn(step: str, *options: str) -> dict:
         interval=2,
     )
     print(f"\n{step}: keyring in every pod after {seconds:.0f} s")
-    time.sleep(2)  # they look once a second
+    time.sleep(2)  # the services poll once a second
     return ring
 
 
 def _has(pod: str, ring: dict) -> bool:
     reader = "import json; print(json.dumps(json.load(open('/etc/valence/keyring/keyring.json'))))"
-    # It says something else where an autoscaler has just taken the pod away.
-    said = kubectl("exec", pod, "--", "python", "-c", reader, check=False)
-    return said.startswith(json.dumps(ring))
+    # The output is an error if an autoscaler has just deleted the pod.
+    output = kubectl("exec", pod, "--", "python", "-c", reader, check=False)
+    return output.startswith(json.dumps(ring))
 
 
-def lives() -> set[tuple[str, int]]:
-    """Of the pods that have the keyring: which template they are of, how often they restarted."""
+def restarts() -> set[tuple[str, int]]:
+    """Return the template and the restart count of each pod with the keyring."""
     return {
         (pod["metadata"]["labels"]["pod-template-hash"], status["restartCount"])
         for component in HOLDERS
@@ -53,26 +53,26 @@ def lives() -> set[tuple[str, int]]:
 
 
 def kid(user: User) -> str:
-    """The key that signed the user's token."""
+    """Return the id of the key that signed the user's token."""
     header = user.token.partition(".")[0]
     return json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))["kid"]
 
 
 @pytest.mark.e2e_full
 def test_rotation(user: User) -> None:
-    """Add, activate, drop; tokens of either key are taken for as long as they should be."""
-    before = lives()
+    """Add, activate, drop; tokens of both keys are valid until the old key is dropped."""
+    before = restarts()
     old = keyring()["active"]
     with Load.running(analyzing(user), clients=2, pause=0.1) as load:
-        assert turn("add")["active"] == old
-        new = turn("activate")["active"]
+        assert run_step("add")["active"] == old
+        new = run_step("activate")["active"]
         other = User(user.client)
         assert (kid(user), kid(other)) == (old, new)
         assert other.analyze().status_code == 200
     print(f"rotation under load: {load}")
     assert not load.failed
-    # Its end is an hour away: dropped now, what it signed is refused.
-    turn("drop", "--kid", old)
+    # The old key has an hour left; dropping it now invalidates its tokens.
+    run_step("drop", "--kid", old)
     assert user.analyze().status_code == 401
     assert other.analyze().status_code == 200
-    assert lives() == before
+    assert restarts() == before

@@ -1,4 +1,4 @@
-"""From nothing and back to nothing: installing, changing, rolling back, uninstalling, elsewhere."""
+"""Install, upgrade, roll back and uninstall, also in another namespace and without helm."""
 
 import contextlib
 import json
@@ -43,7 +43,7 @@ WITHOUT_INGRESS = {
 
 @contextlib.contextmanager
 def forwarded(namespace: str, service: str) -> Iterator[int]:
-    """A local port that leads to a service."""
+    """Forward a local port to a service."""
     command = ["kubectl", "-n", namespace, "port-forward", f"service/valence-{service}", ":8000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -56,7 +56,7 @@ def forwarded(namespace: str, service: str) -> Iterator[int]:
 
 @pytest.fixture
 def other() -> Iterator[str]:
-    """Another namespace, as restricted as ours; gone afterwards."""
+    """Another restricted namespace, deleted after the test."""
     run("kubectl", "delete", "namespace", OTHER, "--ignore-not-found", "--wait=true")
     manifest = (
         (ROOT / "k8s" / "namespace.yaml").read_text().replace("name: valence", f"name: {OTHER}")
@@ -67,13 +67,13 @@ def other() -> Iterator[str]:
 
 
 def tag() -> str:
-    """The tag of the images that run."""
+    """Return the tag of the running images."""
     image: str = pods("auth")[0]["spec"]["containers"][0]["image"]
     return image.rpartition(":")[2]
 
 
 def small(*, auth: int = 1, inference: int = 1, worker: int = 1) -> str:
-    """Values of a trial on a machine that is busy already, with so many pods of each."""
+    """Return values of a trial with small resources and this many pods of each service."""
     web = {"resources": SMALL, "databasePoolSize": 3}
     fixed = {"resources": SMALL, "autoscaling": {"enabled": False}}
     server = {"resources": SMALL, "storage": {"size": "1Gi"}}
@@ -89,8 +89,8 @@ def small(*, auth: int = 1, inference: int = 1, worker: int = 1) -> str:
     )
 
 
-def left(namespace: str) -> set[str]:
-    """What is in a namespace that Kubernetes itself did not put there."""
+def remaining(namespace: str) -> set[str]:
+    """Return the objects of a namespace, except those that Kubernetes creates itself."""
     found = get(KINDS, namespace=namespace)["items"]
     everything = {f"{o['kind']}/{o['metadata']['name']}" for o in found}
     return everything - {"ConfigMap/kube-root-ca.crt", "ServiceAccount/default"}
@@ -99,14 +99,14 @@ def left(namespace: str) -> set[str]:
 @pytest.mark.e2e
 def test_helm_test() -> None:
     started = time.monotonic()
-    said = helm("test", "valence", "--timeout", "3m")
-    assert said.count("Succeeded") == 3
+    output = helm("test", "valence", "--timeout", "3m")
+    assert output.count("Succeeded") == 3
     print(f"\nhelm test: {time.monotonic() - started:.0f} s")
 
 
 @pytest.mark.e2e
 def test_upgrade_and_rollback_keep_the_secrets() -> None:
-    """A changed value arrives, a rollback takes it back, and nobody is logged out by either."""
+    """An upgrade changes a value, a rollback restores it, and neither logs a user out."""
     before = {name: get("secret", name)["data"] for name in SECRETS}
     assert "kind: Secret" not in helm("get", "manifest", "valence")
     upgrade("auth.config.loginAttempts=7")
@@ -122,7 +122,7 @@ def test_upgrade_and_rollback_keep_the_secrets() -> None:
 
 @pytest.mark.e2e_full
 def test_five_of_each_at_once_on_an_empty_database(other: str) -> None:
-    """Any number starts in any order: one migration runs, all become ready; nothing stays."""
+    """Pods start in any order: one migration runs, and all become ready."""
     started = time.monotonic()
     values = small(auth=5, inference=5, worker=5)
     command = ("install", "valence", str(CHART), "--values", "-", "--wait", "--timeout", "8m")
@@ -148,9 +148,9 @@ def test_five_of_each_at_once_on_an_empty_database(other: str) -> None:
     helm("uninstall", "valence", "--wait", namespace=other)
     kept = {f"Secret/{name}" for name in SECRETS}
     kept |= {f"PersistentVolumeClaim/data-valence-{name}-0" for name in ("postgres", "valkey")}
-    until(lambda: left(other) == kept, timeout=90, what=f"only {kept} left")
+    until(lambda: remaining(other) == kept, timeout=90, what=f"only {kept} remain")
 
-    # What was kept fits together: a second installation finds its data again.
+    # A second installation uses the kept Secrets and volumes.
     helm(*command, namespace=other, text=small())
     assert helm("test", "valence", "--timeout", "3m", namespace=other).count("Succeeded") == 3
     assert administrator == sql("SELECT id FROM users WHERE username = 'admin'", namespace=other)
@@ -159,7 +159,7 @@ def test_five_of_each_at_once_on_an_empty_database(other: str) -> None:
 
 @pytest.mark.e2e_full
 def test_install_without_helm(other: str, checkout: Path) -> None:
-    """The lines at the top of the overlay, one by one, in a namespace of their own."""
+    """The commands at the top of the overlay, one by one, in another namespace."""
     overlay = checkout / "k8s" / "install" / "overlays" / "kind"
     shutil.rmtree(overlay / "secrets", ignore_errors=True)
     path = overlay / "kustomization.yaml"
@@ -176,8 +176,8 @@ def test_install_without_helm(other: str, checkout: Path) -> None:
     cluster = f"CLUSTER={context().removeprefix('kind-')}"
     started = time.monotonic()
     for line in lines:
-        told = line.replace("certificate.sh valence", f"certificate.sh {other}")
-        run("env", cluster, "sh", "-c", told, folder=checkout)
+        command = line.replace("certificate.sh valence", f"certificate.sh {other}")
+        run("env", cluster, "sh", "-c", command, folder=checkout)
     for name in ("auth", "inference", "batch-worker"):
         kubectl(
             *("rollout", "status", f"deployment/valence-{name}", "--timeout=240s"), namespace=other
@@ -186,5 +186,5 @@ def test_install_without_helm(other: str, checkout: Path) -> None:
     script = str(CHART / "files" / "smoke.py")
     url = "http://127.0.0.1:{}"
     with forwarded(other, "auth") as auth, forwarded(other, "inference") as inference:
-        said = run("python3", script, url.format(auth), url.format(inference))
-    assert "PASS" in said
+        output = run("python3", script, url.format(auth), url.format(inference))
+    assert "PASS" in output

@@ -1,4 +1,4 @@
-"""Live channels through the ingress: nothing is held back, and another pod goes on."""
+"""Live channels through the ingress: without buffering, and resumed on another pod."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ BATCH = 100_000
 
 
 def _key(user: User) -> dict[str, str]:
-    """An API key: what a program would use."""
+    """Return the headers of a new API key."""
     body = {"name": "e2e", "scopes": ["analyze", "batch"]}
     answer = user.client.post("/api/v1/api-keys", json=body, headers=user.headers)
     assert answer.status_code == 201
@@ -27,28 +27,28 @@ def _key(user: User) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _following(headers: dict[str, str], task: str) -> Iterator[Iterator[Event]]:
-    """Events through the edge as they come."""
+def _subscribed(headers: dict[str, str], task: str) -> Iterator[Iterator[Event]]:
+    """The progress updates of a batch through the ingress, as they arrive."""
     with edge() as client, client.stream("GET", events_path(task), headers=headers) as answer:
         assert answer.status_code == 200
         yield read(answer.iter_lines())
 
 
 def _websocket(headers: dict[str, str] | None = None, **more: object) -> ClientConnection:
-    """A WebSocket through the edge, which is on this machine whatever its name."""
+    """Open a WebSocket through the ingress on this machine."""
     url = f"wss://{HOST}/api/v1/sentiment/stream"
-    here = socket.create_connection(("127.0.0.1", 443), 20)
-    return connect(url, sock=here, ssl=trust(), additional_headers=headers, proxy=None, **more)
+    sock = socket.create_connection(("127.0.0.1", 443), 20)
+    return connect(url, sock=sock, ssl=trust(), additional_headers=headers, proxy=None, **more)
 
 
-def test_events_arrive_as_they_happen(user: User) -> None:
-    """The first progress is there long before the end: nginx buffers nothing."""
+def test_progress_arrives_without_buffering(user: User) -> None:
+    """The first progress update arrives long before the end: nginx does not buffer."""
     task = user.submit(["what a wonderful day"] * BATCH)
     times: list[tuple[float, Event]] = []
-    with _following(user.headers, task) as events:
+    with _subscribed(user.headers, task) as events:
         times += [(time.monotonic(), event) for event in events]
-    names_of = [event.name for _, event in times]
-    assert names_of == ["progress"] * (len(times) - 1) + ["end"]
+    event_names = [event.name for _, event in times]
+    assert event_names == ["progress"] * (len(times) - 1) + ["end"]
     assert len(times) > 3
     first, last = times[0], times[-1]
     assert first[1].data["done"] < BATCH
@@ -61,25 +61,25 @@ def test_events_arrive_as_they_happen(user: User) -> None:
     assert user.client.get(events_path(task), headers=again).status_code == 204
 
 
-def test_events_go_on_after_their_pod_is_deleted(user: User) -> None:
-    """Every pod that could have served them is killed; the client goes on where it was."""
-    # A user's batches are worked on in their order: the last one takes a while to begin.
+def test_progress_resumes_after_its_pod_is_deleted(user: User) -> None:
+    """All inference pods are killed; the client resumes from its last event id."""
+    # Workers process the batches of a user in order, so the last one starts late.
     task = [user.submit(["what a wonderful day"] * BATCH) for _ in range(3)][-1]
     seen: list[Event] = []
-    with contextlib.suppress(httpx.TransportError), _following(user.headers, task) as events:
+    with contextlib.suppress(httpx.TransportError), _subscribed(user.headers, task) as events:
         seen.append(next(events))
         kubectl("delete", "pod", *names("inference"), "--force", "--grace-period=0")
         seen += events
-    print(f"\nthe first stream told {len(seen)} events")
-    assert seen[-1].name == "progress"  # cut off before the end, which is what is to be proved
+    print(f"\nthe first stream had {len(seen)} updates")
+    assert seen[-1].name == "progress"  # a control: the stream was cut before the end
     deadline = time.monotonic() + 240
     while seen[-1].name != "end":
         assert time.monotonic() < deadline
         again = user.headers | {"Last-Event-ID": seen[-1].id}
         with (
-            # Until a new pod is ready, nginx answers by itself.
+            # Until a new pod is ready, nginx answers with an error.
             contextlib.suppress(httpx.TransportError, AssertionError),
-            _following(again, task) as events,
+            _subscribed(again, task) as events,
         ):
             seen += events
         time.sleep(1)
@@ -87,19 +87,19 @@ def test_events_go_on_after_their_pod_is_deleted(user: User) -> None:
     done = [event.data["done"] for event in seen]
     assert done == sorted(done)
     assert done[-1] == BATCH
-    until(lambda: ready("inference") >= 2, timeout=120, what="inference is whole again")
+    until(lambda: ready("inference") >= 2, timeout=120, what="inference has two ready pods")
 
 
 def test_a_websocket_scores(user: User) -> None:
-    """With a header's credential and with a subprotocol's; nginx passes the upgrade on."""
+    """With the credential in a header or a subprotocol; nginx forwards the upgrade."""
     for headers, protocols in (
         (user.headers, None),
         (_key(user), None),
         (None, ["valence.v1", f"bearer.{user.token}"]),
     ):
-        with _websocket(headers, subprotocols=protocols) as talk:
+        with _websocket(headers, subprotocols=protocols) as websocket:
             for number in range(10):
-                talk.send(json.dumps({"id": number, "text": "what a wonderful day"}))
-                answer = json.loads(talk.recv(20))
+                websocket.send(json.dumps({"id": number, "text": "what a wonderful day"}))
+                answer = json.loads(websocket.recv(20))
                 assert (answer["id"], answer["sentiment"]) == (number, "positive")
     assert user.client.get("/api/v1/sentiment/stream").status_code == 426

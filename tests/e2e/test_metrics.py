@@ -1,4 +1,4 @@
-"""A plain Prometheus finds every pod where its annotations say, and the series that we promise."""
+"""A plain Prometheus finds every pod by its annotations, and the documented series."""
 
 import json
 import subprocess
@@ -33,11 +33,11 @@ SERIES = {
     },
 }
 SERIES["inference"] = SERIES["auth"]
-"""What ARCHITECTURE.md lists, by component."""
+"""The series that ARCHITECTURE.md lists, by component."""
 
 
 def scraped_pods() -> list[Object]:
-    """The pods that ask to be scraped."""
+    """Return the pods with the annotation to be scraped."""
     found = [pod for name in SERIES for pod in pods(name)]
     return [
         pod for pod in found if pod["metadata"]["annotations"].get("prometheus.io/scrape") == "true"
@@ -45,7 +45,7 @@ def scraped_pods() -> list[Object]:
 
 
 def target(pod: Object, proxy: str) -> Object:
-    """Where a pod's annotations say that its metrics are, by way of the API server."""
+    """Return the scrape target that a pod's annotations name, through the API server."""
     name, annotations = pod["metadata"]["name"], pod["metadata"]["annotations"]
     port, path = annotations["prometheus.io/port"], annotations["prometheus.io/path"]
     return {
@@ -59,7 +59,7 @@ def target(pod: Object, proxy: str) -> Object:
 
 
 def configuration(proxy: str) -> Object:
-    """A list of targets: Debian's Prometheus is built without the discovery of pods."""
+    """Return a configuration with a list of targets: Debian's Prometheus cannot discover pods."""
     targets = [target(pod, proxy) for pod in scraped_pods()]
     return {
         "global": {"scrape_interval": "2s"},
@@ -69,7 +69,7 @@ def configuration(proxy: str) -> Object:
 
 @pytest.fixture
 def prometheus(tmp_path: Path) -> Iterator[str]:
-    """A Prometheus of this machine's, with `kubectl proxy` as its way into the cluster."""
+    """A local Prometheus, which reaches the cluster through `kubectl proxy`."""
     tool("prometheus")
     proxy_port, port = free_port(), free_port()
     config = tmp_path / "prometheus.yml"
@@ -111,7 +111,7 @@ def test_prometheus_scrapes_every_pod(user: User, prometheus: str) -> None:
     series: dict[str, int] = {}
 
     def complete() -> bool:
-        # Asked again: the first requests may have gone to a pod that was about to leave.
+        # Repeated: the first requests may have reached a pod that was terminating.
         user.client.get("/api/v1/users/me", headers=user.headers)
         user.analyze()
         for component, names in SERIES.items():

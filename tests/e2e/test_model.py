@@ -1,4 +1,4 @@
-"""A model of the user's own, from a volume, in place of the one that the images carry."""
+"""A user's model, from a volume, in place of the one in the images."""
 
 import json
 from collections.abc import Iterator
@@ -10,11 +10,22 @@ from support.cluster import Object, User, edge, helm, kubectl, pods, upgrade
 
 pytestmark = pytest.mark.e2e_full
 
+NAME = "mine@2.0.0"
 FILL = """
-import shutil
-from valence_ml import DEFAULT_MODEL
-shutil.copytree(DEFAULT_MODEL, "/models/mine", dirs_exist_ok=True)
+import msgspec, pathlib, shutil
+from valence_ml import DEFAULT_MODEL, release
+
+models = pathlib.Path("/models")
+manifest, files = release.read(DEFAULT_MODEL)
+manifest = msgspec.structs.replace(manifest, name="mine", version="2.0.0")
+for name in ("mine", "truncated"):
+    shutil.rmtree(models / name, ignore_errors=True)
+    release.write(models / name, manifest, files)
+weights = models / "truncated" / max(files, key=lambda name: len(files[name]))
+weights.write_bytes(weights.read_bytes()[:-1])
 """
+"""Writes a release with its own name, and one that fails its hash."""
+
 CLAIM: Object = {
     "apiVersion": "v1",
     "kind": "PersistentVolumeClaim",
@@ -24,7 +35,7 @@ CLAIM: Object = {
 
 
 def filler(image: str) -> Object:
-    """A pod that puts a release on the volume, as a user would from their own image."""
+    """Return a pod that writes the releases to the volume, as a user's own pod would."""
     security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     container = {
         "name": "fill",
@@ -53,7 +64,7 @@ def filler(image: str) -> Object:
 
 @pytest.fixture
 def claim() -> Iterator[str]:
-    """A volume claim with a release in the folder `mine`."""
+    """A volume claim with a release in the folder `mine` and a bad one in `truncated`."""
     image = pods("inference")[0]["spec"]["containers"][0]["image"]
     for manifest in (CLAIM, filler(image)):
         kubectl("apply", "-f", "-", text=json.dumps(manifest))
@@ -64,28 +75,23 @@ def claim() -> Iterator[str]:
 
 
 def test_own_model(claim: str, client: httpx.Client) -> None:
-    """Both who score serve it; a folder that is no release keeps the old pods serving."""
+    """Both services score with it; with a truncated release the old pods go on serving."""
     user = User(client)
     chosen = (f"model.existingClaim={claim}", "model.directory=mine")
     try:
         upgrade(*chosen)
-        for component in ("inference", "batch-worker"):
-            folder = kubectl(
-                *("exec", pods(component)[0]["metadata"]["name"], "--"),
-                *("python", "-c", "import os; print(os.environ['VALENCE_MODEL_DIR'])"),
-            )
-            assert "/models/mine" == folder.strip()
         with edge() as fresh:
             user.client = fresh
-            assert 200 == user.analyze().status_code
+            assert NAME == user.analyze().json()["model"]
             task = user.finished(user.submit(["good", "bad"]), timeout=60)
             assert "completed" == task["status"]
-            said = helm(
+            assert [NAME, NAME] == [result["model"] for result in task["results"]]
+            output = helm(
                 *("upgrade", "valence", "charts/valence", "--reuse-values", "--wait"),
-                *("--timeout", "30s", "--set", "model.directory=nothing-there"),
+                *("--timeout", "30s", "--set", "model.directory=truncated"),
                 check=False,
             )
-            assert "deadline" in said or "not ready" in said.lower(), said
-            assert 200 == user.analyze().status_code
+            assert "deadline" in output or "not ready" in output.lower(), output
+            assert NAME == user.analyze().json()["model"]
     finally:
         upgrade("model.existingClaim=", "model.directory=")

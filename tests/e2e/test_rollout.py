@@ -1,4 +1,4 @@
-"""Under constant load: new pods, killed pods, more pods and fewer; who asks does not notice."""
+"""Rollouts, killed pods and scaling under constant load, without failed requests."""
 
 import random
 
@@ -8,11 +8,11 @@ from support.cluster import (
     Load,
     User,
     analyzing,
-    asking_who,
     edge,
     get,
     kubectl,
     names,
+    reading_profile,
     ready,
     rolled_out,
     until,
@@ -20,12 +20,12 @@ from support.cluster import (
 
 
 def restarted_under(load: Load, deployment: str) -> None:
-    """Replace every pod while requests go on, and wait until the old ones are gone."""
+    """Replace every pod under load, and wait until the old pods are deleted."""
     before = set(names(deployment))
     kubectl("rollout", "restart", f"deployment/valence-{deployment}")
     rolled_out(f"deployment/valence-{deployment}")
-    gone = lambda: not before & {p["metadata"]["name"] for p in get("pods")["items"]}  # noqa: E731
-    seconds = until(gone, timeout=90, what="the old pods are gone")
+    deleted = lambda: not before & {p["metadata"]["name"] for p in get("pods")["items"]}  # noqa: E731
+    seconds = until(deleted, timeout=90, what="the old pods are deleted")
     print(f"\n{deployment}: {len(before)} pods replaced, {seconds:.0f} s to drain; {load}")
 
 
@@ -38,14 +38,14 @@ def test_restart_of_inference(user: User) -> None:
 
 @pytest.mark.e2e_full
 def test_restart_of_auth(user: User) -> None:
-    with Load.running(asking_who(user)) as load:
+    with Load.running(reading_profile(user)) as load:
         restarted_under(load, "auth")
     assert not load.failed
 
 
 @pytest.mark.e2e_full
 def test_restart_of_the_worker(user: User) -> None:
-    """Batches handed in meanwhile complete, too."""
+    """Batches submitted during the rollout complete, too."""
     tasks = []
     with Load.running(analyzing(user)) as load:
         tasks += [user.submit([f"text {i}" for i in range(3000)]) for _ in range(3)]
@@ -59,25 +59,25 @@ def test_restart_of_the_worker(user: User) -> None:
 
 @pytest.mark.e2e_full
 def test_forced_deletion_of_an_inference_pod(user: User) -> None:
-    """Nothing can save what is under way in a pod that vanishes; all else must go elsewhere."""
+    """Only the requests in flight in the killed pod may fail."""
     until(lambda: ready("inference") >= 2, timeout=90, what="two inference pods")
     with Load.running(analyzing(user)) as load:
         victim = random.choice(names("inference"))
         kubectl("delete", "pod", victim, "--force", "--grace-period=0")
         until(lambda: ready("inference") >= 2, timeout=90, what="two pods again")
-    print(f"\na pod gone at once: {load}")
+    print(f"\na pod killed: {load}")
     # Four clients: each can have had one request in it.
     assert load.failed.total() <= 4
 
 
 @pytest.mark.e2e
 def test_scaling_up_and_down(user: User) -> None:
-    """Load takes inference from its minimum to three replicas and more; nothing fails meanwhile."""
-    until(lambda: ready("inference") == 2, timeout=240, what="the minimum, to begin with")
+    """Load scales inference from its minimum to at least three replicas; no request fails."""
+    until(lambda: ready("inference") == 2, timeout=240, what="the minimum of replicas")
     with Load.running(analyzing(user), clients=8, pause=0) as load:
         up = until(lambda: ready("inference") >= 3, timeout=240, what="three ready replicas")
-        most = ready("inference")
-    print(f"\nup to {most} ready after {up:.0f} s; {load}")
+        peak = ready("inference")
+    print(f"\nup to {peak} ready after {up:.0f} s; {load}")
     assert not load.failed
     with edge() as client:
         quiet = User(client)

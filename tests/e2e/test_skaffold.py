@@ -1,4 +1,4 @@
-"""skaffold: one command deploys, and a changed line is there a moment later."""
+"""skaffold: one command deploys, and another redeploys each change."""
 
 import subprocess
 import time
@@ -17,25 +17,25 @@ LINE = "Valence: text sentiment as a service"
 
 def test_run_and_dev(checkout: Path, client: httpx.Client) -> None:
     tool("skaffold")
-    # The file names the cluster of `make cluster`; ours may be another.
-    there = ("--kube-context", context())
+    # skaffold.yaml names the default cluster of `make cluster`; the tests may use another.
+    current = ("--kube-context", context())
     started = time.monotonic()
-    run("skaffold", "run", *there, folder=checkout, seconds=900)
+    run("skaffold", "run", *current, folder=checkout, seconds=900)
     deployed = time.monotonic() - started
     image = pods("inference")[0]["spec"]["containers"][0]["image"]
     assert client.get("/").json()["message"] == LINE
     print(f"\nskaffold run: {deployed:.0f} s, {image}")
 
     log = (checkout.parent / "log").open("w+")
-    command = ["skaffold", "dev", "--cleanup=false", *there]
+    command = ["skaffold", "dev", "--cleanup=false", *current]
     with subprocess.Popen(command, cwd=checkout, stdout=log, stderr=log) as dev:
         try:
             ready = lambda: "Watching for changes" in (checkout.parent / "log").read_text()  # noqa: E731
             until(ready, timeout=300, what="skaffold dev watches")
-            # It says so a moment before it does.
+            # It logs this shortly before it starts to watch.
             time.sleep(3)
-            public = checkout / "services" / "inference" / "valence_inference" / "public.py"
-            public.write_text(public.read_text().replace(LINE, "Changed by skaffold"))
+            route = checkout / "services" / "inference" / "valence_inference/api/service.py"
+            route.write_text(route.read_text().replace(LINE, "Changed by skaffold"))
 
             def changed() -> bool:
                 message: str = client.get("/").json().get("message")

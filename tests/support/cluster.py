@@ -1,4 +1,4 @@
-"""Valence on a kind cluster: kubectl and helm as functions, clients that come through its edge."""
+"""Valence on a kind cluster: kubectl and helm as functions, and clients of its public address."""
 
 import base64
 import contextlib
@@ -31,7 +31,7 @@ def run(
     seconds: float = 600,
     folder: Path = ROOT,
 ) -> str:
-    """A command's output; what it said on its way to an error is in the assertion."""
+    """Return the output of a command; a failure is an assertion with its output."""
     result = subprocess.run(
         command,
         input=text,
@@ -47,27 +47,27 @@ def run(
 
 
 def context() -> str:
-    """The context that kubectl and helm act on."""
+    """Return the current context of kubectl and helm."""
     return run("kubectl", "config", "current-context").strip()
 
 
 def kubectl(*arguments: str, namespace: str = NAMESPACE, **options: Any) -> str:
-    """`kubectl` in Valence's namespace."""
+    """Run `kubectl` in Valence's namespace."""
     return run("kubectl", "--namespace", namespace, *arguments, **options)
 
 
 def get(kind: str, *arguments: str, namespace: str = NAMESPACE) -> Any:
-    """Objects of the cluster as dictionaries."""
+    """Return objects of the cluster as dictionaries."""
     return json.loads(kubectl("get", kind, *arguments, "--output", "json", namespace=namespace))
 
 
 def helm(*arguments: str, namespace: str = NAMESPACE, **options: Any) -> str:
-    """`helm` in Valence's namespace."""
+    """Run `helm` in Valence's namespace."""
     return run("helm", "--namespace", namespace, *arguments, **options)
 
 
 def upgrade(*changes: str, namespace: str = NAMESPACE, release: str = "valence") -> None:
-    """Change some values of the installed release, and wait until it has them."""
+    """Change values of the installed release, and wait for the rollout."""
     flags = [part for change in changes for part in ("--set", change)]
     helm(
         *("upgrade", release, str(CHART), "--reuse-values", "--wait", "--timeout", "5m"),
@@ -77,18 +77,18 @@ def upgrade(*changes: str, namespace: str = NAMESPACE, release: str = "valence")
 
 
 def pods(component: str, *, namespace: str = NAMESPACE) -> list[Object]:
-    """The component's pods that are not on their way out."""
+    """Return the pods of a component that are not terminating."""
     found = get("pods", "-l", f"app.kubernetes.io/component={component}", namespace=namespace)
     return [pod for pod in found["items"] if "deletionTimestamp" not in pod["metadata"]]
 
 
 def names(component: str, *, namespace: str = NAMESPACE) -> list[str]:
-    """Their names."""
+    """Return the names of these pods."""
     return [pod["metadata"]["name"] for pod in pods(component, namespace=namespace)]
 
 
 def ready(component: str, *, namespace: str = NAMESPACE) -> int:
-    """How many of them are ready."""
+    """Return how many of these pods are ready."""
     return sum(
         condition["type"] == "Ready" and condition["status"] == "True"
         for pod in pods(component, namespace=namespace)
@@ -97,20 +97,20 @@ def ready(component: str, *, namespace: str = NAMESPACE) -> int:
 
 
 def sql(query: str, *, namespace: str = NAMESPACE) -> str:
-    """One answer of the trial's Postgres."""
+    """Return the output of a query in the trial's Postgres."""
     command = ["psql", "-U", "postgres", "-d", "valence", "-Atc", query]
     return kubectl("exec", "valence-postgres-0", "--", *command, namespace=namespace).strip()
 
 
 def rolled_out(kind_and_name: str, *, namespace: str = NAMESPACE) -> None:
-    """Wait for a rollout's end."""
+    """Wait until a rollout is complete."""
     kubectl("rollout", "status", kind_and_name, "--timeout=240s", namespace=namespace)
 
 
 def until(
     condition: Callable[[], Any], *, timeout: float, what: str, interval: float = 0.5
 ) -> float:
-    """Wait for something to become true; returns the seconds that it took."""
+    """Wait until a condition is true; return the seconds that it took."""
     started = time.monotonic()
     while not condition():
         assert time.monotonic() - started < timeout, f"not within {timeout} s: {what}"
@@ -119,13 +119,13 @@ def until(
 
 
 def certificate(namespace: str = NAMESPACE) -> bytes:
-    """The edge's self-signed certificate, which its clients take for their authority."""
+    """Return the self-signed certificate of the ingress, which clients trust."""
     encoded = get("secret", "valence-tls", namespace=namespace)["data"]["tls.crt"]
     return base64.b64decode(encoded)
 
 
 class _Edge(httpx.HTTPTransport):
-    """Connects to this machine, whatever the name, and checks the certificate for the name."""
+    """Connects to this machine for every host, and checks the certificate for that host."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         request.extensions["sni_hostname"] = request.url.host
@@ -134,18 +134,18 @@ class _Edge(httpx.HTTPTransport):
 
 
 def trust() -> ssl.SSLContext:
-    """Trusts the edge's certificate and nothing else."""
+    """Return a context that trusts only the certificate of the ingress."""
     return ssl.create_default_context(cadata=certificate().decode())
 
 
 def edge(context: ssl.SSLContext | None = None, scheme: str = "https") -> httpx.Client:
-    """A client of the public address, on connections of its own."""
+    """Return a client of the public address, with its own connections."""
     transport = _Edge(verify=context or trust(), retries=0)
     return httpx.Client(base_url=f"{scheme}://{HOST}", transport=transport, timeout=20)
 
 
 class User:
-    """A registered and logged-in account, and what it does through the edge."""
+    """A new account, logged in, and its requests to the public address."""
 
     def __init__(self, client: httpx.Client):
         self.client = client
@@ -176,7 +176,7 @@ class User:
         )
 
     def submit(self, texts: list[str]) -> str:
-        """Hand in a batch; returns its id."""
+        """Submit a batch; return its id."""
         answer = self.client.post(
             "/api/v1/sentiment/analyze/batch", json={"texts": texts}, headers=self.headers
         )
@@ -185,7 +185,7 @@ class User:
         return task
 
     def task(self, task_id: str) -> Object:
-        """How far the batch is; a server that is away for a moment is asked again."""
+        """Return the status of a batch; retry for 20 s while the service is unavailable."""
         for _ in range(40):
             with contextlib.suppress(httpx.TransportError):
                 path = f"/api/v1/sentiment/task/{task_id}"
@@ -197,7 +197,7 @@ class User:
         raise AssertionError(f"no status of {task_id}: {answer.status_code} {answer.text}")
 
     def finished(self, task_id: str, *, timeout: float) -> Object:
-        """The batch's last state."""
+        """Wait until a batch has ended, and return its status."""
         states: list[Object] = []
 
         def has_ended() -> bool:
@@ -209,7 +209,7 @@ class User:
 
 
 class Load:
-    """Requests without a pause for breath, from a few clients, while something else happens."""
+    """Constant requests from a few clients while a test does something else."""
 
     def __init__(self, work: Callable[[httpx.Client], httpx.Response], clients: int, pause: float):
         self._work, self._pause = work, pause
@@ -251,7 +251,7 @@ class Load:
         clients: int = 4,
         pause: float = 0.05,
     ) -> "Iterator[Load]":
-        """Load for as long as the block runs, which begins once there are answers."""
+        """Run the load during the block, which begins after the first answers."""
         load = cls(work, clients, pause)
         for thread in load._threads:
             thread.start()
@@ -265,12 +265,12 @@ class Load:
 
 
 def analyzing(user: User) -> Callable[[httpx.Client], httpx.Response]:
-    """One analyze request of that user."""
+    """Return an analyze request of that user."""
     return lambda client: client.post(
         "/api/v1/sentiment/analyze", json={"text": "I love this"}, headers=user.headers
     )
 
 
-def asking_who(user: User) -> Callable[[httpx.Client], httpx.Response]:
-    """One request of that user that auth serves."""
+def reading_profile(user: User) -> Callable[[httpx.Client], httpx.Response]:
+    """Return a request of that user to auth."""
     return lambda client: client.get("/api/v1/users/me", headers=user.headers)
