@@ -24,25 +24,32 @@ def held(url: str, lock: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def inserts_held(url: str, table: str, *, at_commit: bool = False) -> Iterator[None]:
-    """Whoever inserts into a table waits: there, or in the middle of the commit.
+def inserts_held(
+    url: str, table: str, *, when: str = "true", at_commit: bool = False
+) -> Iterator[None]:
+    """Whoever inserts rows of which `when` holds (as `NEW`) waits: there, or in their commit.
 
-    They ask again and again, as `lock_timeout` would end a wait for the lock itself.
+    They ask again and again, as `lock_timeout` would end a wait for the lock itself. The trigger
+    stays; once nobody holds the lock it lets everybody pass.
     """
-    moment = "BEFORE INSERT ON {} FOR EACH ROW"
+    kind, moment = "TRIGGER", "BEFORE INSERT"
     if at_commit:
-        moment = "AFTER INSERT ON {} DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
+        kind, moment = "CONSTRAINT TRIGGER", "AFTER INSERT"
     query(
         url,
         "CREATE OR REPLACE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN"
         f" WHILE NOT pg_try_advisory_xact_lock_shared({HOLD}) LOOP PERFORM pg_sleep(0.02);"
         " END LOOP; RETURN NEW; END'",
     )
-    kind = "CONSTRAINT TRIGGER" if at_commit else "TRIGGER"
-    query(url, f"CREATE {kind} hold {moment.format(table)} EXECUTE FUNCTION hold()")
+    query(url, f"DROP TRIGGER IF EXISTS hold ON {table}")
+    query(
+        url,
+        f"CREATE {kind} hold {moment} ON {table}"
+        f" {'DEFERRABLE INITIALLY DEFERRED' if at_commit else ''}"
+        f" FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION hold()",
+    )
     with held(url, f"SELECT pg_advisory_lock({HOLD})"):
         yield
-    query(url, f"DROP TRIGGER hold ON {table}")
 
 
 def wait_until_held(url: str, statement: str) -> None:
