@@ -1,7 +1,7 @@
-"""Sentiment models: load and run them.
+"""Load and run sentiment models.
 
-Training, evaluating and packing them is `python -m valence_ml`, for the command line.
-Importing this package brings neither scikit-learn, SciPy, joblib nor NumPy.
+`python -m valence_ml` trains, evaluates, packs and verifies them. Importing this package does not
+import scikit-learn, SciPy, joblib or NumPy.
 """
 
 from valence_ml.loading import DEFAULT_MODEL, load

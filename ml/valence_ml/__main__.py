@@ -1,4 +1,4 @@
-"""The command line: `python -m valence_ml train|evaluate|pack|verify`."""
+"""Command line: `python -m valence_ml train|evaluate|pack|verify`."""
 
 import sys
 from pathlib import Path
@@ -18,49 +18,50 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Out = Annotated[Path, typer.Option(help="A new folder for the release.")]
-Name = Annotated[str, typer.Option(help="The model's name.")]
-Version = Annotated[str, typer.Option(help="The model's version.")]
+Out = Annotated[Path, typer.Option(help="New folder for the release.")]
+Name = Annotated[str, typer.Option(help="Name of the model.")]
+Version = Annotated[str, typer.Option(help="Version of the model.")]
 
 
 @app.command()
 def train(
     directory: Annotated[
-        Path, typer.Option("--data", help="A folder with *.train.tsv and *.dev.tsv, .gz or not.")
+        Path,
+        typer.Option("--data", help="Folder with *.train.tsv and *.dev.tsv, optionally gzipped."),
     ],
     out: Out,
     name: Name = "valence-default",
     version: Version = "1.0.0",
     *,
     baseline: Annotated[
-        bool, typer.Option("--baseline", help="Pack the naive Bayes baseline instead.")
+        bool, typer.Option("--baseline", help="Train the naive Bayes baseline instead.")
     ] = False,
 ) -> None:
-    """Train on a folder of labelled texts (`label<TAB>text`, 0 or 1) and pack a release."""
-    # Imported here: it needs scikit-learn, which `evaluate` and `verify` do not.
+    """Train on a folder of labelled texts (`label<TAB>text`, label 0 or 1) and pack a release."""
+    # Imported here because `evaluate` and `verify` work without scikit-learn.
     from valence_ml.training import train_release  # noqa: PLC0415
 
     manifest = train_release(directory, out, name=name, version=version, baseline=baseline)
     _print_metrics(manifest.metrics)
-    typer.echo(f"{name} {version} is in {out}")
+    typer.echo(f"Wrote {name} {version} to {out}")
 
 
 @app.command()
 def evaluate(
-    files: Annotated[list[Path], typer.Option("--data", help="A file of `label<TAB>text`.")],
-    # `--data` takes one file; those after it land here, so that `--data *.dev.tsv.gz` works.
-    more: Annotated[
+    files: Annotated[list[Path], typer.Option("--data", help="File of `label<TAB>text` lines.")],
+    # `--data` takes one file; the shell puts the others of `--data *.dev.tsv.gz` here.
+    more_files: Annotated[
         list[Path] | None, typer.Argument(help="More files.", show_default=False)
     ] = None,
-    model: Annotated[Path, typer.Option(help="The folder of a release.")] = DEFAULT_MODEL,
+    model: Annotated[Path, typer.Option(help="Folder of the release.")] = DEFAULT_MODEL,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure a model on labelled files (0 or 1, .gz or not)."""
+    """Measure a model on labelled files (label 0 or 1, optionally gzipped)."""
     scorer = load(model)
     metrics = [
         evaluation.evaluate(scorer, data.stem(path), data.read(path))
-        for path in [*files, *(more or [])]
+        for path in [*files, *(more_files or [])]
     ]
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(metrics)).decode())
@@ -70,38 +71,38 @@ def evaluate(
 
 @app.command()
 def pack(
-    pipeline: Annotated[Path, typer.Argument(help="A joblib file. OPENING IT EXECUTES ITS CODE.")],
+    pipeline: Annotated[Path, typer.Argument(help="Joblib file. OPENING IT EXECUTES ITS CODE.")],
     out: Out,
     name: Name,
     version: Version,
 ) -> None:
-    """Pack a fitted scikit-learn text pipeline: linear if it can be compiled, else joblib.
+    """Pack a fitted scikit-learn text pipeline: linear if it can be compiled, joblib otherwise.
 
-    Opening a joblib file executes what is in it: give only files of people you trust.
+    Opening a joblib file executes the code in it: pack only files from people you trust.
     """
-    # Imported here: it needs scikit-learn, which `evaluate` and `verify` do not.
+    # Imported here because `evaluate` and `verify` work without scikit-learn.
     from valence_ml import packaging  # noqa: PLC0415
 
     manifest, reason = packaging.pack_file(pipeline, out, name=name, version=version)
     if reason:
         typer.echo(reason, err=True)
-    typer.echo(f"{name} {version} is in {out}, of the {manifest.kind} kind")
+    typer.echo(f"Wrote {name} {version} ({manifest.kind} kind) to {out}")
 
 
 @app.command()
 def verify(
-    directory: Annotated[Path, typer.Argument(help="The folder of a release.")],
+    directory: Annotated[Path, typer.Argument(help="Folder of the release.")],
 ) -> None:
     """Check every hash and golden prediction of a release (the joblib kind executes its code)."""
     manifest = load(directory).manifest
     typer.echo(
         f"{manifest.name} {manifest.version}: {len(manifest.files)} files match, "
-        f"{len(manifest.golden)} golden predictions come out the same"
+        f"{len(manifest.golden)} golden predictions are reproduced"
     )
 
 
 def main() -> None:
-    """Run the command line; whatever is the user's to mend is one sentence on stderr."""
+    """Run the command line; print an error that the user can fix as one sentence, and exit 1."""
     try:
         app()
     except ModelError as error:

@@ -1,19 +1,23 @@
-"""The model card: what stands in the manifest, and what the model cannot do, in words."""
+"""The model card: the manifest and the limits of the model in Markdown."""
 
 from collections.abc import Iterator, Sequence
 
 from valence_ml.manifest import Manifest
 
 LIMITS = """\
-It has two classes. There is no neutral one: a neutral text gets a label all the same, usually with
-a confidence near a half. It reads words and short runs of words, not grammar: irony, comparisons,
-"not" far from its word and "would have been good if" fool it. What was not in its training says
-nothing to it: emoji, other languages, other subjects; there, expect less than the figures here. It
-was not examined for bias towards groups of people: do not decide about a person with it."""
+The model has two classes and no neutral one: a neutral text gets a label too, usually with a
+confidence near 0.5. It reads words and short sequences of words, not grammar: irony, comparisons,
+a distant "not" and "would have been good if" mislead it. It ignores what its training data did not
+contain: emoji, other languages, other subjects. Expect lower accuracy there than the figures below.
+It was not examined for bias towards groups of people: do not use it to decide about a person."""
+
+MEASURE = """\
+To measure again: `python -m valence_ml evaluate --model RELEASE --data FILE`. The file `everyday`
+is `valence_ml/everyday.tsv`; the others are public data sets that Valence does not contain."""
 
 
 def write(manifest: Manifest, description: str, mistakes: Sequence[str] = ()) -> str:
-    """Write the card in Markdown; `mistakes` are everyday sentences that the model gets wrong."""
+    """Return the card as Markdown; `mistakes` are misclassified everyday sentences."""
     parts = [
         f"# {manifest.name} {manifest.version}",
         description,
@@ -23,8 +27,10 @@ def write(manifest: Manifest, description: str, mistakes: Sequence[str] = ()) ->
         "## Accuracy",
         "\n".join(_metrics(manifest)),
     ]
+    if manifest.metrics:
+        parts += [MEASURE, *_worse_than_baseline(manifest)]
     if mistakes:
-        parts += ["Everyday sentences that it gets wrong:", _bullets(mistakes)]
+        parts += ["Everyday sentences that the model misclassifies:", _bullets(mistakes)]
     parts += ["## Golden predictions", "\n".join(_golden(manifest))]
     parts += ["## Sources", "\n".join(_sources(manifest))]
     if manifest.training is not None:
@@ -36,8 +42,8 @@ def write(manifest: Manifest, description: str, mistakes: Sequence[str] = ()) ->
 def _facts(manifest: Manifest) -> str:
     return (
         f"Labels: {' and '.join(manifest.labels)}. Kind: {manifest.kind}. A score is marked "
-        f"`low_confidence` under {manifest.low_confidence_below}, or when the text has no term "
-        "that the model knows (linear kind)."
+        f"`low_confidence` below a confidence of {manifest.low_confidence_below}, or when the text "
+        "contains no term that the model knows (linear kind)."
     )
 
 
@@ -55,20 +61,28 @@ def _metrics(manifest: Manifest) -> Iterator[str]:
         )
 
 
+def _worse_than_baseline(manifest: Manifest) -> list[str]:
+    return [
+        f"On {metric.file} the naive Bayes baseline is more accurate than this model."
+        for metric in manifest.metrics
+        if metric.baseline_accuracy is not None and metric.baseline_accuracy > metric.accuracy
+    ]
+
+
 def _golden(manifest: Manifest) -> Iterator[str]:
     yield "| text | probability of 'positive' |"
     yield "| --- | --- |"
     for golden in manifest.golden:
         text = golden.text if len(golden.text) <= 60 else golden.text[:60] + "..."
-        shown = ascii(text).replace("|", "\\|")
-        yield f"| `{shown}` | {golden.positive:.4f} |"
+        literal = ascii(text).replace("|", "\\|")
+        yield f"| `{literal}` | {golden.positive:.4f} |"
 
 
 def _sources(manifest: Manifest) -> Iterator[str]:
     if not manifest.sources:
         yield "Not stated."
         return
-    yield "Licences are given as their makers state them; 'not stated' means just that."
+    yield "Licences are as the authors state them; 'not stated' means that they state none."
     yield ""
     yield "| file | rows | authors | licence |"
     yield "| --- | --- | --- | --- |"

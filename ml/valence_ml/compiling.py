@@ -1,4 +1,4 @@
-"""From a scikit-learn text pipeline to the `linear` kind and back. Needs scikit-learn."""
+"""Compile a scikit-learn text pipeline to the `linear` kind, and back. Needs scikit-learn."""
 
 import re
 from array import array
@@ -17,7 +17,7 @@ from valence_ml.text import NORMALISERS, normalise
 
 
 class CannotCompileError(ModelError):
-    """The pipeline is not one that the linear kind can represent exactly."""
+    """The linear kind cannot represent this pipeline exactly."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"cannot compile to the linear kind: {reason}; use the joblib kind")
@@ -26,24 +26,24 @@ class CannotCompileError(ModelError):
 def compile_pipeline(pipeline: Any) -> tuple[LinearSettings, LinearWeights]:
     """Compile a fitted pipeline of a TF-IDF or count vectorizer and a binary linear classifier.
 
-    CannotCompileError names the first setting that the linear kind does not have.
+    Raise CannotCompileError, naming the first setting that the linear kind does not support.
     """
     if not isinstance(pipeline, Pipeline) or len(pipeline.steps) != 2:
         raise CannotCompileError("it is not a Pipeline of a vectorizer and a classifier")
     vectorizer, classifier = (step for _, step in pipeline.steps)
-    # Exact types: a subclass may do anything.
+    # Exact types: a subclass may compute something else.
     if type(vectorizer) not in {TfidfVectorizer, CountVectorizer}:
         raise CannotCompileError(f"its vectorizer is a {type(vectorizer).__name__}")
     column = positive_column(pipeline)
-    coefficients, bias = _logit_of(classifier)
+    coefficients, bias = _logit_weights(classifier)
     if column == 0:
         coefficients, bias = -coefficients, -bias
-    normaliser = _normaliser_of(vectorizer)
-    _refuse_unknown(vectorizer)
+    normaliser = _normaliser_name(vectorizer)
+    _reject_unsupported(vectorizer)
     vocabulary: dict[str, int] = vectorizer.vocabulary_
     terms = sorted(vocabulary, key=vocabulary.__getitem__)
-    if any("\n" in term or not _is_utf8(term) for term in terms):
-        raise CannotCompileError("a term has a line break or a lone surrogate in it")
+    if any("\n" in term or not _is_encodable(term) for term in terms):
+        raise CannotCompileError("a term contains a line break or a lone surrogate")
     weighted = type(vectorizer) is TfidfVectorizer
     idf = vectorizer.idf_ if weighted and vectorizer.use_idf else np.ones(len(terms))
     if not (np.isfinite(coefficients).all() and np.isfinite(idf).all() and np.isfinite(bias)):
@@ -54,7 +54,7 @@ def compile_pipeline(pipeline: Any) -> tuple[LinearSettings, LinearWeights]:
         normaliser=normaliser,
         token_pattern=vectorizer.token_pattern,
         ngram_range=(vectorizer.ngram_range[0], vectorizer.ngram_range[1]),
-        tf=_frequency_of(vectorizer, weighted=weighted),
+        tf=_tf_name(vectorizer, weighted=weighted),
         norm=vectorizer.norm if weighted else None,
         bias=bias,
     )
@@ -62,13 +62,14 @@ def compile_pipeline(pipeline: Any) -> tuple[LinearSettings, LinearWeights]:
 
 
 def reference_pipeline(manifest: Manifest, weights: LinearWeights) -> Pipeline:
-    """Build the scikit-learn pipeline that a linear release was compiled from, or its equal.
+    """Rebuild the scikit-learn pipeline that a linear release was compiled from.
 
-    Its `predict_proba` is what the compiled scorer is measured against.
+    Tests and benchmarks compare the compiled scorer with its `predict_proba`. Raise ModelError for
+    a release of another kind.
     """
     settings = manifest.linear
     if settings is None:
-        raise ModelError(f"{manifest.name} is not of the linear kind: it has no reference pipeline")
+        raise ModelError(f"{manifest.name} is not of the linear kind and has no reference pipeline")
     vectorizer = TfidfVectorizer(
         lowercase=settings.normaliser == "lower",
         preprocessor=normalise if settings.normaliser == "valence" else None,
@@ -88,8 +89,8 @@ def reference_pipeline(manifest: Manifest, weights: LinearWeights) -> Pipeline:
     return Pipeline([("vectorizer", vectorizer), ("classifier", classifier)])
 
 
-def _logit_of(classifier: Any) -> tuple[Any, float]:
-    """Give the weights and the bias of the logit of a classifier's second class."""
+def _logit_weights(classifier: Any) -> tuple[Any, float]:
+    """Return the coefficients and the bias of the logit of a classifier's second class."""
     if type(classifier) is LogisticRegression or (
         type(classifier) is SGDClassifier and classifier.loss == "log_loss"
     ):
@@ -102,16 +103,16 @@ def _logit_of(classifier: Any) -> tuple[Any, float]:
     raise CannotCompileError(f"its classifier is a {type(classifier).__name__}")
 
 
-def _normaliser_of(vectorizer: Any) -> str:
+def _normaliser_name(vectorizer: Any) -> str:
     if vectorizer.preprocessor is None:
         return "lower" if vectorizer.lowercase else "none"
-    # The same function, not one of the same name; scikit-learn lower-cases for none of its own.
+    # With a preprocessor, scikit-learn ignores `lowercase`.
     if vectorizer.preprocessor is NORMALISERS["valence"]:
         return "valence"
-    raise CannotCompileError("it has a preprocessor of its own")
+    raise CannotCompileError("it has a custom preprocessor")
 
 
-def _refuse_unknown(vectorizer: Any) -> None:
+def _reject_unsupported(vectorizer: Any) -> None:
     plain: dict[str, str | None] = {"analyzer": "word", "input": "content"}
     plain |= {"tokenizer": None, "stop_words": None, "strip_accents": None}
     for name, value in plain.items():
@@ -125,13 +126,13 @@ def _refuse_unknown(vectorizer: Any) -> None:
         raise CannotCompileError("its token pattern has several groups")
 
 
-def _frequency_of(vectorizer: Any, *, weighted: bool) -> Any:
+def _tf_name(vectorizer: Any, *, weighted: bool) -> Any:
     if vectorizer.binary:
-        return "binary"  # the logarithm of a count of one is nothing
+        return "binary"  # also when sublinear: 1 + log(1) = 1
     return "sublinear" if weighted and vectorizer.sublinear_tf else "count"
 
 
-def _is_utf8(term: str) -> bool:
+def _is_encodable(term: str) -> bool:
     try:
         term.encode()
     except UnicodeEncodeError:

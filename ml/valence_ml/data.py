@@ -1,4 +1,4 @@
-"""Labelled text files: reading them, cleaning them for training, and where each comes from."""
+"""Labelled text files: reading, cleaning for training, and their origins."""
 
 import gzip
 import html
@@ -20,7 +20,7 @@ class Examples(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Who made a data file, and its licence as its makers state it."""
+    """Authors of a data file, and its licence as they state it."""
 
     authors: str
     licence: str
@@ -51,27 +51,27 @@ ORIGINS = {
         "Kaushik, Hovy & Lipton, ICLR 2020 (counterfactually augmented IMDb reviews)", "Apache-2.0"
     ),
 }
-"""By the first part of the file's name; a file that is not here has everything 'not stated'."""
+"""By the first part of the file name. For other files both fields are 'not stated'."""
 
 EXCLUDED = {
     "airline_us": "its licence forbids commercial use (CC BY-NC-SA 4.0)",
     "tweeteval": "Twitter's terms apply to it",
 }
-"""Never trained on, with the reason."""
+"""Files that are never trained on, with the reason."""
 
 EVERYDAY = Path(__file__).with_name("everyday.tsv")
-"""Forty everyday sentences, negated ones among them, written for this check."""
+"""Forty everyday sentences, some of them negated, written for this project."""
 
-# Left by the sources: literal escapes, HTML, the Penn Treebank's brackets.
+# Artefacts of the sources: literal escapes, HTML, Penn Treebank brackets.
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _TAG = re.compile(r"<\s*/?\s*(?:br|p|i|b|em|strong)\s*/?\s*>", re.IGNORECASE)
 _BRACKET = re.compile(r"-(?:[lr][rsc]b)-", re.IGNORECASE)
 
 
 def clean(text: str) -> str:
-    """Undo what the sources did to a text, so that it reads as a user would write it.
+    """Remove the artefacts of the sources, so that the text reads as a user would write it.
 
-    Contractions that they split are joined by the model's own normaliser.
+    Split contractions are joined later, by `valence_ml.text.normalise`.
     """
     text = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)
     text = _TAG.sub(" ", html.unescape(text))
@@ -79,14 +79,14 @@ def clean(text: str) -> str:
 
 
 def stem(path: Path) -> str:
-    """Give a data file's name without its endings: `sst2.dev` for `sst2.dev.tsv.gz`."""
+    """Return a data file's name without its extensions: `sst2.dev` for `sst2.dev.tsv.gz`."""
     return path.name.removesuffix(".gz").removesuffix(".tsv")
 
 
 def read(path: Path) -> Examples:
-    """Read `label<TAB>text` lines, with or without a header line, gzip or not.
+    """Read `label<TAB>text` lines, with or without a header line, optionally gzipped.
 
-    Labels are 0, 1, negative or positive. ModelError names the file and line that is wrong.
+    Labels are 0, 1, negative or positive. Raise ModelError, naming the file and the line.
     """
     try:
         data = path.read_bytes()
@@ -96,7 +96,7 @@ def read(path: Path) -> Examples:
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
     except (EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} is not UTF-8 text, gzip or not: {error}") from None
+        raise ModelError(f"{path} is not UTF-8 text, plain or gzipped: {error}") from None
     values = {"0": 0, "1": 1, "negative": 0, "positive": 1}
     texts, labels = [], []
     for number, line in enumerate(lines, start=1):
@@ -113,30 +113,30 @@ def read(path: Path) -> Examples:
 
 
 def origin(path: Path) -> Origin:
-    """Say who made a file and under which licence, as far as it is known here."""
+    """Return the authors and the licence of a file, as far as they are known."""
     return ORIGINS.get(stem(path).split(".")[0], Origin(NOT_STATED, NOT_STATED))
 
 
 def training_files(directory: Path) -> list[Path]:
-    """List what a folder offers for training: its `*.train.tsv`, `.gz` or not, in order of name.
+    """Return a folder's `*.train.tsv` files, optionally gzipped, ordered by name.
 
-    Left out are files excluded by licence, those of three classes, and the sentences of SST where
-    its phrases are, which contain them.
+    Excluded are the files in `EXCLUDED`, files with three classes, and `sst2` when `sst2_phrases`
+    is present, which contains its sentences.
     """
     return _files(directory, "train")
 
 
 def development_files(directory: Path) -> list[Path]:
-    """List a folder's `*.dev.tsv`, `.gz` or not: measured, never trained on."""
+    """Return a folder's `*.dev.tsv` files, optionally gzipped: measured, never trained on."""
     return _files(directory, "dev")
 
 
 def _files(directory: Path, split: str) -> list[Path]:
-    found = {
+    by_name = {
         stem(path).split(".")[0]: path
         for ending in (f".{split}.tsv", f".{split}.tsv.gz")
         for path in directory.glob(f"*{ending}")
     }
-    if split == "train" and "sst2_phrases" in found:
-        found.pop("sst2", None)
-    return [path for name, path in sorted(found.items()) if name not in EXCLUDED]
+    if split == "train" and "sst2_phrases" in by_name:
+        by_name.pop("sst2", None)
+    return [path for name, path in sorted(by_name.items()) if name not in EXCLUDED]

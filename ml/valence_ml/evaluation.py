@@ -1,4 +1,4 @@
-"""How often a model is right."""
+"""Accuracy and log loss of a model."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,28 +12,28 @@ _CHUNK = 512
 
 
 def evaluate(scorer: Scorer, file: str, examples: Examples) -> Metric:
-    """Score a file's texts as they stand, as a user would send them, and compare."""
+    """Score a file's texts without cleaning them, and compare with their labels."""
     return measure(file, examples, _probabilities(scorer, examples.texts))
 
 
 def measure(file: str, examples: Examples, positives: Iterable[float]) -> Metric:
-    """Compare probabilities of 'positive' with the labels of the same order.
+    """Compare the probabilities of 'positive' with the labels, in the same order.
 
-    Accuracy counts a probability above a half as positive; log loss is the mean negative natural
-    logarithm of the probability given to the right label, no less than 1e-15.
+    Accuracy counts a probability above 0.5 as positive. Log loss is the mean negative natural
+    logarithm of the probability of the true label, clipped at 1e-15.
     """
-    right, loss = 0, 0.0
+    correct, loss = 0, 0.0
     for label, positive in zip(examples.labels, positives, strict=True):
-        right += (positive > 0.5) == bool(label)
+        correct += (positive > 0.5) == bool(label)
         loss -= math.log(max(positive if label else 1.0 - positive, 1e-15))
-    rows, right = len(examples.labels), int(right)
+    rows, correct = len(examples.labels), int(correct)
     return Metric(
-        file=file, rows=rows, accuracy=round(right / rows, 4), log_loss=round(loss / rows, 4)
+        file=file, rows=rows, accuracy=round(correct / rows, 4), log_loss=round(loss / rows, 4)
     )
 
 
-def wrong(examples: Examples, positives: Iterable[float]) -> list[str]:
-    """List the texts that get the other label than their own."""
+def misclassified(examples: Examples, positives: Iterable[float]) -> list[str]:
+    """Return the texts whose predicted label is not their own."""
     return [
         text
         for text, label, positive in zip(examples.texts, examples.labels, positives, strict=True)

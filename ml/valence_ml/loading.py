@@ -1,4 +1,4 @@
-"""From a folder to a scorer: verified first, opened second, believed third."""
+"""Load a release: verify hashes, open the model, reproduce the golden predictions."""
 
 from pathlib import Path
 
@@ -8,35 +8,35 @@ from valence_ml.manifest import Manifest, ModelError
 from valence_ml.scorer import Scorer
 
 DEFAULT_MODEL = Path(__file__).with_name("releases") / "valence-default-1.0.0"
-"""The release that this package carries."""
+"""The release that ships with this package."""
 
 TOLERANCE = 1e-9
-"""How far a loaded model's probability may be from its golden prediction, and from scikit-learn."""
+"""Largest difference between a loaded model's probability and its golden prediction."""
 
 
 def load(directory: Path) -> Scorer:
-    """Load the model of a release folder.
+    """Load the model in a release folder.
 
-    The hash of every file is compared before any of them is opened, and the model must give its
-    golden predictions again. ModelError, with a sentence, when anything is wrong.
+    The hash of every file is compared before any file is opened, and the model must reproduce its
+    golden predictions. Raise ModelError with one sentence when anything is wrong.
     """
     directory = Path(directory)
     manifest, files = release.read(directory)
     scorer = _open(directory, manifest, files)
-    if (sentence := difference(scorer)) is not None:
-        raise ModelError(f"{directory} {sentence}: pack the model again")
+    if (mismatch := golden_mismatch(scorer)) is not None:
+        raise ModelError(f"{directory} {mismatch}: pack the model again")
     return scorer
 
 
-def difference(scorer: Scorer) -> str | None:
-    """Say where a scorer first differs from its golden predictions, or None when it does not."""
+def golden_mismatch(scorer: Scorer) -> str | None:
+    """Describe the first golden prediction that a scorer does not reproduce, or return None."""
     goldens = scorer.manifest.golden
-    answers = scorer.score([golden.text for golden in goldens])
-    for golden, answer in zip(goldens, answers, strict=True):
-        # Written so that NaN differs too.
-        if not abs(answer.positive - golden.positive) <= TOLERANCE:
+    scores = scorer.score([golden.text for golden in goldens])
+    for golden, score in zip(goldens, scores, strict=True):
+        # Not `>`: every comparison with NaN is false.
+        if not abs(score.positive - golden.positive) <= TOLERANCE:
             return (
-                f"gives {answer.positive} where its manifest promises {golden.positive} "
+                f"gives {score.positive} where its manifest promises {golden.positive} "
                 f"(for {golden.text[:40]!r})"
             )
     return None
@@ -50,7 +50,7 @@ def _open(directory: Path, manifest: Manifest, files: dict[str, bytes]) -> Score
             raise ModelError(f"{directory} lists no {WEIGHTS}: pack the model again") from None
         except ValueError as error:
             raise ModelError(f"{directory / WEIGHTS} cannot be used ({error})") from None
-    # Imported here because it brings scikit-learn, which the linear kind must never pay for.
+    # Imported here because it imports scikit-learn, which the linear kind does not need.
     from valence_ml.pipeline import PIPELINE, PipelineScorer  # noqa: PLC0415
 
     try:

@@ -1,11 +1,11 @@
-"""The manifest: what a release says about itself, as it stands in `manifest.json`."""
+"""The manifest of a release, as in `manifest.json`."""
 
 from typing import Annotated, Literal
 
 import msgspec
 
 FORMAT = 1
-"""The version of the manifest this package writes, and the newest it reads."""
+"""The manifest format that this package writes, and the newest that it reads."""
 
 Slug = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")]
 FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")]
@@ -14,22 +14,22 @@ Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class ModelError(Exception):
-    """A model cannot be read, trusted, packed or run; the message says what to do about it."""
+    """A model cannot be read, trusted, packed or run; the message says how to fix it."""
 
 
-class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
-class FileEntry(_Record, frozen=True):
-    """Size in bytes and SHA-256 of one file of the release."""
+class FileEntry(_Strict, frozen=True):
+    """Size in bytes and SHA-256 of one file."""
 
     size: Annotated[int, msgspec.Meta(ge=0)]
     sha256: Digest
 
 
-class Source(_Record, frozen=True):
-    """One data file that the model was trained on; the licence is as stated, or 'not stated'."""
+class Source(_Strict, frozen=True):
+    """A data file that the model was trained on."""
 
     file: str
     rows: int
@@ -37,8 +37,8 @@ class Source(_Record, frozen=True):
     licence: str
 
 
-class Metric(_Record, frozen=True):
-    """Accuracy on one file, and that of the naive Bayes baseline where it was trained too."""
+class Metric(_Strict, frozen=True):
+    """Accuracy on one file, and that of the naive Bayes baseline if it was trained as well."""
 
     file: str
     rows: int
@@ -47,25 +47,25 @@ class Metric(_Record, frozen=True):
     baseline_accuracy: Probability | None = None
 
 
-class Training(_Record, frozen=True):
-    """How to make the same weights again."""
+class Training(_Strict, frozen=True):
+    """How to reproduce the weights."""
 
     command: str
     seed: int
 
 
-class Golden(_Record, frozen=True):
-    """A text and its probability of being positive, which the loaded model must reproduce."""
+class Golden(_Strict, frozen=True):
+    """A text and the probability of 'positive' that the loaded model must reproduce."""
 
     text: str
     positive: Probability
 
 
-class LinearSettings(_Record, frozen=True):
-    """How the linear kind goes from a text to a logit; `weights.npz` has the numbers.
+class LinearSettings(_Strict, frozen=True):
+    """How the linear kind computes a logit from a text with the numbers in `weights.npz`.
 
-    Names are those of scikit-learn's `TfidfVectorizer`, except `normaliser`, a key of
-    `valence_ml.text.NORMALISERS`, and `tf`, which joins `sublinear_tf` and `binary`.
+    The names are those of scikit-learn's `TfidfVectorizer`, except `normaliser`, a key of
+    `valence_ml.text.NORMALISERS`, and `tf`, which combines `sublinear_tf` and `binary`.
     """
 
     normaliser: str
@@ -76,8 +76,8 @@ class LinearSettings(_Record, frozen=True):
     bias: float
 
 
-class Manifest(_Record, frozen=True):
-    """A whole manifest. `libraries` are versions at training; a probability is of 'positive'."""
+class Manifest(_Strict, frozen=True):
+    """A manifest. `libraries` holds the versions used for training."""
 
     format: int
     name: Slug
@@ -94,17 +94,17 @@ class Manifest(_Record, frozen=True):
     linear: LinearSettings | None = None
 
 
-class _Versioned(msgspec.Struct):
+class _FormatOnly(msgspec.Struct):
     format: int
 
 
 def parse(data: bytes, origin: str) -> Manifest:
-    """Read a manifest; `origin` is the file's path, for the sentence of a ModelError."""
+    """Read a manifest, or raise ModelError; `origin` is the file's path, for the message."""
     try:
-        found = msgspec.json.decode(data, type=_Versioned).format
-        if found > FORMAT:
+        version = msgspec.json.decode(data, type=_FormatOnly).format
+        if version > FORMAT:
             raise ModelError(
-                f"{origin} has format {found} and this valence_ml reads up to {FORMAT}: "
+                f"{origin} has format {version} and this valence_ml reads up to {FORMAT}: "
                 "upgrade Valence or use an older release of the model"
             )
         return msgspec.json.decode(data, type=Manifest)
@@ -115,5 +115,5 @@ def parse(data: bytes, origin: str) -> Manifest:
 
 
 def serialise(manifest: Manifest) -> bytes:
-    """Write a manifest as indented JSON, so that two releases can be compared as text."""
+    """Return a manifest as indented JSON, so that two releases can be compared as text."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"

@@ -1,7 +1,7 @@
-"""NumPy's `npz` files without NumPy, which would cost every serving process 12 MiB and 60 ms.
+"""Read and write NumPy's `npz` format without NumPy, which serving processes need not import.
 
-Only what a release holds: flat little-endian arrays of bytes, 32-bit integers and doubles. NumPy
-reads what is written here with `allow_pickle=False`, and nothing here can hold a pickled object.
+Supports only what a release needs: flat little-endian arrays of bytes, 32-bit integers and doubles.
+NumPy reads these files with `allow_pickle=False`; no pickled object can be read or written here.
 Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
 
@@ -19,14 +19,14 @@ _MAGIC = b"\x93NUMPY\x01\x00"
 _TYPECODES = {"|u1": "B", "<i4": "i", "<f8": "d"}
 _DESCRS = {typecode: descr for descr, typecode in _TYPECODES.items()}
 _MEMBER_LIMIT = 256 * 1024 * 1024
-"""Bytes of one unpacked array: a small file must not unpack into all of the memory."""
+"""Largest unpacked array in bytes: a small file must not exhaust the memory."""
 
-# In quotes: `array` takes no subscript at run time before Python 3.12.
+# In quotes: `array` cannot be subscripted at run time before Python 3.12.
 Array: TypeAlias = "array[int] | array[float]"
 
 
 def write(arrays: Mapping[str, Array]) -> bytes:
-    """Pack arrays, by name; the same arrays give the same bytes (the times in it are fixed)."""
+    """Pack arrays by name. The bytes depend on nothing else: the timestamps are fixed."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, values in arrays.items():
@@ -36,29 +36,31 @@ def write(arrays: Mapping[str, Array]) -> bytes:
             header = repr(
                 {"descr": _DESCRS[values.typecode], "fortran_order": False, "shape": shape}
             ).encode()
-            # Padded with spaces to a multiple of 64, the line break included.
+            # The format pads the header, line break included, to a multiple of 64 bytes.
             header += b" " * (-(len(_MAGIC) + 2 + len(header) + 1) % 64) + b"\n"
-            body = _MAGIC + struct.pack("<H", len(header)) + header + _little(values).tobytes()
+            body = (
+                _MAGIC + struct.pack("<H", len(header)) + header + _little_endian(values).tobytes()
+            )
             archive.writestr(entry, body, compresslevel=9)
     return buffer.getvalue()
 
 
 def read(data: bytes) -> dict[str, Array]:
-    """Unpack what `write` packed; ValueError for anything else."""
+    """Unpack what `write` packed; raise ValueError for anything else."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
             if any(entry.file_size > _MEMBER_LIMIT for entry in entries):
                 raise ValueError("an array is larger than any model")
             return {
-                entry.filename.removesuffix(".npy"): _array(archive.read(entry))
+                entry.filename.removesuffix(".npy"): _parse_array(archive.read(entry))
                 for entry in entries
             }
     except (zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, EOFError) as error:
         raise ValueError(f"not an npz file: {error}") from None
 
 
-def _array(data: bytes) -> Array:
+def _parse_array(data: bytes) -> Array:
     if not data.startswith(_MAGIC):
         raise ValueError("not an array of format 1.0")
     (length,) = struct.unpack_from("<H", data, len(_MAGIC))
@@ -72,10 +74,10 @@ def _array(data: bytes) -> Array:
     values.frombytes(data[start + length :])
     if fortran or len(values) != count:
         raise ValueError("an array is shorter or longer than its header says")
-    return _little(values)
+    return _little_endian(values)
 
 
-def _little(values: Array) -> Array:
+def _little_endian(values: Array) -> Array:
     if sys.byteorder == "big":  # pragma: no cover
         values = values[:]
         values.byteswap()

@@ -1,4 +1,4 @@
-"""From a scikit-learn pipeline to a release folder that has been loaded and proven."""
+"""Pack a scikit-learn pipeline into a release folder, and verify it."""
 
 import importlib.metadata
 import platform
@@ -11,7 +11,7 @@ import msgspec
 from valence_ml import card, release
 from valence_ml.compiling import CannotCompileError, compile_pipeline
 from valence_ml.linear import WEIGHTS, LinearScorer
-from valence_ml.loading import difference, load
+from valence_ml.loading import golden_mismatch, load
 from valence_ml.manifest import (
     FORMAT,
     Golden,
@@ -24,7 +24,7 @@ from valence_ml.manifest import (
 from valence_ml.pipeline import PIPELINE, positive_column, unpickle
 
 LOW_CONFIDENCE_BELOW = 0.55
-"""Under this confidence a score is marked low; of such development texts 60 % were right."""
+"""A score with a lower confidence is marked `low_confidence`."""
 
 GOLDEN_TEXTS = (
     "I love this product!",
@@ -49,16 +49,16 @@ GOLDEN_TEXTS = (
     "bad " * 40 + "good " * 41,
     "<b>Great</b> value & 5/5 -- would buy again; it's 'perfect'",
 )
-"""What every release must reproduce: everyday texts and odd ones."""
+"""Texts whose predictions every release must reproduce: everyday texts and edge cases."""
 
 
 class Provenance(msgspec.Struct, frozen=True):
-    """What is known about how a pipeline came to be; nothing, for one that a user brings."""
+    """How a pipeline was trained; the defaults are for a pipeline that a user supplies."""
 
     sources: tuple[Source, ...] = ()
     metrics: tuple[Metric, ...] = ()
     training: Training | None = None
-    description: str = "A scikit-learn pipeline that was brought ready; its training is not known."
+    description: str = "A user-supplied scikit-learn pipeline; how it was trained is not known."
     mistakes: tuple[str, ...] = ()
 
 
@@ -67,27 +67,30 @@ def pack(
 ) -> Manifest:
     """Compile a fitted pipeline, write its release into a new or empty folder, and load it once.
 
-    The golden predictions are scikit-learn's own, so loading proves the compiled scorer. ModelError
-    when the pipeline cannot be compiled exactly; then the folder is left as it was.
+    The golden predictions come from scikit-learn, so loading checks the compiled scorer against it.
+    Raise ModelError, and leave the folder unchanged, when the pipeline cannot be compiled exactly.
     """
-    release.reserve(directory, name=name, version=version)
+    release.check_target(directory, name=name, version=version)
     provenance = provenance or Provenance()
     settings, weights = compile_pipeline(pipeline)
-    manifest = msgspec.structs.replace(_draft(pipeline, name, version, provenance), linear=settings)
-    if difference(LinearScorer(manifest, weights)) is not None:
-        raise CannotCompileError("compiled, it gives other probabilities")
+    manifest = msgspec.structs.replace(
+        _draft_manifest(pipeline, name, version, provenance), linear=settings
+    )
+    if golden_mismatch(LinearScorer(manifest, weights)) is not None:
+        raise CannotCompileError("the compiled model gives other probabilities")
     files = {WEIGHTS: weights.pack()}
-    return _place(manifest, files, directory, provenance)
+    return _publish(manifest, files, directory, provenance)
 
 
 def pack_file(
     path: Path, directory: Path, *, name: str, version: str
 ) -> tuple[Manifest, CannotCompileError | None]:
-    """Pack a user's joblib file, WHICH EXECUTES WHAT IS IN IT.
+    """Pack a user's joblib file, WHICH EXECUTES THE CODE IN IT.
 
-    What cannot be compiled is packed as it is, of the `joblib` kind, and the reason given.
+    A pipeline that cannot be compiled is packed unchanged, as the `joblib` kind. Return the
+    manifest, and the reason in that case.
     """
-    release.reserve(directory, name=name, version=version)
+    release.check_target(directory, name=name, version=version)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -97,13 +100,13 @@ def pack_file(
         return pack(pipeline, directory, name=name, version=version), None
     except CannotCompileError as reason:
         manifest = msgspec.structs.replace(
-            _draft(pipeline, name, version, Provenance()), kind="joblib"
+            _draft_manifest(pipeline, name, version, Provenance()), kind="joblib"
         )
-        return _place(manifest, {PIPELINE: data}, directory, Provenance()), reason
+        return _publish(manifest, {PIPELINE: data}, directory, Provenance()), reason
 
 
-def _draft(pipeline: Any, name: str, version: str, provenance: Provenance) -> Manifest:
-    """Say all that does not depend on the kind."""
+def _draft_manifest(pipeline: Any, name: str, version: str, provenance: Provenance) -> Manifest:
+    """Return a manifest without files or settings, with the pipeline's golden predictions."""
     column = positive_column(pipeline)
     try:
         golden = [
@@ -112,9 +115,10 @@ def _draft(pipeline: Any, name: str, version: str, provenance: Provenance) -> Ma
                 GOLDEN_TEXTS, pipeline.predict_proba(list(GOLDEN_TEXTS)), strict=True
             )
         ]
-    except Exception as error:  # noqa: BLE001 - a pipeline of the user's raises anything
+    except Exception as error:  # noqa: BLE001 - a user's pipeline may raise anything
         raise ModelError(
-            f"the pipeline fails on odd texts ({type(error).__name__}: {error}): make it take any"
+            f"the pipeline fails on unusual texts ({type(error).__name__}: {error}): it must "
+            "accept any text"
         ) from None
     return Manifest(
         format=FORMAT,
@@ -124,7 +128,7 @@ def _draft(pipeline: Any, name: str, version: str, provenance: Provenance) -> Ma
         labels=("negative", "positive"),
         low_confidence_below=LOW_CONFIDENCE_BELOW,
         files={},
-        libraries=_libraries(),
+        libraries=_library_versions(),
         sources=list(provenance.sources),
         metrics=list(provenance.metrics),
         golden=golden,
@@ -132,10 +136,10 @@ def _draft(pipeline: Any, name: str, version: str, provenance: Provenance) -> Ma
     )
 
 
-def _place(
+def _publish(
     manifest: Manifest, files: dict[str, bytes], directory: Path, provenance: Provenance
 ) -> Manifest:
-    """Write next to the target, prove, then move: a folder of that name is always whole."""
+    """Write next to the target, load once, then rename: the target is never incomplete."""
     text = card.write(manifest, provenance.description, provenance.mistakes)
     files = files | {release.CARD: text.encode()}
     try:
@@ -154,7 +158,7 @@ def _place(
     return manifest
 
 
-def _libraries() -> dict[str, str]:
+def _library_versions() -> dict[str, str]:
     names = ("numpy", "scikit-learn", "scipy", "valence-ml")
     versions = {name: importlib.metadata.version(name) for name in names}
     return {"python": platform.python_version()} | versions

@@ -1,7 +1,7 @@
-"""The `joblib` kind: any scikit-learn text pipeline, run as it is.
+"""The `joblib` kind: any scikit-learn text pipeline, run unchanged.
 
-Opening a joblib file executes what is in it. The hash in the manifest says that the file is the one
-that was packed, not that it is harmless: load releases from people you trust.
+Opening a joblib file executes the code in it. The hash in the manifest proves that the file is the
+one that was packed, not that it is harmless: load only releases from people you trust.
 """
 
 import io
@@ -19,7 +19,7 @@ _NEGATIVE = {"0", "-1", "negative", "neg", "false"}
 
 
 def positive_column(pipeline: Any) -> int:
-    """Find the column of `predict_proba` that is 'positive'; ModelError when there is none."""
+    """Return the column of `predict_proba` for 'positive'; raise ModelError if there is none."""
     names = [str(name).lower() for name in getattr(pipeline, "classes_", [])]
     if len(names) == 2 and callable(getattr(pipeline, "predict_proba", None)):
         for column in (0, 1):
@@ -32,12 +32,12 @@ def positive_column(pipeline: Any) -> int:
 
 
 def unpickle(data: bytes) -> Any:
-    """Open a joblib file, which executes what is in it; ModelError when it does not open.
+    """Open a joblib file, which executes the code in it; raise ModelError if it does not open.
 
-    A pipeline that was saved by another release of scikit-learn is refused: it may open and be
-    silently wrong.
+    A pipeline saved by another release of scikit-learn is rejected: it might open and give wrong
+    answers.
     """
-    # Imported here so that this module can be imported, and say what is missing, without them.
+    # Imported here so that this module works without scikit-learn and can say that it is missing.
     try:
         import joblib  # noqa: PLC0415
         from sklearn.exceptions import InconsistentVersionWarning  # noqa: PLC0415
@@ -59,9 +59,9 @@ def unpickle(data: bytes) -> Any:
 
 
 class PipelineScorer:
-    """Scores with the pipeline's own `predict_proba`; cannot explain.
+    """A scorer that calls the pipeline's `predict_proba`; it cannot explain scores.
 
-    `low_confidence` looks at the confidence only, because the kind knows nothing of terms.
+    `low_confidence` depends on the confidence only, because this kind has no list of known terms.
     """
 
     def __init__(self, manifest: Manifest, pipeline: Any) -> None:
@@ -71,22 +71,22 @@ class PipelineScorer:
 
     @classmethod
     def open(cls, manifest: Manifest, data: bytes) -> "PipelineScorer":
-        """Open a verified file, if it was made with the scikit-learn that is installed."""
+        """Open a verified file; raise ModelError unless scikit-learn is of the recorded release."""
         recorded = manifest.libraries.get("scikit-learn", "an unknown version")
         try:
             from sklearn import __version__ as installed  # noqa: PLC0415 - see unpickle
         except ImportError:
-            installed = "not installed"
+            installed = "no version"
         if recorded.split(".")[:2] != installed.split(".")[:2]:
             raise ModelError(
-                f"the model was packed with scikit-learn {recorded} and here it is {installed}: "
+                f"the model was packed with scikit-learn {recorded}, but {installed} is installed: "
                 "install that version or pack the model again"
             )
         return cls(manifest, unpickle(data))
 
     @property
     def manifest(self) -> Manifest:
-        """What the release says about itself."""
+        """The manifest of the release."""
         return self._manifest
 
     @property
@@ -100,17 +100,19 @@ class PipelineScorer:
         return self._manifest.version
 
     def score(self, texts: Sequence[str]) -> list[Score]:
-        """Score the texts, in their order; ModelError when the pipeline fails on them."""
+        """Return one score per text, in order; raise ModelError if the pipeline fails."""
         if not texts:
             return []
         try:
             answers = [float(row[self._column]) for row in self._predict(list(texts))]
-        except Exception as error:  # noqa: BLE001 - a pipeline of the user's raises anything
+        except Exception as error:  # noqa: BLE001 - a user's pipeline may raise anything
             raise ModelError(
                 f"the pipeline of {self.name} {self.version} failed ({type(error).__name__})"
             ) from None
         if len(answers) != len(texts) or not all(0.0 <= answer <= 1.0 for answer in answers):
-            raise ModelError(f"the pipeline of {self.name} {self.version} gave no probabilities")
+            raise ModelError(
+                f"the pipeline of {self.name} {self.version} did not return probabilities"
+            )
         return [
             decide(
                 answer,
@@ -122,5 +124,5 @@ class PipelineScorer:
         ]
 
     def explain(self, _text: str) -> Explanation | None:
-        """Give nothing: a pipeline can be anything."""
+        """Return None: the terms of an arbitrary pipeline are not known."""
         return None

@@ -1,4 +1,4 @@
-"""How far long work has come: a bar on a terminal's stderr, and nothing anywhere else."""
+"""Progress bars on stderr, if that is a terminal."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
@@ -16,17 +16,17 @@ from rich.progress import (
 Item = TypeVar("Item")
 
 
-def track(items: Sequence[Item], what: str) -> Iterable[Item]:
-    """Yield the items, while showing how many are done."""
+def track(items: Sequence[Item], description: str) -> Iterable[Item]:
+    """Yield the items and show how many are done."""
     with _display(BarColumn(), MofNCompleteColumn()) as display:
-        yield from display.track(items, description=what)
+        yield from display.track(items, description=description)
 
 
-def during(what: str, work: Callable[[], Item]) -> Item:
-    """Do work whose length is not known, while showing for how long."""
+def run_with_spinner(description: str, function: Callable[[], Item]) -> Item:
+    """Call a function and show the elapsed time."""
     with _display(SpinnerColumn()) as display:
-        display.add_task(what, total=None)
-        return work()
+        display.add_task(description, total=None)
+        return function()
 
 
 def _display(*columns: BarColumn | MofNCompleteColumn | SpinnerColumn) -> Progress:

@@ -1,4 +1,4 @@
-"""What a scorer answers, and what every scorer offers. No weights and no files here."""
+"""The scorer interface, and the values that it returns."""
 
 from collections.abc import Sequence
 from typing import Literal, Protocol
@@ -11,11 +11,11 @@ Label = Literal["negative", "positive"]
 
 
 class Score(msgspec.Struct, frozen=True, gc=False):
-    """One text's answer.
+    """The sentiment of one text.
 
     `confidence` is the probability of `label`, between 0.5 and 1; `positive` is the probability of
-    the positive class. `low_confidence` is set when no known term was found (linear kind), or when
-    the confidence is under the manifest's `low_confidence_below`.
+    the positive class. `low_confidence` is set when the text contains no known term (linear kind),
+    or when the confidence is below the manifest's `low_confidence_below`.
     """
 
     label: Label
@@ -25,12 +25,12 @@ class Score(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def probabilities(self) -> dict[Label, float]:
-        """Both probabilities, by label; they add up to one."""
+        """Both probabilities by label; their sum is 1."""
         return {"negative": 1.0 - self.positive, "positive": self.positive}
 
 
 class Contribution(msgspec.Struct, frozen=True, gc=False):
-    """What one term, found `count` times, adds to the logit: above zero speaks for positive."""
+    """What one term, occurring `count` times, adds to the logit; above 0 is towards positive."""
 
     term: str
     count: int
@@ -38,9 +38,10 @@ class Contribution(msgspec.Struct, frozen=True, gc=False):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """Why a text was scored so: `logit` is `bias` plus the values of all contributions.
+    """How a score came about: `logit` is `bias` plus the values of all contributions.
 
-    The contributions come with the strongest first; the probability is `1 / (1 + exp(-logit))`.
+    The contributions are ordered by absolute value, largest first. The probability of 'positive' is
+    `1 / (1 + exp(-logit))`.
     """
 
     logit: float
@@ -49,11 +50,11 @@ class Explanation(msgspec.Struct, frozen=True):
 
 
 class Scorer(Protocol):
-    """A loaded model. Safe to share between threads: nothing in it changes after loading."""
+    """A loaded model. It is immutable, so threads can share it."""
 
     @property
     def manifest(self) -> Manifest:
-        """What the release says about itself."""
+        """The manifest of the release."""
 
     @property
     def name(self) -> str:
@@ -64,22 +65,22 @@ class Scorer(Protocol):
         """The model's version."""
 
     def score(self, texts: Sequence[str]) -> list[Score]:
-        """Score the texts, in their order; one text is a list of one, and any `str` is fine."""
+        """Return one score per text, in order. Any `str` is valid."""
 
     def explain(self, text: str) -> Explanation | None:
-        """Say which terms decided, or None where the kind cannot know (`joblib`)."""
+        """Return the contribution of each term, or None if the kind cannot tell (`joblib`)."""
 
 
 def model_name(scorer: Scorer) -> str:
-    """Name the model as answers and records do: `name@version`."""
+    """Return `name@version`, as in API responses and stored rows."""
     return f"{scorer.name}@{scorer.version}"
 
 
 def decide(positive: float, *, is_positive: bool, known: bool, threshold: float) -> Score:
-    """Make a score of a probability.
+    """Build a score from a probability.
 
-    The label comes apart from the probability, because a logit of 1e-17 is positive while its
-    probability rounds to a half.
+    The label is a separate argument, because a logit of 1e-17 is positive while its probability
+    rounds to 0.5.
     """
     confidence = positive if is_positive else 1.0 - positive
     label: Label = "positive" if is_positive else "negative"

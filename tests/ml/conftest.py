@@ -1,4 +1,4 @@
-"""The sample, and pipelines trained on it, for all tests of `valence_ml`."""
+"""The sample and pipelines trained on it, for all tests of `valence_ml`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +36,7 @@ def pipeline(sample: data.Examples) -> Pipeline:
 
 @pytest.fixture
 def pack(pipeline: Pipeline, tmp_path: Path) -> Callable[[], Path]:
-    """Packs the small pipeline; gives the release's folder."""
+    """Packs the small pipeline; returns the folder of the release."""
 
     def packed() -> Path:
         directory = tmp_path / "release"
@@ -48,7 +48,7 @@ def pack(pipeline: Pipeline, tmp_path: Path) -> Callable[[], Path]:
 
 @pytest.fixture
 def data_directory(tmp_path: Path) -> Path:
-    """A folder to train on: the sample as a file of unknown origin."""
+    """A folder to train on, with the sample as a file of unknown origin."""
     directory = tmp_path / "data"
     directory.mkdir()
     (directory / "mine.train.tsv").write_bytes(SAMPLE.read_bytes())

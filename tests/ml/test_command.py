@@ -1,4 +1,4 @@
-"""The command line answers on stdout and complains in one sentence on stderr."""
+"""The command line prints results on stdout and errors as one sentence on stderr."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ SAMPLE = Path(__file__).parents[1] / "data" / "sample.tsv"
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line in this process; gives its exit code, stdout and stderr."""
+    """Runs a command line in this process; returns its exit code, stdout and stderr."""
 
     def ran(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["valence_ml", *map(str, arguments)])
@@ -35,14 +35,14 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
 
 
 def test_module_runs_and_lists_its_commands() -> None:
-    """`python -m valence_ml` is the way in."""
+    """`python -m valence_ml` is the entry point."""
     arguments = [sys.executable, "-m", "valence_ml", "--help"]
     output = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
     assert all(name in output for name in ("train", "evaluate", "pack", "verify"))
 
 
 def test_verify_says_what_was_verified(run: Run) -> None:
-    """A whole release exits 0."""
+    """A complete release exits 0."""
     code, out, err = run("verify", valence_ml.DEFAULT_MODEL)
     assert (code, err) == (0, "")
     assert out.startswith("valence-default ")
@@ -59,7 +59,7 @@ def test_verify_refuses_a_broken_release(run: Run, pack: Callable[[], Path]) -> 
 
 
 def test_train_then_verify_then_evaluate(run: Run, data_directory: Path, tmp_path: Path) -> None:
-    """The commands fit together; progress is quiet when stderr is no terminal."""
+    """The commands fit together; without a terminal there is no progress bar."""
     out = tmp_path / "out"
     code, text, err = run("train", "--data", data_directory, "--out", out, "--version", "2.0")
     assert (code, err) == (0, "")
@@ -88,12 +88,12 @@ def test_pack_compiles_what_it_can(run: Run, pipeline: Pipeline, tmp_path: Path)
         "pack", path, "--out", tmp_path / "out", "--name", "mine", "--version", "1"
     )
     assert (code, err) == (0, "")
-    assert "of the linear kind" in out
+    assert "(linear kind)" in out
     assert valence_ml.load(tmp_path / "out").name == "mine"
 
 
 def test_pack_says_why_it_cannot_compile(run: Run, sample: Examples, tmp_path: Path) -> None:
-    """Any other pipeline becomes the joblib kind, and the reason is given."""
+    """Any other pipeline becomes the joblib kind, and the reason is printed."""
     path = tmp_path / "mine.joblib"
     forest = RandomForestClassifier(n_estimators=3, random_state=0)
     joblib.dump(make_pipeline(TfidfVectorizer(max_features=100), forest).fit(*sample), path)
@@ -101,13 +101,13 @@ def test_pack_says_why_it_cannot_compile(run: Run, sample: Examples, tmp_path: P
         "pack", path, "--out", tmp_path / "out", "--name", "mine", "--version", "1"
     )
     assert code == 0
-    assert "of the joblib kind" in out
+    assert "(joblib kind)" in out
     assert "RandomForestClassifier" in err
     assert run("verify", tmp_path / "out")[0] == 0
 
 
 def test_every_error_is_a_sentence(run: Run, tmp_path: Path) -> None:
-    """Whatever is missing or taken: exit 1, one line on stderr, nothing on stdout."""
+    """A missing or existing path: exit 1, one line on stderr, nothing on stdout."""
     missing, taken = tmp_path / "missing", SAMPLE.parent
     named = ("--name", "x", "--version", "1")
     for arguments in (
@@ -135,7 +135,7 @@ def test_usage_errors_are_not_tracebacks(run: Run) -> None:
 def test_missing_scikit_learn_is_a_sentence(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Without the extra, training says which extra it needs."""
+    """Without the extra, `train` names the extra that it needs."""
     monkeypatch.delitem(sys.modules, "valence_ml.training", raising=False)
     monkeypatch.delattr(valence_ml, "training", raising=False)
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)

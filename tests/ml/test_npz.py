@@ -1,4 +1,4 @@
-"""The NPZ files are NumPy's, and nothing but flat arrays of numbers."""
+"""NPZ files are compatible with NumPy and hold only flat arrays of numbers."""
 
 import io
 from array import array
@@ -23,7 +23,7 @@ def saved(**arrays: object) -> bytes:
 
 
 def test_arrays_come_back_the_same() -> None:
-    """What is written is read, bit by bit, and the bytes do not depend on the time."""
+    """Reading returns what was written, bit for bit; the bytes do not depend on the time."""
     data = npz.write(ARRAYS)
     assert npz.read(data) == ARRAYS
     assert npz.write(ARRAYS) == data
@@ -37,7 +37,7 @@ def test_numpy_reads_it_without_pickle() -> None:
 
 
 def test_numpy_writes_what_is_read() -> None:
-    """An array that NumPy wrote is read as well."""
+    """An array written by NumPy can be read."""
     assert npz.read(saved(x=np.array([1.5, 2.5]))) == {"x": array("d", [1.5, 2.5])}
 
 

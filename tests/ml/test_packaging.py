@@ -1,4 +1,4 @@
-"""What can be compiled exactly is; the rest says why, and goes behind its hash."""
+"""A pipeline is compiled exactly, or packed behind its hash with the reason."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ REFUSED = {
     ),
     "sets stop_words": (TfidfVectorizer(stop_words="english"), LogisticRegression()),
     "sets strip_accents": (TfidfVectorizer(strip_accents="unicode"), LogisticRegression()),
-    "a preprocessor of its own": (TfidfVectorizer(preprocessor=shout), LogisticRegression()),
+    "a custom preprocessor": (TfidfVectorizer(preprocessor=shout), LogisticRegression()),
     "norm is l1": (TfidfVectorizer(norm="l1"), LogisticRegression()),
     "less than 64 bits": (TfidfVectorizer(dtype=np.float32), LogisticRegression()),
     "line break": (TfidfVectorizer(token_pattern=r"(?s)..."), LogisticRegression()),
@@ -60,7 +60,7 @@ REFUSED = {
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("reason", REFUSED)
 def test_what_is_not_linear_is_refused_with_the_reason(reason: str, sample: Examples) -> None:
-    """Nothing is compiled approximately: the sentence says what it is and what to do."""
+    """Nothing is compiled approximately: the error names the reason and what to do."""
     texts = [text.replace(".", "\n") for text in sample.texts]
     pipeline = make_pipeline(*REFUSED[reason]).fit(texts, sample.labels)
     with pytest.raises(CannotCompileError, match=f"{reason}.*use the joblib kind"):
@@ -68,7 +68,7 @@ def test_what_is_not_linear_is_refused_with_the_reason(reason: str, sample: Exam
 
 
 def test_settings_changed_after_fitting_are_noticed(sample: Examples, tmp_path: Path) -> None:
-    """A pipeline that does not do what its settings say is found by its golden predictions."""
+    """The golden predictions reveal a pipeline that does not do what its settings say."""
     vectorizer = CountVectorizer().fit(sample.texts)
     classifier = LogisticRegression().fit(vectorizer.transform(sample.texts), sample.labels)
     pipeline = Pipeline([("vectorizer", vectorizer), ("classifier", classifier)])
@@ -87,7 +87,7 @@ def test_settings_changed_after_fitting_are_noticed(sample: Examples, tmp_path: 
 def test_classes_may_have_any_usual_name(
     classes: tuple[object, object], sample: Examples, tmp_path: Path
 ) -> None:
-    """Whichever column is positive, the answers are about 'positive'."""
+    """Whichever column is positive, the scores are of 'positive'."""
     by_label = dict(enumerate(classes)) if str(classes[0]) not in {"pos", "1"} else None
     names = by_label or {0: classes[1], 1: classes[0]}
     pipeline = make_pipeline(TfidfVectorizer(), LogisticRegression())
@@ -127,8 +127,8 @@ def test_pipeline_without_two_probabilities_is_refused(
 def test_name_that_is_no_file_name_is_refused(
     name: str, version: str, pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    """Names and versions end up in paths and addresses."""
-    with pytest.raises(valence_ml.ModelError, match="is no name or version"):
+    """Names and versions become parts of paths and URLs."""
+    with pytest.raises(valence_ml.ModelError, match="is not a valid name or version"):
         packaging.pack(pipeline, tmp_path / "release", name=name, version=version)
 
 
@@ -144,7 +144,7 @@ def forest(sample: Examples, tmp_path: Path) -> Path:
 
 
 def test_joblib_kind_gives_the_pipeline_s_own_probabilities(forest: Path, sample: Examples) -> None:
-    """What cannot be compiled runs as it is; it cannot be explained."""
+    """A pipeline that cannot be compiled runs unchanged; its scores cannot be explained."""
     scorer = valence_ml.load(forest)
     pipeline = joblib.load(forest / "pipeline.joblib")
     expected = pipeline.predict_proba(sample.texts)[:, 1]
@@ -192,7 +192,7 @@ def _edit(directory: Path, name: str, value: object) -> None:
 def test_joblib_kind_of_another_scikit_learn_is_never_opened(
     recorded: str | None, forest: Path, tmp_path: Path
 ) -> None:
-    """A pipeline may open in another release and be silently wrong; so it is not opened."""
+    """A pipeline might open in another release and be silently wrong, so it is not opened."""
     touched = tmp_path / "touched"
     path = forest / "pipeline.joblib"
     joblib.dump(Evil(touched), path)
@@ -208,15 +208,15 @@ def test_joblib_kind_of_another_scikit_learn_is_never_opened(
 
 @pytest.mark.parametrize("content", [b"", b"no pickle", b"\x80\x04N."])
 def test_file_that_is_no_pipeline_is_refused(content: bytes, tmp_path: Path) -> None:
-    """What does not open, and what is no pipeline, is a ModelError."""
+    """A file that does not open, or holds no pipeline, is a ModelError."""
     path = tmp_path / "x.joblib"
     path.write_bytes(content)
     with pytest.raises(valence_ml.ModelError, match=r"does not open|must be fitted|is not a Pipe"):
         packaging.pack_file(path, tmp_path / "release", name="x", version="1")
 
 
-class Broken:
-    """A pipeline that fails, or answers nonsense."""
+class BrokenPipeline:
+    """A pipeline that fails, or returns nonsense."""
 
     classes_ = (0, 1)
 
@@ -233,8 +233,8 @@ class Broken:
 def test_pipeline_that_fails_gives_a_model_error_without_the_text(
     answer: object, scorer: valence_ml.Scorer
 ) -> None:
-    """Whatever a user's pipeline does, the caller sees ModelError, and no text in it."""
-    broken = PipelineScorer(scorer.manifest, Broken(answer))
+    """Whatever a user's pipeline raises, the caller gets a ModelError without the text."""
+    broken = PipelineScorer(scorer.manifest, BrokenPipeline(answer))
     with pytest.raises(valence_ml.ModelError) as caught:
         broken.score(["secret"])
     assert "secret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Training is reproducible, learns, and leaves nothing half done."""
+"""Training is reproducible and leaves nothing incomplete."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from valence_ml.manifest import Manifest
 
 
 def train(directory: Path, out: Path, *, baseline: bool = False) -> Manifest:
-    recipe = training.Recipe(terms=1_000)
+    recipe = training.Recipe(max_terms=1_000)
     return training.train_release(
         directory, out, name="small", version="1", baseline=baseline, recipe=recipe
     )
@@ -26,8 +26,8 @@ def test_training_twice_gives_the_same_bytes(data_directory: Path, tmp_path: Pat
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_trained_release_says_what_it_is_of(data_directory: Path, tmp_path: Path) -> None:
-    """Sources, seed, metrics and baseline stand in the manifest; unknown is 'not stated'."""
+def test_manifest_says_how_the_model_was_trained(data_directory: Path, tmp_path: Path) -> None:
+    """It has sources, seed, metrics and baseline; what is unknown is 'not stated'."""
     manifest = train(data_directory, tmp_path / "out")
     (source,) = manifest.sources
     assert (source.file, source.rows, source.licence) == ("mine.train.tsv", 400, "not stated")
@@ -39,12 +39,12 @@ def test_trained_release_says_what_it_is_of(data_directory: Path, tmp_path: Path
     assert metrics["mine.dev"].baseline_accuracy is not None
 
 
-def test_only_so_many_terms_are_kept(data_directory: Path, tmp_path: Path) -> None:
-    """The recipe's limit holds for the model and for the baseline."""
+def test_number_of_terms_is_limited(data_directory: Path, tmp_path: Path) -> None:
+    """The recipe's limit holds for the model and the baseline."""
     from valence_ml.compiling import compile_pipeline
 
-    recipe = training.Recipe(terms=300)
-    corpus = training.gather(data_directory)
+    recipe = training.Recipe(max_terms=300)
+    corpus = training.load_corpus(data_directory)
     for pipeline in (training.train(corpus, recipe), training.train_baseline(corpus, recipe)):
         assert len(compile_pipeline(pipeline)[1].terms) == 300
 
@@ -59,14 +59,14 @@ def test_baseline_is_naive_bayes(data_directory: Path, tmp_path: Path) -> None:
 
 
 def test_small_files_weigh_more(data_directory: Path) -> None:
-    """Each row of a small file counts as often as the recipe says."""
-    corpus = training.gather(data_directory)
-    assert set(corpus.weights(training.Recipe(boost=3.0))) == {3.0}
-    assert set(corpus.weights(training.Recipe(small=10))) == {1.0}
+    """The rows of a small file have the recipe's weight."""
+    corpus = training.load_corpus(data_directory)
+    assert set(corpus.weights(training.Recipe(small_file_boost=3.0))) == {3.0}
+    assert set(corpus.weights(training.Recipe(small_file_rows=10))) == {1.0}
 
 
 def test_folder_without_data_is_refused(tmp_path: Path) -> None:
-    """Nothing to learn from is a ModelError."""
+    """A folder without training files is a ModelError."""
     with pytest.raises(valence_ml.ModelError, match="name another --data"):
         train(tmp_path, tmp_path / "out")
 
@@ -86,6 +86,6 @@ def test_words_too_rare_are_refused(tmp_path: Path) -> None:
 
 
 def test_taken_folder_is_refused_before_the_work(data_directory: Path, tmp_path: Path) -> None:
-    """Nobody trains for minutes to learn that the folder was not empty."""
+    """An output folder that is not empty is an error before the training, not after."""
     with pytest.raises(valence_ml.ModelError, match="is not an empty folder"):
         train(data_directory, data_directory)
