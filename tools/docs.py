@@ -34,8 +34,8 @@ with the prefix `VALENCE_` exits with one sentence. `make docs` generates this p
 """
 
 
-def document() -> dict[str, Any]:
-    """Return the OpenAPI documents of both services as one."""
+def openapi_document() -> dict[str, Any]:
+    """The OpenAPI document of both services as one."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "keyring.json"
         path.write_bytes(keyring.generate())
@@ -52,8 +52,8 @@ def document() -> dict[str, Any]:
     return openapi.merge([app.openapi() for app in apps], title="Valence", description=_DESCRIPTION)
 
 
-def configuration() -> str:
-    """Return the page that lists every setting of every process."""
+def configuration_page() -> str:
+    """The page that lists every setting of every process."""
     sections = (
         ("Every process", Settings, ()),
         ("Services with a public port (auth, inference)", WebSettings, (Settings,)),
@@ -92,9 +92,9 @@ def _default(field: FieldInfo) -> str:
 
 
 def main() -> None:
-    """Write both files."""
-    OPENAPI.write_text(json.dumps(document(), indent=1, ensure_ascii=False) + "\n", "utf-8")
-    CONFIGURATION.write_text(configuration(), "utf-8")
+    """Write both."""
+    OPENAPI.write_text(json.dumps(openapi_document(), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    CONFIGURATION.write_text(configuration_page(), "utf-8")
 
 
 if __name__ == "__main__":

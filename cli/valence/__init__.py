@@ -1,1 +1,1 @@
-"""Valence for its users: the typed client, the command and the local launcher."""
+"""The `valence` command: the local launcher, the keyring, and superusers."""

@@ -10,13 +10,13 @@ from valence import admin, keyring
 from valence.output import fail, fail_without_extra
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.add_typer(keyring.app, name="keys")
+app.add_typer(keyring.app, name="keyring")
 app.add_typer(admin.app, name="admin")
 
 
 @app.callback()
 def _valence() -> None:
-    """Text sentiment, served."""
+    """Run and administer Valence, which serves text sentiment."""
 
 
 @app.command()
@@ -27,25 +27,25 @@ def local(
     ] = Path(".valence"),
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(envvar="PORT", min=0, max=65535, help="Port; 0 takes a free one.")
+        int, typer.Option(envvar="PORT", min=0, max=65535, help="Port; 0 selects a free one.")
     ] = 8000,
 ) -> None:
     """Run all of Valence on this machine until Ctrl-C."""
     try:
-        # The typed client is installed without what the launcher needs.
-        from valence.local.data_dir import Home  # noqa: PLC0415
+        # Imported here because the base installation lacks what the launcher needs.
+        from valence.local.data_dir import DataDir  # noqa: PLC0415
         from valence.local.errors import LocalError  # noqa: PLC0415
         from valence.local.launcher import Launcher  # noqa: PLC0415
     except ImportError as error:
         fail_without_extra("valence local", error)
     try:
-        Launcher(Home(home), host=host, port=port, console=Console()).run()
+        Launcher(DataDir(home), host=host, port=port, console=Console()).run()
     except LocalError as error:
         fail(str(error))
 
 
 def main() -> None:
-    """The console script's entry."""
+    """Run the command; entry point of the console script."""
     app(prog_name="valence")
 
 

@@ -1,150 +1,145 @@
-"""`valence keys`: makes and rotates the keyring that signs access tokens."""
+"""`valence keyring`: create the keyring that signs access tokens, and rotate its keys."""
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 
 from valence.keyring_stores import FileStore, SecretStore, Store, StoreError
-from valence.output import fail, fail_without_extra, say
+from valence.output import echo, fail
+from valence_common import keyring
 
 T = TypeVar("T")
 
-app = typer.Typer(no_args_is_help=True, help="Make and rotate the keys that sign access tokens.")
+app = typer.Typer(no_args_is_help=True)
 
-File = Annotated[Path | None, typer.Argument(help="The keyring file.", show_default=False)]
-SecretName = Annotated[
-    str | None, typer.Option("--secret", help="A Kubernetes Secret instead of a file.")
-]
-Namespace = Annotated[
-    str | None, typer.Option(help="The Secret's namespace; else the one kubectl is set to.")
-]
-Entry = Annotated[str, typer.Option("--key", help="The Secret's entry that holds the keyring.")]
-DEFAULT_ENTRY = "keyring.json"
+
+@dataclass(frozen=True)
+class _Location:
+    """The options that name the keyring, which all commands share."""
+
+    file: Path | None
+    secret: str | None
+    namespace: str | None
+    key: str
+
+    def store(self) -> Store:
+        if self.file is not None and self.secret is None:
+            return FileStore(self.file)
+        if self.secret is not None and self.file is None:
+            return SecretStore(self.secret, namespace=self.namespace, key=self.key)
+        return fail("Name the keyring with either --file or --secret, before the command.")
+
+
+@app.callback()
+def _locate(
+    context: typer.Context,
+    *,
+    file: Annotated[Path | None, typer.Option(help="The keyring file.", show_default=False)] = None,
+    secret: Annotated[
+        str | None,
+        typer.Option(help="A Kubernetes Secret instead of a file.", show_default=False),
+    ] = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option(help="The Secret's namespace; default: that of kubectl.", show_default=False),
+    ] = None,
+    key: Annotated[
+        str, typer.Option(help="The Secret's entry that holds the keyring.")
+    ] = "keyring.json",
+) -> None:
+    """Create and rotate the keys that sign access tokens."""
+    # Not opened here, so that `--help` of a command works without these options.
+    context.obj = _Location(file, secret, namespace, key)
 
 
 @app.command()
-def new(
-    file: File = None,
-    secret: SecretName = None,
-    namespace: Namespace = None,
-    key: Entry = DEFAULT_ENTRY,
-) -> None:
-    """Make a keyring with one key; what is there already stays as it is."""
-    store = _store(file, secret, namespace, key)
-    _trying(store, lambda: store.create(_keyring().generate()))
-    say(f"{store}: made, with one key that signs.")
+def new(context: typer.Context) -> None:
+    """Create a keyring with one key; never overwrite an existing one."""
+    store = _store(context)
+    _report_errors(store, lambda: store.create(keyring.generate()))
+    echo(f"{store}: created, with one signing key.")
 
 
 @app.command()
-def show(
-    file: File = None,
-    secret: SecretName = None,
-    namespace: Namespace = None,
-    key: Entry = DEFAULT_ENTRY,
-) -> None:
-    """List the keys by name and state; never the keys themselves."""
-    _show(_store(file, secret, namespace, key))
+def show(context: typer.Context) -> None:
+    """List the keys by name and state, never the keys themselves."""
+    _show(_store(context))
 
 
 @app.command()
-def add(
-    file: File = None,
-    secret: SecretName = None,
-    namespace: Namespace = None,
-    key: Entry = DEFAULT_ENTRY,
-) -> None:
-    """First step of a rotation: add a key that verifies and does not sign yet."""
-    store = _store(file, secret, namespace, key)
-    _change(store, _keyring().add)
-    say(f"Activate it once every replica has read it, in {store.settles_in:.0f} s.")
+def add(context: typer.Context) -> None:
+    """First step of a rotation: add a key that verifies but does not sign yet."""
+    store = _store(context)
+    _change(store, keyring.add)
+    echo(f"Activate it once every replica has read it, in {store.propagation_seconds:.0f} s.")
 
 
 @app.command()
 def activate(
-    file: File = None,
-    secret: SecretName = None,
-    namespace: Namespace = None,
-    key: Entry = DEFAULT_ENTRY,
+    context: typer.Context,
     kid: Annotated[
-        str | None, typer.Option(help="Make this key sign, also one that did before (a rollback).")
+        str | None,
+        typer.Option(help="The key that shall sign; a retired one rolls the rotation back."),
     ] = None,
 ) -> None:
-    """Second step: the added key signs; what the old one signed stays good until it expires."""
-    store = _store(file, secret, namespace, key)
-    _change(store, lambda content: _keyring().activate(content, datetime.now(UTC), kid))
+    """Second step: sign with the added key; the old key verifies until its tokens have expired."""
+    _change(_store(context), lambda content: keyring.activate(content, datetime.now(UTC), kid))
 
 
 @app.command()
 def rotate(
-    file: File = None,
-    secret: SecretName = None,
-    namespace: Namespace = None,
-    key: Entry = DEFAULT_ENTRY,
+    context: typer.Context,
     wait: Annotated[
         float | None,
         typer.Option(
             min=0,
-            help="Seconds for all replicas to read a change; 2 for a file, 120 for a Secret.",
+            help="Seconds until all replicas have read a change; 2 for a file, 120 for a Secret.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Both steps with the pause between; run it again if it was interrupted."""
-    store = _store(file, secret, namespace, key)
-    seconds = store.settles_in if wait is None else wait
-    if not any(described.waiting for described in _describe(store)):
-        _change(store, _keyring().add)
-    say(f"The new key signs in {seconds:.0f} s, when every replica knows it…")
+    """Add a key, wait, and activate it; run the command again if it was interrupted."""
+    store = _store(context)
+    seconds = store.propagation_seconds if wait is None else wait
+    if not any(key.waiting for key in _keys(store)):
+        _change(store, keyring.add)
+    echo(f"The new key signs in {seconds:.0f} s, when every replica has read it…")
     time.sleep(seconds)
-    _change(store, lambda content: _keyring().activate(content, datetime.now(UTC)))
-    say("Drop the old key after its end: valence keys drop, with the same options.")
+    _change(store, lambda content: keyring.activate(content, datetime.now(UTC)))
+    echo("Drop the old key after it has expired: valence keyring drop, with the same options.")
 
 
 @app.command()
 def drop(
-    file: File = None,
-    secret: SecretName = None,
-    namespace: Namespace = None,
-    key: Entry = DEFAULT_ENTRY,
+    context: typer.Context,
     kid: Annotated[
-        str | None, typer.Option(help="Drop this key now, even if its end is still to come.")
+        str | None, typer.Option(help="Drop this key now, even if it has not expired.")
     ] = None,
 ) -> None:
-    """Last step: remove the keys whose end has passed."""
-    store = _store(file, secret, namespace, key)
-    _change(store, lambda content: _keyring().drop(content, datetime.now(UTC), kid))
+    """Last step: remove the keys that have expired."""
+    _change(_store(context), lambda content: keyring.drop(content, datetime.now(UTC), kid))
     if kid is not None:
-        say("An access token of that key is refused from now on; refresh tokens bring new ones.")
+        echo("Access tokens of that key are rejected from now on; clients refresh them.")
 
 
-def _store(file: Path | None, secret: str | None, namespace: str | None, key: str) -> Store:
-    if (file is None) == (secret is None):
-        fail("Name either the keyring's file or its Secret (--secret).")
-    return FileStore(file) if file else SecretStore(str(secret), namespace=namespace, key=key)
-
-
-def _keyring() -> ModuleType:
-    try:
-        # The typed client is installed without the floor.
-        from valence_common import keyring  # noqa: PLC0415
-    except ImportError as error:
-        fail_without_extra("valence keys", error)
-    return keyring
+def _store(context: typer.Context) -> Store:
+    location: _Location = context.obj
+    return location.store()
 
 
 def _change(store: Store, step: Callable[[bytes], bytes]) -> None:
-    """Take the keyring one step further, and show it."""
-    _trying(store, lambda: store.replace(step(store.read())))
+    """Replace the keyring by what `step` makes of it, and show it."""
+    _report_errors(store, lambda: store.replace(step(store.read())))
     _show(store)
 
 
 def _show(store: Store) -> None:
-    for key in _describe(store):
+    for key in _keys(store):
         if key.active:
             state = "signs"
         elif key.waiting:
@@ -153,19 +148,17 @@ def _show(store: Store) -> None:
             state = "verifies"
         else:
             state = f"verifies until {key.verify_until.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        say(f"{key.kid}  {state}")
+        echo(f"{key.kid}  {state}")
 
 
-def _describe(store: Store) -> list[Any]:
-    described: list[Any] = _trying(store, lambda: _keyring().list_keys(store.read()))
-    return described
+def _keys(store: Store) -> list[keyring.KeyInfo]:
+    return _report_errors(store, lambda: keyring.list_keys(store.read()))
 
 
-def _trying(store: Store, work: Callable[[], T]) -> T:
-    broken = _keyring().KeyringError
+def _report_errors(store: Store, function: Callable[[], T]) -> T:
     try:
-        return work()
+        return function()
     except StoreError as error:
         fail(f"{error}.")
-    except broken as error:
+    except keyring.KeyringError as error:
         fail(f"{store}: {error}.")

@@ -1,7 +1,7 @@
-"""Where a keyring is kept: in a file, or in a Kubernetes Secret that kubectl reaches.
+"""Storage of a keyring: a file, or a Kubernetes Secret accessed through kubectl.
 
-Both refuse to overwrite what somebody else has changed since it was read. Keys travel through
-files and pipes alone, never on a command line, and no error shows them.
+Neither store overwrites a change that someone else made since the keyring was read. Keys travel
+only through files and pipes, never on a command line, and no error message contains them.
 """
 
 import base64
@@ -14,75 +14,75 @@ import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
-CHANGED = "was changed by somebody else meanwhile: nothing was written, try again"
+CHANGED = "was changed by someone else in the meantime: nothing was written, try again"
 
 _REASON = re.compile(r"Error from server \((\w+)\)")
 
 
 class StoreError(Exception):
-    """The keyring cannot be read or written: one sentence, without keys."""
+    """The keyring cannot be read or written; the message is one sentence without keys."""
 
 
 class Store(Protocol):
-    """Keeps one keyring file's content."""
+    """Storage of one keyring."""
 
-    settles_in: float
-    """Seconds until every process that uses it has read a change."""
+    propagation_seconds: float
+    """Seconds until every process that uses the keyring has read a change."""
 
     def create(self, content: bytes) -> None:
-        """Keep a first keyring; raises `StoreError` when there is one."""
+        """Store a first keyring; raise `StoreError` if there is one."""
         ...
 
     def read(self) -> bytes:
-        """The content, which `replace` compares with."""
+        """Return the content, and remember it for `replace`."""
         ...
 
     def replace(self, content: bytes) -> None:
-        """Keep this instead of what was read last, or raise `StoreError` if that has changed."""
+        """Replace the content that was read last; raise `StoreError` if it has changed."""
         ...
 
 
 class FileStore:
-    """A file that only its owner may read, replaced in one step."""
+    """A file that only its owner can read, replaced atomically."""
 
-    settles_in = 2.0  # every process looks once a second
+    propagation_seconds = 2.0  # every process checks the file once a second
 
     def __init__(self, path: Path):
-        # What a link points to is replaced, not the link.
+        # Replace the target of a symbolic link, not the link.
         self._path = path.resolve()
-        self._seen = b""
+        self._loaded = b""
 
     def __str__(self) -> str:
         return str(self._path)
 
     def create(self, content: bytes) -> None:
-        """Keep a first keyring."""
-        new = self._write_aside(content)
+        """Create the file."""
+        new = self._write_temporary(content)
         try:
             os.link(new, self._path)
         except FileExistsError:
-            raise StoreError(f"{self} exists already: it is not overwritten") from None
+            raise StoreError(f"{self} exists already and is not overwritten") from None
         except OSError as error:
             raise StoreError(f"{self} cannot be written: {error.strerror}") from None
         finally:
             new.unlink()
 
     def read(self) -> bytes:
-        """The file's bytes."""
+        """Return the file's content."""
         try:
-            self._seen = self._path.read_bytes()
+            self._loaded = self._path.read_bytes()
         except OSError as error:
             raise StoreError(f"{self} cannot be read: {error.strerror}") from None
-        return self._seen
+        return self._loaded
 
     def replace(self, content: bytes) -> None:
-        """Rename a new file over the old one, which keeps its owner."""
-        seen, new = self._seen, self._write_aside(content)
+        """Rename a new file over the old one; the owner stays the same."""
+        loaded, new = self._loaded, self._write_temporary(content)
         try:
             owner = self._path.stat()
             if owner.st_uid != os.geteuid():
                 os.chown(new, owner.st_uid, owner.st_gid)
-            if self.read() != seen:
+            if self.read() != loaded:
                 raise StoreError(f"{self} {CHANGED}")
             new.replace(self._path)
         except OSError as error:
@@ -90,9 +90,9 @@ class FileStore:
         finally:
             new.unlink(missing_ok=True)
 
-    def _write_aside(self, content: bytes) -> Path:
+    def _write_temporary(self, content: bytes) -> Path:
         try:
-            # mkstemp's files are private to their owner.
+            # mkstemp creates files with mode 0600.
             handle, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
         except OSError as error:
             raise StoreError(f"{self} cannot be written: {error.strerror}") from None
@@ -104,31 +104,31 @@ class FileStore:
 
 
 class SecretStore:
-    """One entry of a Secret; the server compares the version that was read."""
+    """One entry of a Secret; the API server compares the resource version."""
 
-    # The kubelet renews mounted Secrets with each sync of a pod, every 60 to 90 s.
-    settles_in = 120.0
+    # The kubelet updates mounted Secrets when it syncs a pod, every 60 to 90 s.
+    propagation_seconds = 120.0
 
     def __init__(self, name: str, *, namespace: str | None, key: str):
         self._name, self._key = name, key
-        self._where = [] if namespace is None else ["--namespace", namespace]
+        self._namespace_options = [] if namespace is None else ["--namespace", namespace]
         self._secret: dict[str, Any] = {}
 
     def __str__(self) -> str:
         return f"Secret {self._name}"
 
     def create(self, content: bytes) -> None:
-        """Make the Secret."""
+        """Create the Secret."""
         secret = {
             "apiVersion": "v1",
             "kind": "Secret",
             "type": "Opaque",
             "metadata": {"name": self._name},
         }
-        self._send("create", secret, content)
+        self._apply("create", secret, content)
 
     def read(self) -> bytes:
-        """The entry's bytes."""
+        """Return the entry's content."""
         self._secret = json.loads(self._kubectl("get", "secret", self._name, "--output=json"))
         try:
             return base64.b64decode(self._secret.get("data", {})[self._key], validate=True)
@@ -136,39 +136,39 @@ class SecretStore:
             raise StoreError(f"{self} has no entry {self._key}") from None
 
     def replace(self, content: bytes) -> None:
-        """Send the whole Secret back with the version that it had."""
-        self._send("replace", self._secret, content)
+        """Send the whole Secret back with the resource version that was read."""
+        self._apply("replace", self._secret, content)
 
-    def _send(self, verb: str, secret: dict[str, Any], content: bytes) -> None:
+    def _apply(self, verb: str, secret: dict[str, Any], content: bytes) -> None:
         data = dict(secret.get("data") or {}) | {self._key: base64.b64encode(content).decode()}
-        self._kubectl(verb, "--filename=-", given=json.dumps(secret | {"data": data}))
+        self._kubectl(verb, "--filename=-", stdin=json.dumps(secret | {"data": data}))
 
-    def _kubectl(self, *arguments: str, given: str | None = None) -> str:
+    def _kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         try:
             done = subprocess.run(  # noqa: S603 - the user's own kubectl
-                ["kubectl", *self._where, *arguments],  # noqa: S607 - wherever it is installed
-                input=given,
-                stdin=subprocess.DEVNULL if given is None else None,
+                ["kubectl", *self._namespace_options, *arguments],  # noqa: S607 - found on PATH
+                input=stdin,
+                stdin=subprocess.DEVNULL if stdin is None else None,
                 capture_output=True,
                 text=True,
                 check=False,
             )
         except FileNotFoundError:
-            raise StoreError("kubectl is not installed: a Secret is reached through it") from None
+            raise StoreError("kubectl is not installed; Secrets need it") from None
         if done.returncode != 0:
-            raise StoreError(self._sentence(done.stderr, wrote=given is not None))
+            raise StoreError(self._error_message(done.stderr, writing=stdin is not None))
         return done.stdout
 
-    def _sentence(self, complaint: str, *, wrote: bool) -> str:
-        found = _REASON.search(complaint)
-        reason = found[1] if found else "no reason given"
+    def _error_message(self, stderr: str, *, writing: bool) -> str:
+        match = _REASON.search(stderr)
+        reason = match[1] if match else "no reason given"
         if reason == "Conflict":
             return f"{self} {CHANGED}"
         if reason == "AlreadyExists":
-            return f"{self} exists already: it is not overwritten"
+            return f"{self} exists already and is not overwritten"
         if reason == "NotFound":
             return f"{self} does not exist in this namespace"
-        if wrote:  # what is said of a Secret that was sent may quote it
+        if writing:  # the server's message may quote the Secret that was sent
             return f"kubectl could not write {self} ({reason})"
-        *_, last = complaint.strip().splitlines() or [reason]  # after what its parts have logged
-        return f"kubectl could not read {self}: {last}"
+        *_, last_line = stderr.strip().splitlines() or [reason]  # client-go may log before it
+        return f"kubectl could not read {self}: {last_line}"

@@ -1,4 +1,4 @@
-"""How a command of ours ends when it cannot do what it was asked: one sentence, exit code 1."""
+"""Output of the commands, and how they fail: one sentence on stderr, exit code 1."""
 
 from typing import NoReturn
 
@@ -7,16 +7,16 @@ from rich.console import Console
 
 
 def fail(sentence: str) -> NoReturn:
-    """End the command."""
+    """Print a sentence on stderr and exit with code 1."""
     Console(stderr=True).print(sentence, markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(1)
 
 
 def fail_without_extra(command: str, error: ImportError) -> NoReturn:
-    """End a command that needs more than the typed client is installed with."""
+    """Exit because the command needs packages of the extra `valence[local]`."""
     fail(f"{command} needs the extra valence[local] ({error.name} is missing).")
 
 
-def say(sentence: str) -> None:
-    """Tell the user something; a long line stays whole."""
+def echo(sentence: str) -> None:
+    """Print a sentence on stdout, without wrapping it."""
     Console().print(sentence, markup=False, highlight=False, soft_wrap=True)

@@ -61,7 +61,7 @@ def test_every_route_is_found_by_these_tests() -> None:
     """The list of routers above is the apps' own."""
     documented = {
         (method.upper(), path)
-        for path, operations in docs.document()["paths"].items()
+        for path, operations in docs.openapi_document()["paths"].items()
         for method in operations
     }
     walked = {(m, r.path) for r in ROUTES for m in r.methods if r.include_in_schema}
@@ -74,12 +74,12 @@ def test_every_route_is_found_by_these_tests() -> None:
 
 def test_openapi_document_is_the_codes() -> None:
     """The committed document is what `make docs` would write."""
-    assert docs.document() == json.loads(docs.OPENAPI.read_text("utf-8"))
+    assert docs.openapi_document() == json.loads(docs.OPENAPI.read_text("utf-8"))
 
 
 def test_configuration_page_is_the_codes() -> None:
     """Every setting is documented with its default and meaning: run `make docs`."""
-    assert docs.configuration() == docs.CONFIGURATION.read_text("utf-8")
+    assert docs.configuration_page() == docs.CONFIGURATION.read_text("utf-8")
 
 
 def test_every_queue_is_consumed(stack: Stack, redis_url: str) -> None:

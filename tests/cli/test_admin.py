@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from support.rows import query
 from valence.__main__ import app
-from valence.local.data_dir import Home
+from valence.local.data_dir import DataDir
 from valence_auth import create_admin
 from valence_auth.passwords import Passwords
 
@@ -257,42 +257,42 @@ def _local(home: Path, *arguments: str, given: str | None = None) -> Result:
 
 
 @pytest.fixture
-def home(tmp_path: Path, own_database_url: str) -> Home:
+def home(tmp_path: Path, own_database_url: str) -> DataDir:
     """The home of a Valence that runs."""
-    home = Home(tmp_path / "home")
-    home.folder.mkdir()
+    home = DataDir(tmp_path / "home")
+    home.path.mkdir()
     home.write_secrets({"valence_database_url": own_database_url})
     return home
 
 
-def test_a_local_superuser(home: Home, own_database_url: str, tmp_path: Path) -> None:
+def test_a_local_superuser(home: DataDir, own_database_url: str, tmp_path: Path) -> None:
     """The home leads to the running Postgres; file, standard input and a second time work."""
-    made = _local(home.folder, "--email", "ada@example.com", given=PASSWORD)
+    made = _local(home.path, "--email", "ada@example.com", given=PASSWORD)
     assert (0, True) == (made.exit_code, made.stdout.startswith("ada was made a superuser."))
     assert PASSWORD not in made.output
-    again = _local(home.folder, "--email", "ada@example.com", given=PASSWORD)
+    again = _local(home.path, "--email", "ada@example.com", given=PASSWORD)
     assert (0, "ada is a superuser already: nothing was changed.") == (
         again.exit_code,
         again.stdout.strip(),
     )
     file = tmp_path / "password"
     file.write_text(f"{OTHER}\n")
-    promoted = _local(home.folder, "--promote", "--password-file", str(file))
+    promoted = _local(home.path, "--promote", "--password-file", str(file))
     assert 0 == promoted.exit_code
     [(hashed,)] = query(own_database_url, "SELECT password_hash FROM users")
     assert _matches(OTHER, hashed)
 
 
-def test_local_refusals(home: Home, tmp_path: Path) -> None:
+def test_local_refusals(home: DataDir, tmp_path: Path) -> None:
     """No Valence there, one that has stopped, and the rules: a sentence and exit code 1."""
     nowhere = tmp_path / "nowhere"
     refused = _local(nowhere, "--email", "ada@example.com", given=PASSWORD)
     sentence = f"Valence does not run on {nowhere}: start it with `make run` or `valence local`."
     assert (1, sentence) == (refused.exit_code, refused.stderr.strip())
     assert not nowhere.exists()
-    refused = _local(home.folder, given=PASSWORD)
+    refused = _local(home.path, given=PASSWORD)
     assert (1, True) == (refused.exit_code, "needs --email" in refused.stderr)
     away = "postgresql+psycopg2://valence:quite-fine@127.0.0.1:1/valence"
     home.write_secrets({"valence_database_url": away})
-    refused = _local(home.folder, "--email", "ada@example.com", given=PASSWORD)
+    refused = _local(home.path, "--email", "ada@example.com", given=PASSWORD)
     assert (1, True) == (refused.exit_code, refused.stderr.startswith("Valence does not run on"))

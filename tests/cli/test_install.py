@@ -1,4 +1,4 @@
-"""What `make` does before there is a virtual environment; `make run` in a clone proves the rest."""
+"""How `make` installs uv; `make run` in a clone proves the rest of the installation."""
 
 import runpy
 import sys
@@ -21,14 +21,14 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]
 
 
 def test_uv_on_path_is_used(commands: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who has uv is not given a second one."""
+    """An installed uv is used and no second one is fetched."""
     monkeypatch.setattr(install.shutil, "which", lambda name: f"/somewhere/{name}")
     assert "/somewhere/uv" == install.find_uv()
     assert [] == commands
 
 
 def test_uv_is_fetched_once_into_a_private_place(commands: list[list[str]], tmp_path: Path) -> None:
-    """By pip, as the lock says, into a target folder: that is allowed on a managed system."""
+    """pip installs the locked uv into a target folder, which a managed system allows."""
     private, pinned = tmp_path / "bin/uv", tmp_path / "uv.txt"
     assert str(private) == install.find_uv()
     pip = [sys.executable, "-m", "pip", "install", "--quiet", f"--target={tmp_path}"]
@@ -47,7 +47,7 @@ def test_uv_is_fetched_once_into_a_private_place(commands: list[list[str]], tmp_
 def test_pip_comes_from_a_virtual_environment_where_it_is_missing(
     commands: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or a sentence says what to install."""
+    """If that fails too, a sentence says what to install."""
     monkeypatch.setattr(install, "_quiet", lambda command: int("pip" in command))
     install.find_uv()
     assert str(tmp_path / "pip/bin/python") == commands[0][0]
@@ -57,7 +57,7 @@ def test_pip_comes_from_a_virtual_environment_where_it_is_missing(
 
 
 def test_an_old_python_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the version that is needed, and how to name another."""
+    """The error names the required version, and how to choose another Python."""
     monkeypatch.setattr(sys, "version_info", (3, 10, 9))
-    with pytest.raises(SystemExit, match=r"Python 3\.11 or newer is needed.*PYTHON="):
+    with pytest.raises(SystemExit, match=r"Valence needs Python 3\.11 or newer.*PYTHON="):
         runpy.run_path(install.__file__, run_name="__main__")

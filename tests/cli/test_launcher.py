@@ -1,4 +1,4 @@
-"""The launcher as a user meets it: a real one, on a home of the test's own."""
+"""The launcher as a user runs it: a real process with its own data folder."""
 
 import contextlib
 import os
@@ -17,15 +17,15 @@ from support.local import STOPPED, Local
 from support.waiting import until
 
 
-def left(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run."""
+def running(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """The processes that have not ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-    return left(processes)  # one went while it was looked at
+    return running(processes)  # one ended between the two calls
 
 
-def wait_gone(processes: list[psutil.Process], timeout: float = STOPPED) -> None:
-    until(lambda: not left(processes), timeout=timeout, what="processes gone")
+def wait_ended(processes: list[psutil.Process], timeout: float = STOPPED) -> None:
+    until(lambda: not running(processes), timeout=timeout, what="processes ended")
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -41,7 +41,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
-    """A launcher for the tests that leave it running."""
+    """A launcher that the tests share; they must leave it running."""
     with Local(tmp_path_factory.mktemp("local") / "home") as local:
         local.login()
         yield local
@@ -49,12 +49,12 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """Where nothing is yet."""
+    """A data folder that does not exist yet."""
     return tmp_path / "home"
 
 
 def test_banner_lines_work_when_pasted(local: Local) -> None:
-    """Three lines, whole, in a plain shell, one after the other."""
+    """The three commands are not wrapped and work in a plain shell, one after the other."""
     banner = until(
         lambda: "Ctrl-C" in (text := local.output.read_text()) and text,
         timeout=5,
@@ -71,15 +71,15 @@ def test_banner_lines_work_when_pasted(local: Local) -> None:
 
 
 def test_both_services_and_the_worker_are_there(local: Local) -> None:
-    """One port, the ingress's routes, and a real worker behind."""
+    """One port serves the routes of both services, and a worker processes batches."""
     assert "grace" == local.client.get("/api/v1/users/me").json()["username"]
     task_id = local.submit(["good", "bad"])
     until(lambda: local.completed(task_id), timeout=30)
     assert 200 == local.client.get("/docs").status_code
 
 
-def test_no_secret_stands_on_a_command_line_or_in_the_output(local: Local) -> None:
-    """Nor does the worker hold the keys that sign tokens."""
+def test_no_secret_is_on_a_command_line_or_in_the_output(local: Local) -> None:
+    """Nor does the worker get the signing keys."""
     passwords = [(local.home / f"{name}/password").read_text() for name in ("postgres", "valkey")]
     public = local.output.read_text() + "".join(
         " ".join(process.cmdline()) for process in local.everything()
@@ -89,27 +89,27 @@ def test_no_secret_stands_on_a_command_line_or_in_the_output(local: Local) -> No
     assert not {"VALENCE_JWT_KEYRING_FILE", "VALENCE_HOME"} & worker.environ().keys()
 
 
-def test_a_second_start_says_who_runs(local: Local) -> None:
-    """One sentence, no traceback, and the first one goes on."""
+def test_a_second_start_names_the_first(local: Local) -> None:
+    """One sentence, no traceback, and the first launcher continues."""
     second = run("--home", str(local.home), "--port", "0")
     sentence = f"Valence already runs on {local.home} (pid {local.process.pid}, {local.url})."
     assert (1, sentence, "") == (second.returncode, second.stderr.strip(), second.stdout)
     assert 200 == local.client.get("/health").status_code
 
 
-def test_a_worker_that_is_killed_comes_back(local: Local) -> None:
-    """Its pool goes with it, and the next batch is done by the new one."""
+def test_a_killed_worker_is_restarted(local: Local) -> None:
+    """Its pool ends too, and the new worker processes the next batch."""
     before = local.pid("worker/worker")
     pool = psutil.Process(before).children(recursive=True)
     os.kill(before, signal.SIGKILL)
     until(lambda: local.pid("worker/worker") != before, timeout=15)
-    wait_gone(pool)
+    wait_ended(pool)
     assert "The worker ended with exit code -9" in local.output.read_text()
     test_both_services_and_the_worker_are_there(local)
 
 
 def test_a_killed_launcher_leaves_nothing_and_the_batch_completes(home: Path) -> None:
-    """kill -9 in the middle of a batch: the next start finds no old child and finishes the work."""
+    """After SIGKILL during a batch no child survives; the next start finishes the batch."""
     local = Local(home, VALENCE_LEASE_SECONDS="3").ready()
     local.login()
     children = local.everything()
@@ -117,8 +117,8 @@ def test_a_killed_launcher_leaves_nothing_and_the_batch_completes(home: Path) ->
     keys = (home / "keyring.json").read_bytes()
     local.process.kill()
     local.process.wait()
-    with Local(home) as again:  # at once
-        assert [] == left(children)
+    with Local(home) as again:  # immediately
+        assert [] == running(children)
         again.client.headers = local.client.headers
         assert keys == (home / "keyring.json").read_bytes()
         assert 20_000 == until(lambda: again.completed(task_id), timeout=60)["done"]
@@ -126,36 +126,36 @@ def test_a_killed_launcher_leaves_nothing_and_the_batch_completes(home: Path) ->
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_stop_signal_ends_every_child(home: Path, number: signal.Signals) -> None:
-    """Within 10 s, with exit code 0; a second signal on the way does no harm."""
+    """The exit code is 0; a second signal during the stop does no harm."""
     with Local(home) as local:
         children = local.everything()
         local.process.send_signal(number)
         assert 0 == local.end(number)
-        assert [] == left(children)
+        assert [] == running(children)
 
 
-def test_a_stuck_child_does_not_hold_up_the_stop(home: Path) -> None:
+def test_frozen_children_do_not_delay_the_stop(home: Path) -> None:
     """Frozen servers and a frozen worker are killed in time."""
     with Local(home) as local:
         children = local.everything()
         for name in ("postgres/server", "valkey/server", "worker/worker"):
             os.kill(local.pid(name), signal.SIGSTOP)
         assert 0 == local.end(signal.SIGTERM)
-        wait_gone(children, timeout=1)
+        wait_ended(children, timeout=1)
 
 
-def test_a_lost_server_stops_everything_and_says_so(home: Path) -> None:
-    """Postgres ends by itself: the rest follows, with the end of its log."""
+def test_a_lost_server_stops_everything(home: Path) -> None:
+    """When Postgres ends, so does Valence, and prints the end of its log."""
     with Local(home) as local:
         children = local.everything()
         os.kill(local.pid("postgres/server"), signal.SIGKILL)
         assert 1 == local.process.wait(STOPPED + 1)
-        assert [] == left(children)
+        assert [] == running(children)
         assert "Postgres ended with exit code -9" in local.output.read_text()
 
 
 def test_a_signal_during_the_start_leaves_nothing(home: Path) -> None:
-    """Ctrl-C is heard before the first answer, too; the next start makes what was not finished."""
+    """Ctrl-C works before Valence is ready; the next start completes the initialisation."""
     local = Local(home)
     children = until(
         lambda: psutil.Process(local.process.pid).children(recursive=True),
@@ -163,9 +163,8 @@ def test_a_signal_during_the_start_leaves_nothing(home: Path) -> None:
         interval=0.01,
     )
     assert 0 == local.end(signal.SIGINT)
-    wait_gone(
-        children, timeout=2
-    )  # what initdb itself had started sees a closed pipe, a little later
+    # The children of initdb end a little later, when they see a closed pipe.
+    wait_ended(children, timeout=2)
     with Local(home):
         pass
 
@@ -175,7 +174,7 @@ def test_a_taken_port_is_named_before_anything_starts(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = run("--home", str(home), PORT=str(port))
-    sentence = f"Port {port} on 127.0.0.1 is taken: choose another with PORT."
+    sentence = f"Port {port} on 127.0.0.1 is in use: choose another with PORT."
     assert (1, sentence) == (done.returncode, done.stderr.strip())
     assert not (home / "postgres").exists()
 
@@ -188,7 +187,7 @@ def test_a_taken_port_is_named_before_anything_starts(home: Path) -> None:
     ],
 )
 def test_a_wrong_setting_is_named(home: Path, name: str, value: str, sentence: str) -> None:
-    """One sentence, and nothing stays running."""
+    """One sentence, and no process keeps running."""
     done = run("--home", str(home), "--port", "0", **{name: value})
     assert 1 == done.returncode
     assert re.fullmatch(sentence, done.stderr.strip())

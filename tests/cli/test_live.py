@@ -1,4 +1,4 @@
-"""What stays open, behind the launcher's one port: it works, and Ctrl-C does not wait for it."""
+"""Streams and WebSockets behind the launcher's port: they work, and Ctrl-C closes them."""
 
 import json
 import signal
@@ -11,7 +11,7 @@ from support.local import Local
 
 
 def test_streams_and_sockets_end_with_the_launcher(tmp_path: Path) -> None:
-    """Scores and events through the router; told to stop, it says goodbye and ends as ever."""
+    """Scores and progress updates pass the router; on SIGINT the socket is closed with 1012."""
     with Local(tmp_path / "home") as local:
         local.login()
         url = local.url.replace("http://", "ws://") + "/api/v1/sentiment/stream"

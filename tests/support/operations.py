@@ -69,7 +69,7 @@ class Operation:
 
 def operations() -> list[Operation]:
     """All that is documented."""
-    document = docs.document()
+    document = docs.openapi_document()
     schemas = document["components"]["schemas"]
     return [
         _read(method, path, operation, schemas)

@@ -12,7 +12,7 @@ from typing import Self
 
 import httpx
 
-from support.key_command import done
+from support.keyring_command import KeyringFile
 from support.rows import query
 from support.stack import Stack
 from support.waiting import until
@@ -162,18 +162,19 @@ def active(file: Path) -> str:
 
 
 def drill(stack: Stack, traffic: Traffic, *, timeout: float) -> None:
-    """Rotate, go back, go on, drop: while traffic runs; `patience` in seconds for each step."""
+    """Rotate, go back, go on, drop: while traffic runs; `timeout` in seconds for each step."""
     file = stack.keyring
+    command = KeyringFile(file)
     old = active(file)
     traffic.all_signed_by(old, timeout)
     old_tokens = [login.token for login in traffic.logins[:5]]
-    done("rotate", file)
+    command.succeed("rotate")
     new = active(file)
     assert new != old
     traffic.all_signed_by(new, timeout)
-    done("activate", file, "--kid", old)
+    command.succeed("activate", "--kid", old)
     traffic.all_signed_by(old, timeout)
-    done("activate", file, "--kid", new)
+    command.succeed("activate", "--kid", new)
     traffic.all_signed_by(new, timeout)
     services = stack.running("auth") + stack.running("inference")
 
@@ -189,7 +190,7 @@ def drill(stack: Stack, traffic: Traffic, *, timeout: float) -> None:
         }
 
     assert {200} == believed()
-    done("drop", file, "--kid", old)
+    command.succeed("drop", "--kid", old)
     until(lambda: believed() == {401}, timeout=10, what="tokens of the dropped key refused")
     before = traffic.requests
     until(lambda: traffic.requests > before + 100, timeout=timeout, what="traffic after the drop")

@@ -1,1 +1,1 @@
-"""The local launcher: Postgres, Valkey, the web services and a worker as one foreground command."""
+"""The local launcher: Postgres, Valkey, the web services and a worker in one foreground command."""

@@ -1,4 +1,4 @@
-"""`python -m valence.local` is `valence local`; imported by nobody."""
+"""`python -m valence.local` runs `valence local`; no module imports this one."""
 
 import sys
 

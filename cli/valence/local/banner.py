@@ -1,12 +1,12 @@
-"""What the user reads once Valence answers: where it is, and three lines to try it with."""
+"""The banner after start-up: the addresses, and three commands to try."""
 
 from pathlib import Path
 from string import Template
 
 from rich.console import Console
 
-# For any POSIX shell, to be pasted one after the other; JSON's braces and the shell's own $TOKEN
-# are why these are templates.
+# For any POSIX shell, to be pasted one after the other. They are templates rather than format
+# strings because they contain JSON's braces.
 _CURL_LINES = (
     Template(
         "curl -s $url/api/v1/auth/register -H 'Content-Type: application/json'"
@@ -25,12 +25,12 @@ _CURL_LINES = (
 
 
 def curl_lines(url: str) -> list[str]:
-    """Register, log in, analyze."""
+    """Return shell commands that register, log in and analyze a text."""
     return [line.substitute(url=url) for line in _CURL_LINES]
 
 
 def show(url: str, home: Path, console: Console) -> None:
-    """Print the banner; long lines are left whole, so that they can be copied."""
+    """Print the banner without wrapping long lines, so that they can be copied."""
 
     def line(text: str = "", style: str = "") -> None:
         console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
@@ -47,5 +47,5 @@ def show(url: str, home: Path, console: Console) -> None:
     for command in curl_lines(url):
         line(command, "cyan")
     line()
-    line("  Ctrl-C stops everything; the data stays.", "dim")
+    line("  Ctrl-C stops everything and keeps the data.", "dim")
     line()

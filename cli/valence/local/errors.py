@@ -1,5 +1,5 @@
-"""The one error of this package: what went wrong, said in a sentence a user can act on."""
+"""The error of this package."""
 
 
 class LocalError(Exception):
-    """Why Valence cannot start or go on here; its text is printed as it is, without a traceback."""
+    """Valence cannot start or continue; the message is printed without a traceback."""

@@ -1,9 +1,9 @@
-"""Makes the virtual environment of a checkout from its lock; run by `make`, before anything exists.
+"""Create the virtual environment of a checkout from its lock; run by `make`.
 
-Plain Python without dependencies: `python3 cli/valence/local/install.py VENV STAMP`.
+Runs without dependencies: `python3 cli/valence/local/install.py VENV STAMP`.
 """
 
-from __future__ import annotations  # an older Python must get as far as the sentence below
+from __future__ import annotations  # an older Python must reach the error message below
 
 import os
 import re
@@ -18,42 +18,42 @@ MEMBERS = ("services/common", "services/auth", "services/inference", "services/b
 
 
 def find_uv() -> str:
-    """The uv on PATH, else one that pip puts into `.tools`."""
+    """Return the path of uv: the one on PATH, else one that pip installs into `.tools`."""
     private = TOOLS / "bin" / "uv"
-    found = shutil.which("uv") or (str(private) if private.exists() else None)
-    if found:
-        return found
+    uv = shutil.which("uv") or (str(private) if private.exists() else None)
+    if uv:
+        return uv
     print("Fetching uv…", flush=True)  # noqa: T201 - a script
-    # A target folder is allowed where the system's own packages are managed by its distribution;
-    # where pip itself is missing, a virtual environment may still bring it.
+    # `pip install --target` works where the distribution manages the system's packages. Where pip
+    # is missing, a virtual environment may have it.
     pip = [sys.executable, "-m", "pip"]
     if _quiet([*pip, "--version"]) != 0:
         if _quiet([sys.executable, "-m", "venv", str(TOOLS / "pip")]) != 0:
-            sys.exit("uv is missing, and neither pip nor venv works here: install uv or pip first.")
+            sys.exit("uv is missing, and neither pip nor venv works: install uv or pip first.")
         pip = [str(TOOLS / "pip" / "bin" / "python"), "-m", "pip"]
-    environment = {**os.environ, "PIP_ROOT_USER_ACTION": "ignore"}  # nothing of the system changes
+    environment = {**os.environ, "PIP_ROOT_USER_ACTION": "ignore"}  # writes to `.tools` only
     pinned = TOOLS / "uv.txt"
     pinned.parent.mkdir(exist_ok=True)
-    pinned.write_text(_entry("uv"))
+    pinned.write_text(_lock_entry("uv"))
     hashed = ["--require-hashes", "--requirement", str(pinned)]
     _run([*pip, "install", "--quiet", f"--target={TOOLS}", *hashed], environment)
     return str(private)
 
 
-def _entry(package: str) -> str:
-    """The lock's lines about one package: its version and the hashes of its files."""
+def _lock_entry(package: str) -> str:
+    """Return the lock's lines about one package: its version and the hashes of its files."""
     lock = (CHECKOUT / "requirements.lock").read_text("utf-8")
     [entry] = re.findall(rf"^{package}==.*\n(?:[ ]+.*\n)*", lock, re.MULTILINE)
     return str(entry)
 
 
 def install(venv: Path) -> None:
-    """Install exactly what the lock says, then the workspace's own packages, editable."""
+    """Install exactly the locked packages, then the workspace's packages in editable mode."""
     uv = find_uv()
-    # Byte code is compiled now: some machines forbid writing it later, and every start would pay.
+    # Compile now: some machines forbid writing byte code later, which slows every start.
     environment = {**os.environ, "UV_COMPILE_BYTECODE": "1", "VIRTUAL_ENV": str(venv)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    if "PIP_INDEX_URL" in environment:  # a mirror that is set up for pip serves uv, too
+    if "PIP_INDEX_URL" in environment:  # uv does not read pip's setting
         environment.setdefault("UV_DEFAULT_INDEX", environment["PIP_INDEX_URL"])
     if not (venv / "bin" / "python").exists():
         _run([uv, "venv", "--quiet", "--python", sys.executable, str(venv)], environment)
@@ -72,7 +72,7 @@ def install(venv: Path) -> None:
 def _run(command: list[str], environment: dict[str, str] | None = None) -> None:
     code = subprocess.run(command, check=False, cwd=CHECKOUT, env=environment).returncode  # noqa: S603
     if code != 0:
-        sys.exit(f"This step failed with exit code {code}: {' '.join(command[:4])} …")
+        sys.exit(f"A step failed with exit code {code}: {' '.join(command[:4])} …")
 
 
 def _quiet(command: list[str]) -> int:
@@ -80,9 +80,9 @@ def _quiet(command: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 11):  # noqa: UP036 - this is the place that says so
+    if sys.version_info < (3, 11):  # noqa: UP036 - the check for users of an older Python
         sys.exit(
-            f"Python 3.11 or newer is needed, but this is {sys.version.split()[0]}: "
+            f"Valence needs Python 3.11 or newer, but this is {sys.version.split()[0]}: "
             "name another with PYTHON=…"
         )
     target, stamp = Path(sys.argv[1]).absolute(), Path(sys.argv[2])

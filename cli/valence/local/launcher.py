@@ -1,6 +1,6 @@
-"""Runs a whole Valence in the foreground: starts its parts in order, watches them, stops them all.
+"""Run all of Valence in the foreground: start its parts in order, supervise them, stop them.
 
-Postgres, Valkey and the worker are children; both web services live in this process.
+Postgres, Valkey and the worker are child processes; both web services run in this process.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 
 from valence.local import banner
-from valence.local.data_dir import Home
+from valence.local.data_dir import DataDir
 from valence.local.errors import LocalError
 from valence.local.ports import reserve
 from valence.local.postgres import Postgres
@@ -26,48 +26,48 @@ from valence.local.processes import Child
 from valence.local.valkey import Valkey
 
 if TYPE_CHECKING:
-    from valence.local.services import Web
+    from valence.local.services import WebServices
 
-# A stop may take 10 s: requests drain first, then everything else shares what is left.
-_DRAIN_S, _STOP_S = 2, 7.0
-_WORKER_STOP_S, _VALKEY_STOP_S, _POSTGRES_STOP_S = 3.5, 1.0, 1.5
-_WATCH_S = 0.5
+# Stopping must take at most 10 s: requests drain first, the rest shares the remaining time.
+_DRAIN_S, _STOP_TIMEOUT_S = 2, 7.0
+_WORKER_STOP_TIMEOUT_S, _VALKEY_STOP_TIMEOUT_S, _POSTGRES_STOP_TIMEOUT_S = 3.5, 1.0, 1.5
+_POLL_S = 0.5
 _BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0)
-_STEADY_S = 30.0  # a worker that ran this long starts over with the shortest pause
+_BACKOFF_RESET_S = 30.0  # after a run of this length the backoff begins again
 
 
 class _Interrupted(BaseException):
-    """A stop signal that came before the web server was there to take it."""
+    """A stop signal arrived before the web server handles signals."""
 
 
 class Launcher:
-    """One local Valence on one home and one port."""
+    """A local Valence on one data folder and one port."""
 
-    def __init__(self, home: Home, *, host: str, port: int, console: Console) -> None:
-        self._home, self._host, self._port, self._console = home, host, port, console
-        self._postgres = Postgres(home.postgres, log=home.logs / "postgres.log")
-        self._valkey = Valkey(home.valkey, persistent=True, log=home.logs / "valkey.log")
+    def __init__(self, data_dir: DataDir, *, host: str, port: int, console: Console) -> None:
+        self._data_dir, self._host, self._port, self._console = data_dir, host, port, console
+        self._postgres = Postgres(data_dir.postgres, log=data_dir.logs / "postgres.log")
+        self._valkey = Valkey(data_dir.valkey, persistent=True, log=data_dir.logs / "valkey.log")
         self._worker = Child(
             "The worker",
-            record=home.worker / "worker.json",
-            log=home.logs / "worker.log",
-            # When we are killed its servers go as well: there is nothing it could finish.
+            record=data_dir.worker / "worker.json",
+            log=data_dir.logs / "worker.log",
+            # When this process is killed, the servers end too: the worker can finish nothing.
             death_signal=signal.SIGKILL,
         )
         self._worker_env: dict[str, str] = {}
-        self._stop_by = float("inf")
+        self._stop_deadline = float("inf")
         self._failure: LocalError | None = None
 
     def run(self) -> None:
-        """Serve until a stop signal; LocalError when something keeps it from going on."""
-        with self._home.locked(), reserve(self._host, self._port) as public:
+        """Serve until a stop signal; raise LocalError if Valence cannot start or continue."""
+        with self._data_dir.lock(), reserve(self._host, self._port) as public:
             self._port = public.getsockname()[1]
             url = f"http://{self._host}:{self._port}"
-            self._home.announce(url)
+            self._data_dir.record_owner(url)
             try:
                 interrupted = _interrupt_on_signals()
                 web = self._start()
-                if interrupted.is_set():  # raised where Python had to swallow it
+                if interrupted.is_set():  # Python ignored the exception, see there
                     raise _Interrupted
                 asyncio.run(self._serve(web, public, url))
             except _Interrupted:
@@ -78,102 +78,104 @@ class Launcher:
         if self._failure is not None:
             raise self._failure
 
-    def _start(self) -> "Web":
-        # Children start in the main thread: Linux ties their death signal to the thread.
-        first = not self._home.postgres.exists()
-        self._say(
-            "Starting Valence; the first time takes longer…" if first else "Starting Valence…"
+    def _start(self) -> "WebServices":
+        # Start children in the main thread: Linux ties their death signal to the thread.
+        first_start = not self._data_dir.postgres.exists()
+        self._echo(
+            "Starting Valence; the first start takes longer…"
+            if first_start
+            else "Starting Valence…"
         )
         self._worker.clear_leftover()
         self._valkey.launch()
         self._postgres.launch()
-        # Imported only now, so that both servers come up meanwhile.
+        # Imported here, so that both servers start in the meantime.
         from valence.local import migrations, services  # noqa: PLC0415
 
         self._valkey.wait_ready()
         self._postgres.wait_ready()
         self._worker_env = services.configure(
-            self._home, database_url=self._postgres.url(), redis_url=self._valkey.url()
+            self._data_dir, database_url=self._postgres.url(), redis_url=self._valkey.url()
         )
         migrations.upgrade(self._postgres.url())
         self._start_worker()
-        return services.Web()
+        return services.WebServices()
 
-    async def _serve(self, web: "Web", public: socket.socket, url: str) -> None:
+    async def _serve(self, web: "WebServices", public: socket.socket, url: str) -> None:
         @asynccontextmanager
         async def lifespan() -> AsyncIterator[None]:
             async with web.lifespan():
-                watching = asyncio.create_task(self._watch())
+                supervisor = asyncio.create_task(self._supervise())
                 try:
                     yield
                 finally:
-                    self._stop_by = time.monotonic() + _STOP_S
-                    watching.cancel()
-                    self._worker.ask_to_stop()  # it ends beside the services
+                    self._stop_deadline = time.monotonic() + _STOP_TIMEOUT_S
+                    supervisor.cancel()
+                    self._worker.request_stop()  # stops in parallel with the services
 
         await web.serve(
             public,
             lifespan=lifespan,
             drain_seconds=_DRAIN_S,
-            on_started=lambda: banner.show(url, self._home.folder, self._console),
+            on_started=lambda: banner.show(url, self._data_dir.path, self._console),
         )
-        _ignore_signals()  # serve() took its handlers away
+        _ignore_signals()  # serve() has removed its handlers
 
-    async def _watch(self) -> None:
-        """Start the worker again when it ends; give up when a server does."""
+    async def _supervise(self) -> None:
+        """Restart the worker when it ends; stop Valence when a server ends."""
         failures, started = 0, time.monotonic()
         while True:
-            await asyncio.sleep(_WATCH_S)
-            self._failure = self._postgres.ended() or self._valkey.ended()
+            await asyncio.sleep(_POLL_S)
+            self._failure = self._postgres.exit_error() or self._valkey.exit_error()
             if self._failure is not None:
-                os.kill(os.getpid(), signal.SIGTERM)  # the way out that drains
+                os.kill(os.getpid(), signal.SIGTERM)  # drains the open requests
                 return
             code = self._worker.poll()
             if code is not None:
-                failures = 0 if time.monotonic() - started > _STEADY_S else failures
+                failures = 0 if time.monotonic() - started > _BACKOFF_RESET_S else failures
                 pause = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
-                self._say(
-                    f"The worker ended with exit code {code} and is started again; "
+                self._echo(
+                    f"The worker ended with exit code {code} and is being restarted; "
                     f"see {self._worker.log}."
                 )
                 await asyncio.sleep(pause)
-                self._worker.stop(timeout=0)  # what its pool left
+                self._worker.stop(timeout=0)  # kills the remaining pool processes
                 self._start_worker()
                 failures, started = failures + 1, time.monotonic()
 
     def _start_worker(self) -> None:
         command = [sys.executable, "-m", "valence_batch_worker"]
-        metrics = self._home.worker / "metrics"  # files of processes that were killed stay there
+        metrics = self._data_dir.worker / "metrics"  # killed processes leave their files there
         shutil.rmtree(metrics, ignore_errors=True)
         metrics.mkdir(mode=0o700)
         self._worker.start(
             command,
             env=self._worker_env | {"PROMETHEUS_MULTIPROC_DIR": str(metrics)},
-            cwd=self._home.worker,
+            cwd=self._data_dir.worker,
         )
 
     def _stop(self) -> None:
-        """Stop all children in reverse order, within the time that is left."""
-        stop_by = min(self._stop_by, time.monotonic() + _STOP_S)
+        """Stop all children in reverse order, before the deadline."""
+        deadline = min(self._stop_deadline, time.monotonic() + _STOP_TIMEOUT_S)
 
-        def left() -> float:
-            return stop_by - time.monotonic()
+        def remaining() -> float:
+            return deadline - time.monotonic()
 
-        self._worker.stop(min(_WORKER_STOP_S, left()))
-        self._valkey.ask_to_stop()
-        self._postgres.ask_to_stop()
-        self._valkey.stop(_VALKEY_STOP_S)
-        self._postgres.stop(max(_POSTGRES_STOP_S, left()))
+        self._worker.stop(min(_WORKER_STOP_TIMEOUT_S, remaining()))
+        self._valkey.request_stop()
+        self._postgres.request_stop()
+        self._valkey.stop(_VALKEY_STOP_TIMEOUT_S)
+        self._postgres.stop(max(_POSTGRES_STOP_TIMEOUT_S, remaining()))
 
-    def _say(self, text: str) -> None:
+    def _echo(self, text: str) -> None:
         self._console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def _interrupt_on_signals() -> threading.Event:
-    """Make stop signals end the start-up; the web server replaces the handlers with its own.
+    """Raise `_Interrupted` on stop signals, until the web server installs its own handlers.
 
-    The event tells that there was one: an exception that comes up in a destructor or a callback of
-    the collector is printed and goes no further.
+    The event is set as well: Python prints and ignores an exception that is raised in a destructor
+    or in a callback of the garbage collector.
     """
     interrupted = threading.Event()
 
@@ -183,7 +185,7 @@ def _interrupt_on_signals() -> threading.Event:
         raise _Interrupted
 
     def hang_up(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)  # a closed terminal stops it in the same way
+        os.kill(os.getpid(), signal.SIGTERM)  # closing the terminal stops Valence the same way
 
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
@@ -193,6 +195,6 @@ def _interrupt_on_signals() -> threading.Event:
 
 
 def _ignore_signals() -> None:
-    """From here on everything is being stopped, and a second Ctrl-C must not cut that short."""
+    """Ignore further stop signals, so that a second Ctrl-C does not interrupt the stop."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""A private Postgres on a free loopback port: made once in a folder, then started and stopped."""
+"""A private Postgres on a free loopback port, with its data in one folder."""
 
 import contextlib
 import os
@@ -19,24 +19,22 @@ from psycopg2 import sql
 from valence.local.binaries import find_postgres
 from valence.local.errors import LocalError
 from valence.local.ports import free_port
-from valence.local.processes import Child, die_with_parent, find, holds_pid, write_private
+from valence.local.processes import Child, die_with_parent, find_process, pid_exists, write_private
 from valence.local.unprivileged import Runner, find_runner
 
 _ROLE = "valence"
-_OLDEST, _BUILTIN_LOCALE = (
-    15,
-    17,
-)  # major versions: what the schema needs; where C.UTF-8 is built in
-# Messages after which another attempt can work: a port that was taken in between, and the last
-# processes of a killed server that still hold its memory.
-_PASSING = "address already in use|shared memory block|lock file .* already exists"
+_MIN_MAJOR = 15  # required by the schema
+_BUILTIN_LOCALE_MAJOR = 17  # the first version with a built-in C.UTF-8
+# Errors after which another attempt can succeed: another process took the port, or the last
+# processes of a killed server still hold its shared memory.
+_RETRIABLE = "address already in use|shared memory block|lock file .* already exists"
 
 
 class Postgres:
-    """The server of one folder, with password login only (scram) and one role, `valence`.
+    """The server of one folder, with password login only (SCRAM) and one role, `valence`.
 
-    The process that starts it owns it: it ends with that process, and must be started from a
-    thread that lives as long (see `processes.die_with_parent`).
+    The server ends with the process, and with the thread, that started it (see
+    `processes.die_with_parent`).
     """
 
     def __init__(
@@ -66,45 +64,48 @@ class Postgres:
 
     @property
     def pid(self) -> int:
-        """The server's own pid (also when a prefix gave root up: those exec)."""
+        """The server's process ID; the command that drops root privileges execs the server."""
         return self._child.pid
 
     def url(self, database: str = "valence") -> str:
-        """The address for SQLAlchemy; it holds the password."""
+        """Return the URL for SQLAlchemy, with the password."""
         return f"postgresql+psycopg2://{_ROLE}:{self._password}@127.0.0.1:{self.port}/{database}"
 
     def start(self, timeout: float = 60.0) -> None:
-        """Start and wait until it takes a login; on any failure nothing is left running."""
+        """Start the server and wait until a login works; stop it on any error."""
         self.launch()
         self.wait_ready(timeout)
 
     def launch(self) -> None:
-        """Make the cluster if need be and start the server, without waiting for it."""
+        """Initialise the data folder if necessary, and start the server without waiting for it."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._child.clear_leftover()
         self._postgres, initdb = find_postgres()
         self._runner, version = find_runner([str(self._postgres), "--version"])
         major = int(re.findall(r"\d+", version)[0])
-        if major < _OLDEST:
-            raise LocalError(f"{self._postgres} is Postgres {major}; {_OLDEST} or newer is needed.")
+        if major < _MIN_MAJOR:
+            raise LocalError(
+                f"{self._postgres} is Postgres {major}; Valence needs {_MIN_MAJOR} or newer."
+            )
         self._password = self._read_password()
         if not self._data.exists():
-            self._make_cluster(initdb, major)
-        made_by = (self._data / "PG_VERSION").read_text().strip()
-        if made_by != str(major):
+            self._init_cluster(initdb, major)
+        data_major = (self._data / "PG_VERSION").read_text().strip()
+        if data_major != str(major):
             raise LocalError(
-                f"The data in {self._data} was made by Postgres {made_by}, but {self._postgres} "
-                f"is {major}: install that version, or choose another VALENCE_HOME."
+                f"The data in {self._data} was created by Postgres {data_major}, but "
+                f"{self._postgres} is {major}: install that version, or choose another "
+                "VALENCE_HOME."
             )
-        self._adopt_files()
+        self._chown_data()
         self._remove_stale_pid_file()
         self._spawn()
 
     def wait_ready(self, timeout: float = 60.0) -> None:
-        """Wait until a login works and the `valence` database exists."""
+        """Wait until a login works, and create the `valence` database if it is missing."""
         try:
             self._child.wait_ready(
-                self._accepts_login, respawn=self._spawn, passing=_PASSING, timeout=timeout
+                self._accepts_login, respawn=self._spawn, retry_on=_RETRIABLE, timeout=timeout
             )
             if not self._exists("valence"):
                 self.create_database("valence")
@@ -113,27 +114,27 @@ class Postgres:
             raise
 
     def stop(self, timeout: float = 8.0) -> None:
-        """Stop with a fast shutdown, then an immediate one, then by force."""
+        """Stop the server: fast shutdown, then immediate shutdown, then SIGKILL."""
         self._child.stop(timeout)
 
-    def ask_to_stop(self) -> None:
-        """Begin to stop, without waiting."""
-        self._child.ask_to_stop()
+    def request_stop(self) -> None:
+        """Request a fast shutdown without waiting for it."""
+        self._child.request_stop()
 
-    def ended(self) -> LocalError | None:
-        """Why it is gone when it ended by itself, None while it runs."""
+    def exit_error(self) -> LocalError | None:
+        """Return why the server ended by itself, or None while it runs."""
         code = self._child.poll()
-        return None if code is None else self._child.failure(f"ended with exit code {code}")
+        return None if code is None else self._child.error(f"ended with exit code {code}")
 
     def create_database(self, name: str, template: str | None = None) -> None:
-        """Create a database, as a copy of `template` when one is named."""
+        """Create a database, optionally as a copy of `template`."""
         clause = (
             sql.SQL(" TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
         )
         self._execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)) + clause)
 
     def drop_database(self, name: str) -> None:
-        """Drop a database together with its connections; harmless when it is not there."""
+        """Drop a database if it exists, and close its connections."""
         self._execute(
             sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
         )
@@ -143,10 +144,10 @@ class Postgres:
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
-            "unix_socket_directories": "",  # no socket: paths under a home can be too long for one
+            "unix_socket_directories": "",  # the path of the data folder can be too long for one
             "logging_collector": "off",
-            "lc_messages": "C",  # _PASSING reads English
-            # By default an error is logged with its statement and row: names, addresses, texts.
+            "lc_messages": "C",  # _RETRIABLE is English
+            # By default Postgres logs an error with its statement and row: names, e-mails, texts.
             "log_min_error_statement": "panic",
             "log_error_verbosity": "terse",
             **self._settings,
@@ -160,16 +161,16 @@ class Postgres:
             env=_environment(),
         )
 
-    def _make_cluster(self, initdb: Path, major: int) -> None:
-        # Made aside and renamed: an initdb that was killed half-way leaves no half cluster.
-        for unfinished in self.folder.glob("initdb-*"):
-            shutil.rmtree(unfinished, ignore_errors=True)
-        aside = Path(tempfile.mkdtemp(prefix="initdb-", dir=self.folder))
-        password_file, data = aside / "password", aside / "data"
+    def _init_cluster(self, initdb: Path, major: int) -> None:
+        # Initialised elsewhere and renamed: a killed initdb leaves no incomplete data folder.
+        for incomplete in self.folder.glob("initdb-*"):
+            shutil.rmtree(incomplete, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(prefix="initdb-", dir=self.folder))
+        password_file, data = temporary / "password", temporary / "data"
         write_private(password_file, self._password)
         data.mkdir(mode=0o700)
         if self._runner.owner is not None:
-            for path in (aside, password_file, data):
+            for path in (temporary, password_file, data):
                 os.chown(path, *self._runner.owner)
         locale = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"
         builtin = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
@@ -178,7 +179,7 @@ class Postgres:
                 *self._runner.prefix,
                 *(str(initdb), "-D", str(data), "-U", _ROLE, "-A", "scram-sha-256"),
                 *(f"--pwfile={password_file}", "--encoding=UTF8"),
-                *(builtin if major >= _BUILTIN_LOCALE else (f"--locale={locale}",)),
+                *(builtin if major >= _BUILTIN_LOCALE_MAJOR else (f"--locale={locale}",)),
                 *(("--no-sync",) if self._settings.get("fsync") == "off" else ()),
             ],
             stdin=subprocess.DEVNULL,
@@ -192,12 +193,12 @@ class Postgres:
         )
         if done.returncode != 0:
             tail = "\n".join(done.stdout.splitlines()[-12:])
-            raise LocalError(f"Postgres could not make its data in {self.folder}:\n{tail}")
+            raise LocalError(f"initdb failed in {self.folder}:\n{tail}")
         data.rename(self._data)
-        shutil.rmtree(aside)
+        shutil.rmtree(temporary)
 
-    def _adopt_files(self) -> None:
-        # Root's way of starting the server can change between starts, and its owner with it.
+    def _chown_data(self) -> None:
+        # For root, the way to drop privileges can differ between starts, and the owner with it.
         owner = self._runner.owner or (os.geteuid(), os.getegid())
         if os.geteuid() != 0 or self._data.stat().st_uid == owner[0]:
             return
@@ -205,13 +206,13 @@ class Postgres:
             os.chown(path, *owner, follow_symlinks=False)
 
     def _remove_stale_pid_file(self) -> None:
-        # Postgres sorts out a dead pid by itself, but takes any living process with a reused pid
-        # for its twin. Its own lock on the shared memory still guards a server that does run.
+        # Postgres ignores the pid file of a dead process, but mistakes any process with a reused
+        # pid for another server. A server that does run is still protected by its shared memory.
         pid_file = self._data / "postmaster.pid"
         with contextlib.suppress(OSError, ValueError, IndexError):
             lines = pid_file.read_text().splitlines()
             pid, started = int(lines[0]), float(lines[2])
-            if holds_pid(pid) and not find(pid, started, tolerance=30.0):
+            if pid_exists(pid) and not find_process(pid, started, tolerance=30.0):
                 pid_file.unlink()
 
     def _read_password(self) -> str:
@@ -227,8 +228,8 @@ class Postgres:
         except psycopg2.OperationalError as error:
             if "password authentication failed" in str(error):
                 raise LocalError(
-                    f"The password in {self.folder / 'password'} is not the one the data in "
-                    f"{self._data} was made with: restore that file, or remove {self.folder}."
+                    f"The password in {self.folder / 'password'} does not fit the data in "
+                    f"{self._data}: restore that file, or remove {self.folder}."
                 ) from None
             return False
 
@@ -251,7 +252,7 @@ class Postgres:
             dbname="postgres",
             connect_timeout=timeout,
         )
-        connection.autocommit = True  # CREATE and DROP DATABASE refuse a transaction
+        connection.autocommit = True  # CREATE and DROP DATABASE cannot run in a transaction
         try:
             yield connection
         finally:
@@ -259,7 +260,7 @@ class Postgres:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without what libpq and the server would take as settings (PGDATA, PGPORT, …)."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "VALENCE_"))}
-    # Without a locale, macOS starts a thread in the server's first process and the server refuses.
-    return kept | {"LC_ALL": "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"}
+    """Return the environment without variables that libpq and the server read (PGDATA, …)."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "VALENCE_"))}
+    # Without a locale, macOS starts a thread in the postmaster, which then exits.
+    return inherited | {"LC_ALL": "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"}

@@ -1,7 +1,7 @@
-"""Child processes that end with us: each has a session, a log, a death signal and a record.
+"""Child processes that end with this one: each has a session, a log, a death signal and a record.
 
-The record (pid and start time of the child and of its owner) is for the case that the death signal
-does not exist (macOS) or was not heard: the next start finds the leftover by it and stops it.
+The record holds the pid and start time of the child and its owner. Where the death signal does not
+exist (macOS) or is ignored, the next start finds the leftover process by it and stops it.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ import psutil  # type: ignore[import-untyped]
 from valence.local.errors import LocalError
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-_LAST_WAIT_S = 1.0  # for each signal after the first
-_LEFTOVER_WAIT_S = 3.0
+_ESCALATION_TIMEOUT_S = 1.0  # for each signal after the first
+_LEFTOVER_TIMEOUT_S = 3.0
 _LOG_LIMIT_BYTES = 8 * 1024 * 1024
 
 
@@ -36,9 +36,9 @@ class _Record(TypedDict):
 
 
 def die_with_parent(death_signal: int) -> Callable[[], None] | None:
-    """What a child runs before its exec so that the kernel signals it when we are gone (Linux).
+    """Return a `preexec_fn` that makes the kernel signal the child when the parent ends (Linux).
 
-    The kernel ties this to the thread that forks: start children from a thread that stays.
+    The kernel ties this to the thread that forks: start children from a thread that keeps running.
     """
     if sys.platform != "linux":
         return None
@@ -46,24 +46,24 @@ def die_with_parent(death_signal: int) -> Callable[[], None] | None:
 
     def arm() -> None:
         prctl(_PR_SET_PDEATHSIG, int(death_signal))
-        if os.getppid() != parent:  # we died between the fork and the line above
+        if os.getppid() != parent:  # the parent ended between the fork and the line above
             os._exit(1)
 
     return arm
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Put Python's signal handlers off to the end of the block.
+def _deferred_signals() -> Iterator[None]:
+    """Defer Python's signal handlers to the end of the block.
 
-    A handler that raises between a fork and the note of it would leave a child nobody knows of.
+    A handler that raises between a fork and the assignment of its result would leak the child.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # handlers only ever run in the main thread
+        yield  # handlers run in the main thread only
         return
-    held: set[int] = set()
+    deferred: set[int] = set()
     handlers = {
-        stop: signal.signal(stop, lambda number, _: held.add(number))
+        stop: signal.signal(stop, lambda number, _: deferred.add(number))
         for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         if callable(signal.getsignal(stop))
     }
@@ -72,28 +72,28 @@ def _uninterrupted() -> Iterator[None]:
     finally:
         for stop, handler in handlers.items():
             signal.signal(stop, handler)
-    for number in held:
+    for number in deferred:
         signal.raise_signal(number)
 
 
-def find(pid: int, started: float, *, tolerance: float = 2.0) -> psutil.Process | None:
-    """The process that has this pid and began at this time; None when the pid is free or reused."""
+def find_process(pid: int, started: float, *, tolerance: float = 2.0) -> psutil.Process | None:
+    """Return the process with this pid and start time; None if the pid is free or reused."""
     try:
         process = psutil.Process(pid)
-        # The kernel's boot time, from which start times are reckoned, moves a little with NTP.
+        # Start times are relative to the boot time, which NTP shifts slightly.
         same = abs(process.create_time() - started) < tolerance
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.Error:
         return None
 
 
-def holds_pid(pid: int) -> bool:
-    """Whether any process has this pid now."""
+def pid_exists(pid: int) -> bool:
+    """Return whether any process has this pid."""
     return bool(psutil.pid_exists(pid))
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file in one step; only its owner may read it."""
+    """Replace a file atomically; only its owner can read it."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
     new.unlink(missing_ok=True)
     with open(new, "w", opener=lambda p, flags: os.open(p, flags | os.O_EXCL, 0o600)) as file:
@@ -102,10 +102,10 @@ def write_private(path: Path, text: str) -> None:
 
 
 class Child:
-    """One long-lived child process.
+    """A long-lived child process.
 
-    `stop_signals` are tried in turn, and SIGKILL comes last; `death_signal` is what the kernel
-    sends it when we are killed.
+    `stop` sends `stop_signals` in turn and SIGKILL last. The kernel sends `death_signal` when this
+    process is killed.
     """
 
     def __init__(
@@ -121,12 +121,12 @@ class Child:
         self._record, self._stop_signals = record, tuple(stop_signals)
         self._death_signal = death_signal
         self._process: subprocess.Popen[bytes] | None = None
-        self._asked: signal.Signals | None = None
+        self._requested_signal: signal.Signals | None = None
         self._log_start = 0
 
     @property
     def pid(self) -> int:
-        """The child's own process id (LocalError when it was not started)."""
+        """The child's process ID; raises LocalError if it was not started."""
         if self._process is None:
             raise LocalError(f"{self.name} is not running.")
         return self._process.pid
@@ -134,13 +134,13 @@ class Child:
     def start(
         self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
     ) -> Self:
-        """Start it, after a leftover of a killed owner is gone; its output goes to the log."""
+        """Stop a leftover of a killed owner, then start the child; its output goes to the log."""
         self.clear_leftover()
-        self._asked = None
+        self._requested_signal = None
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT_BYTES:
             self.log.replace(self.log.with_name(self.log.name + ".1"))
-        with self.log.open("ab") as log, _uninterrupted():
+        with self.log.open("ab") as log, _deferred_signals():
             self._log_start = log.tell()
             self._process = subprocess.Popen(  # noqa: S603 - our own binaries
                 argv,
@@ -149,7 +149,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env=env,
                 cwd=cwd,
-                start_new_session=True,  # so Ctrl-C in the terminal reaches us alone
+                start_new_session=True,  # Ctrl-C in the terminal must not reach the child
                 preexec_fn=die_with_parent(self._death_signal),  # noqa: PLW1509 - one C call
             )
         me, child = psutil.Process(), psutil.Process(self._process.pid)
@@ -163,80 +163,85 @@ class Child:
         return self
 
     def clear_leftover(self) -> None:
-        """Stop what a killed owner left behind; LocalError when the owner is alive."""
+        """Stop a child that a killed owner left behind; raise LocalError if the owner is alive."""
         try:
             content: _Record = json.loads(self._record.read_text())
-            process = find(content["pid"], content["started"])
-            owned = find(content["owner"], content["owner_started"])
+            process = find_process(content["pid"], content["started"])
+            owner = find_process(content["owner"], content["owner_started"])
         except (OSError, ValueError, KeyError, TypeError):
-            return  # never started, or a record cut short
+            return  # never started, or a truncated record
         if process is None:
             return
-        if owned is not None:
-            where = self._record.parent
-            raise LocalError(f"{self.name} already runs on {where} (pid {process.pid}).")
-        for step in (*self._stop_signals, signal.SIGKILL):
+        if owner is not None:
+            folder = self._record.parent
+            raise LocalError(f"{self.name} already runs on {folder} (pid {process.pid}).")
+        for stop_signal in (*self._stop_signals, signal.SIGKILL):
             with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(step)
+                process.send_signal(stop_signal)
                 process.send_signal(signal.SIGCONT)
             with contextlib.suppress(psutil.TimeoutExpired):
-                process.wait(_LEFTOVER_WAIT_S)
+                process.wait(_LEFTOVER_TIMEOUT_S)
                 break
-        self._end_group(process.pid)
+        self._kill_group(process.pid)
 
     def wait_ready(
         self,
-        answers: Callable[[], bool],
+        is_ready: Callable[[], bool],
         *,
         respawn: Callable[[], None],
-        passing: str,
+        retry_on: str,
         timeout: float,
     ) -> None:
-        """Wait until it answers; when it ends with a `passing` message in its log, try again."""
+        """Wait until `is_ready`; call `respawn` if the child ends and its log matches `retry_on`.
+
+        Raise LocalError if it ends otherwise, or after `timeout` seconds.
+        """
         deadline = time.monotonic() + timeout
-        while not answers():
+        while not is_ready():
             ended = self.poll() is not None
-            if ended and re.search(passing, self.log_tail(), re.IGNORECASE) is None:
-                raise self.failure("ended while starting")
+            if ended and re.search(retry_on, self.log_tail(), re.IGNORECASE) is None:
+                raise self.error("ended while starting")
             if time.monotonic() > deadline:
-                raise self.failure(f"did not answer within {timeout:.0f} s")
+                raise self.error(f"did not answer within {timeout:.0f} s")
             if ended:
                 respawn()
             time.sleep(0.02)
 
-    def failure(self, what: str) -> LocalError:
-        """What it did, and the end of its log."""
+    def error(self, what: str) -> LocalError:
+        """Return an error with the end of the child's log."""
         return LocalError(f"{self.name} {what}; the end of {self.log}:\n{self.log_tail()}")
 
     def poll(self) -> int | None:
-        """The exit code once it has ended, None while it runs."""
+        """Return the exit code, or None while the child runs or if it was not started."""
         return None if self._process is None else self._process.poll()
 
     def stop(self, timeout: float) -> None:
-        """End it within about `timeout` seconds, at last by force; harmless when not running."""
+        """Stop the child within about `timeout` seconds, by SIGKILL at last."""
         process, self._process = self._process, None
         if process is None:
             return
-        patience = max(timeout - _LAST_WAIT_S * (len(self._stop_signals) - 1), _LAST_WAIT_S / 2)
-        for step in (*self._stop_signals, signal.SIGKILL):
-            if step is not self._asked:  # to some, a second one says: drop everything
-                process.send_signal(step)
-            process.send_signal(signal.SIGCONT)  # a stopped process hears nothing else
+        escalation = _ESCALATION_TIMEOUT_S * (len(self._stop_signals) - 1)
+        step_timeout = max(timeout - escalation, _ESCALATION_TIMEOUT_S / 2)
+        for stop_signal in (*self._stop_signals, signal.SIGKILL):
+            # Some programs take a second signal as a request to drop all work.
+            if stop_signal is not self._requested_signal:
+                process.send_signal(stop_signal)
+            process.send_signal(signal.SIGCONT)  # a stopped process receives no other signal
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(patience)
+                process.wait(step_timeout)
                 break
-            patience = _LAST_WAIT_S
-        self._end_group(process.pid)
+            step_timeout = _ESCALATION_TIMEOUT_S
+        self._kill_group(process.pid)
         self._record.unlink(missing_ok=True)
 
-    def ask_to_stop(self) -> None:
-        """Send the first stop signal and return, so that several children can end side by side."""
+    def request_stop(self) -> None:
+        """Send the first stop signal and return, so that several children can stop in parallel."""
         if self._process is not None and self._process.poll() is None:
-            self._asked = self._stop_signals[0]
-            self._process.send_signal(self._asked)
+            self._requested_signal = self._stop_signals[0]
+            self._process.send_signal(self._requested_signal)
 
     def log_tail(self, lines: int = 12) -> str:
-        """The last lines that this run of the child wrote."""
+        """Return the last lines that the child wrote since its start."""
         try:
             with self.log.open("rb") as log:
                 log.seek(self._log_start)
@@ -246,9 +251,8 @@ class Child:
         return "\n".join(text.splitlines()[-lines:])
 
     @staticmethod
-    def _end_group(pid: int) -> None:
-        """Kill what the child left in its own group (a pool process whose parent was killed)."""
-        # The number cannot belong to strangers: a pid is not given out while a group still has it,
-        # and this comes right after the leader's end.
+    def _kill_group(pid: int) -> None:
+        """Kill the remaining processes of the child's group, such as those of a worker pool."""
+        # The kernel does not reuse a pid that is still a group's ID, and the leader has just ended.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""How root runs Postgres, which refuses root: through a command put in front that gives root up."""
+"""Drop root privileges for Postgres, which refuses to run as root, through a command prefix."""
 
 import os
 import pwd
@@ -13,14 +13,14 @@ from valence.local.errors import LocalError
 
 @dataclass(frozen=True)
 class Runner:
-    """A command prefix that keeps the pid (it execs), and the user the server's files belong to."""
+    """A command prefix that execs (the pid stays the same), and the owner of the server's files."""
 
     prefix: tuple[str, ...] = ()
-    owner: tuple[int, int] | None = None  # (uid, gid) to hand the files to; None: leave them ours
+    owner: tuple[int, int] | None = None  # (uid, gid); None: the current user
 
 
 def find_runner(version_command: Sequence[str]) -> tuple[Runner, str]:
-    """The first runner with which `version_command` answers, and its answer."""
+    """Return the first runner with which `version_command` succeeds, and its output."""
     reason = ""
     for runner in _runners():
         done = subprocess.run(  # noqa: S603 - our own binaries
@@ -32,10 +32,10 @@ def find_runner(version_command: Sequence[str]) -> tuple[Runner, str]:
     if os.geteuid() == 0:
         raise LocalError(
             "Postgres refuses to run as root, and neither a user namespace (unshare) nor another "
-            f"user (setpriv) could be used here ({reason or 'both commands are missing'}): "
-            "start Valence as a plain user."
+            f"user (setpriv) is available ({reason or 'both commands are missing'}): "
+            "start Valence as an ordinary user."
         )
-    raise LocalError(f"{version_command[0]} does not run here: {reason}")
+    raise LocalError(f"{version_command[0]} does not run: {reason}")
 
 
 def _runners() -> Iterator[Runner]:
@@ -45,13 +45,13 @@ def _runners() -> Iterator[Runner]:
     if sys.platform != "linux":
         return
     if unshare := shutil.which("unshare"):
-        # Outside the namespace the server stays root, so it reaches a checkout in a folder that
-        # only root may enter; inside it is user 1000, so Postgres is content.
+        # Outside the namespace the server is still root and can enter folders that only root may
+        # enter; inside it is user 1000, which Postgres accepts.
         yield Runner((unshare, "--user", "--map-user=1000", "--map-group=1000", "--"))
     if setpriv := shutil.which("setpriv"):
-        # Containers often forbid namespaces. One capability is kept for the same closed folders;
-        # setpriv sets the death signal anew because a change of user clears it.
-        uid, gid = _plain_user()
+        # Containers often forbid namespaces. The capability gives access to the same folders.
+        # setpriv sets the death signal again because changing the user clears it.
+        uid, gid = _unprivileged_user()
         yield Runner(
             (
                 *(setpriv, f"--reuid={uid}", f"--regid={gid}", "--clear-groups"),
@@ -62,7 +62,7 @@ def _runners() -> Iterator[Runner]:
         )
 
 
-def _plain_user() -> tuple[int, int]:
+def _unprivileged_user() -> tuple[int, int]:
     for name in ("postgres", "nobody"):
         try:
             user = pwd.getpwnam(name)

@@ -13,9 +13,9 @@ from valence.local.processes import Child, write_private
 
 
 class Valkey:
-    """The server of one folder; `persistent` keeps its data there (append-only file, each second).
+    """The server of one folder; with `persistent`, an append-only file is synced every second.
 
-    As with `Postgres`, it ends with the process, and the thread, that started it.
+    Like `Postgres`, the server ends with the process, and with the thread, that started it.
     """
 
     def __init__(self, folder: Path, *, persistent: bool = False, log: Path | None = None) -> None:
@@ -38,15 +38,15 @@ class Valkey:
 
     @property
     def pid(self) -> int:
-        """The server's own pid."""
+        """The server's process ID."""
         return self._child.pid
 
     def url(self, database: int = 0) -> str:
-        """The address for redis-py and Celery; it holds the password."""
+        """Return the URL for redis-py and Celery, with the password."""
         return f"redis://:{self._password}@127.0.0.1:{self.port}/{database}"
 
     def start(self, timeout: float = 20.0) -> None:
-        """Start and wait until it answers; on any failure nothing is left running."""
+        """Start the server and wait until it answers; stop it on any error."""
         self.launch()
         self.wait_ready(timeout)
 
@@ -61,12 +61,12 @@ class Valkey:
         self._spawn()
 
     def wait_ready(self, timeout: float = 20.0) -> None:
-        """Wait until it takes the password and has read its data."""
+        """Wait until the server accepts the password and has loaded its data."""
         try:
             self._child.wait_ready(
-                self._answers,
+                self._is_ready,
                 respawn=self._spawn,
-                passing="address already in use",
+                retry_on="address already in use",
                 timeout=timeout,
             )
         except BaseException:
@@ -74,17 +74,17 @@ class Valkey:
             raise
 
     def stop(self, timeout: float = 4.0) -> None:
-        """Ask it to save and end, then by force."""
+        """Stop the server, which saves its data; by SIGKILL after the timeout."""
         self._child.stop(timeout)
 
-    def ask_to_stop(self) -> None:
-        """Begin to stop, without waiting."""
-        self._child.ask_to_stop()
+    def request_stop(self) -> None:
+        """Request a shutdown without waiting for it."""
+        self._child.request_stop()
 
-    def ended(self) -> LocalError | None:
-        """Why it is gone when it ended by itself, None while it runs."""
+    def exit_error(self) -> LocalError | None:
+        """Return why the server ended by itself, or None while it runs."""
         code = self._child.poll()
-        return None if code is None else self._child.failure(f"ended with exit code {code}")
+        return None if code is None else self._child.error(f"ended with exit code {code}")
 
     def _spawn(self) -> None:
         self.port = free_port()
@@ -99,24 +99,24 @@ class Valkey:
             "maxmemory-policy": "noeviction",
             "requirepass": self._password,
         }
-        config = self.folder / "server.conf"  # a file, since command lines are public
+        config = self.folder / "server.conf"  # other users can read command lines
         write_private(config, "".join(f"{key} {value}\n" for key, value in lines.items()))
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("VALENCE_")}
-        self._child.start([str(find_valkey()), str(config)], env=kept)
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("VALENCE_")}
+        self._child.start([str(find_valkey()), str(config)], env=inherited)
 
-    def _answers(self) -> bool:
-        # Two inline commands of the protocol spare the import of a client library.
+    def _is_ready(self) -> bool:
+        # Two inline commands of the protocol, without importing a client library.
         request = f"AUTH {self._password}\r\nPING\r\n".encode()
         expected = b"+OK\r\n+PONG\r\n"
-        answer = b""
+        response = b""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as connection:
                 connection.sendall(request)
-                while len(answer) < len(expected) and (part := connection.recv(64)):
-                    answer += part
+                while len(response) < len(expected) and (data := connection.recv(64)):
+                    response += data
         except OSError:
             return False
-        return answer == expected
+        return response == expected
 
 
 def _quoted(text: str) -> str:

@@ -1,9 +1,10 @@
-"""`valence keys` in this process, and a cluster of one Secret behind a `kubectl` of our own."""
+"""`valence keyring` in this process, and a fake `kubectl` for a cluster with one Secret."""
 
 import base64
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from click.testing import Result
@@ -11,7 +12,8 @@ from typer.testing import CliRunner
 
 from valence.__main__ import app
 
-# A cluster with one Secret, kept in a file; it refuses an old resourceVersion as the server does.
+# A cluster with one Secret, stored in a file; like the API server, it rejects an old
+# resourceVersion.
 KUBECTL = """#!{python}
 import base64, json, os, pathlib, sys
 
@@ -64,29 +66,43 @@ print(f"secret/valence-keyring {{verb}}d")
 SECRET = ("--secret", "valence-keyring", "--namespace", "shop")
 
 
-def run(*arguments: str | Path, **environment: str) -> Result:
-    """The command in this process; only its start differs from a real one."""
-    command = ["keys", *map(str, arguments)]
+def run(location: Sequence[str], *arguments: str, **environment: str) -> Result:
+    """Run a command in this process; `location` are the options before it."""
+    command = ["keyring", *location, *arguments]
     return CliRunner().invoke(app, command, env={"COLUMNS": "40", **environment})
 
 
-def done(*arguments: str | Path, **environment: str) -> str:
-    """What a command that works says."""
-    result = run(*arguments, **environment)
+def succeed(location: Sequence[str], *arguments: str, **environment: str) -> str:
+    """Return the output of a command that succeeds."""
+    result = run(location, *arguments, **environment)
     assert 0 == result.exit_code, result.output
     return result.stdout
 
 
-def refused(*arguments: str | Path, **environment: str) -> str:
-    """The one sentence of a command that does not."""
-    result = run(*arguments, **environment)
+def fail(location: Sequence[str], *arguments: str, **environment: str) -> str:
+    """Return the error of a command that fails: one sentence."""
+    result = run(location, *arguments, **environment)
     assert (1, "") == (result.exit_code, result.stdout), result.output
     assert 1 == len(result.stderr.splitlines()), result.stderr
     return result.stderr.strip()
 
 
+class KeyringFile:
+    """The command on a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._location = ("--file", str(path))
+
+    def succeed(self, *arguments: str) -> str:
+        return succeed(self._location, *arguments)
+
+    def fail(self, *arguments: str) -> str:
+        return fail(self._location, *arguments)
+
+
 class Cluster:
-    """A `kubectl` of the test's own, first on the PATH."""
+    """The command on the Secret of a fake cluster: its `kubectl` comes first on the PATH."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -100,8 +116,8 @@ class Cluster:
         secret = json.loads((self.folder / "secret.json").read_text())
         return base64.b64decode(secret["data"]["keyring.json"])
 
-    def done(self, *arguments: str) -> str:
-        return done(*arguments, *SECRET, PATH=self.path)
+    def succeed(self, *arguments: str) -> str:
+        return succeed(SECRET, *arguments, PATH=self.path)
 
-    def refused(self, *arguments: str) -> str:
-        return refused(*arguments, *SECRET, PATH=self.path)
+    def fail(self, *arguments: str, options: Sequence[str] = ()) -> str:
+        return fail((*SECRET, *options), *arguments, PATH=self.path)
