@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -160,3 +161,23 @@ def raw_websocket(service: Service, headers: dict[str, str]) -> socket.socket:
         received += connection.recv(1)
     assert received.startswith(b"HTTP/1.1 101")
     return connection
+
+
+@contextlib.contextmanager
+def stalled(service: Service, headers: dict[str, str]) -> Iterator[None]:
+    """A socket whose client asks for much and reads nothing, until it may not send any more."""
+    words = (Path(__file__).parents[1] / "data/sample.tsv").read_text("utf-8")
+    message = frame(json.dumps({"text": words[:10_000], "explain": True}).encode())
+    with raw_websocket(service, headers) as connection:
+        connection.settimeout(1)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            while True:
+                connection.sendall(message)
+        yield
+
+
+def open_streams(service: Service, kind: str) -> float:
+    """How many streams of a kind (`http`, `websocket`) a service has open."""
+    metrics = httpx.get(f"{service.internal_url}/metrics").text.splitlines()
+    lines = [line for line in metrics if line.startswith(f'valence_streams_open{{kind="{kind}"}}')]
+    return float(lines[0].split()[1]) if lines else 0

@@ -1,13 +1,23 @@
 """Rows that are heavy: a batch of a few whose texts or other columns fill a whole upload."""
 
 import concurrent.futures
+import contextlib
+import re
+import uuid
+from pathlib import Path
 
 import pytest
 
 from support.files import stored
 from support.memory import forget_peak, peak_bytes
 from support.stack import Account, Stack
+from support.waiting import until
+from valence_common import keyring
+from valence_common.problems import TooManyRequests
+from valence_inference.resources import InferenceResources
+from valence_inference.settings import Settings
 
+PAGE = Path(__file__).parents[3] / "docs/batches.md"
 ROWS = 1_000
 CELL = "x" * 30_000
 """A thousand of these are an upload of the largest size."""
@@ -92,3 +102,59 @@ def test_pages_of_heavy_texts_are_short(stack: Stack, owner: Account, database_u
         found += [item["text"] for item in page.json()["items"]]
         cursor = page.json()["next_cursor"]
     assert texts == found
+
+
+def test_streams_of_results_are_bounded(stack: Stack, owner: Account, heavy: str) -> None:
+    """Two of one user at a time, the third is answered 429; one that is closed makes room."""
+    url = f"/api/v1/sentiment/task/{heavy}/results?format="
+    with contextlib.ExitStack() as exits:
+        streams = [
+            exits.enter_context(
+                stack.client.stream("GET", stack.url(url + form), headers=owner.headers)
+            )
+            for form in ("ndjson", "csv")
+        ]
+        assert [200, 200] == [stream.status_code for stream in streams]
+        for form in ("ndjson", "csv"):
+            refused = stack.get(url + form, owner)
+            assert 429 == refused.status_code
+            assert int(refused.headers["retry-after"]) > 0
+        assert 200 == stack.get(url + "json", owner).status_code
+        other = stack.account()
+        assert 404 == stack.get(url + "csv", other).status_code
+        streams[0].close()
+        until(lambda: _begins(stack, owner, url + "csv"), timeout=15)
+
+
+def _begins(stack: Stack, account: Account, url: str) -> bool:
+    with stack.client.stream("GET", stack.url(url), headers=account.headers) as answer:
+        return answer.status_code == 200
+
+
+def test_a_process_has_sixteen_streams_of_results(tmp_path: Path) -> None:
+    """Of all users together, as the page says; nine users may have two each, but for the last."""
+    resources = inference_resources(tmp_path)
+    users = [uuid.uuid4() for _ in range(9)]
+    with contextlib.ExitStack() as exits:
+        for user in users[:8] * 2:
+            exits.enter_context(resources.downloads.slot(user))
+        with pytest.raises(TooManyRequests), resources.downloads.slot(users[8]):
+            pass
+    page = PAGE.read_text("utf-8")
+    [said] = re.findall(
+        r"One user may read (\w+) streams at a time, and all users together (\d+)", page
+    )
+    assert ("two", "16") == said
+
+
+def inference_resources(folder: Path) -> InferenceResources:
+    """What the service holds; nothing of it connects before it is used."""
+    keys = folder / "keyring.json"
+    keys.write_bytes(keyring.generate())
+    return InferenceResources(
+        Settings(
+            database_url="postgresql://u:p@127.0.0.1:1/d",
+            redis_url="redis://127.0.0.1:1",
+            jwt_keyring_file=keys,
+        )
+    )

@@ -20,10 +20,9 @@ from support.live import (
     advance,
     closed,
     following,
-    frame,
-    raw_websocket,
     refusal,
     say,
+    stalled,
     websocket,
 )
 from support.rows import query
@@ -121,19 +120,6 @@ def test_postgres_down_is_one_messages_affair(
         until(lambda: say(socket, {"text": "good", "record": True}).get("recorded"), timeout=20)
 
 
-@contextlib.contextmanager
-def _stalled(service: Service, headers: dict[str, str]) -> Iterator[None]:
-    """A socket whose client asks for much and reads nothing, until it may not send any more."""
-    words = (Path(__file__).parents[2] / "data/sample.tsv").read_text("utf-8")
-    message = frame(json.dumps({"text": words[:10_000], "explain": True}).encode())
-    with raw_websocket(service, headers) as connection:
-        connection.settimeout(1)
-        with contextlib.suppress(TimeoutError):
-            while True:
-                connection.sendall(message)
-        yield
-
-
 def test_sigterm_ends_all_promptly(servers: Servers, user: Account) -> None:
     """20 streams, 20 sockets and one that reads nothing: told, closed 1012, and no drain."""
     going = servers.stack.start("inference", drain_seconds=60, max_user_streams=60)
@@ -145,7 +131,7 @@ def test_sigterm_ends_all_promptly(servers: Servers, user: Account) -> None:
         sockets = [exits.enter_context(websocket(going, user.headers)) for _ in range(20)]
         for socket in sockets:
             say(socket, {"text": "good"})
-        exits.enter_context(_stalled(going, user.headers))
+        exits.enter_context(stalled(going, user.headers))
         started = time.monotonic()
         going.process.send_signal(signal.SIGTERM)
         # Each ends as it should, not with its connection.

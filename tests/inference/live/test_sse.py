@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from support import credentials
-from support.live import Event, advance, events_path, following, set_status
+from support.live import Event, advance, events_path, following, open_streams, set_status
 from support.rows import query
 from support.servers import Servers
 from support.stack import Account, Service
@@ -34,12 +34,6 @@ def task_id(servers: Servers, user: Account) -> str:
     return servers.stack.submit(user, [f"text {n}" for n in range(50)])
 
 
-def _open(service: Service, kind: str = "http") -> float:
-    metrics = httpx.get(f"{service.internal_url}/metrics").text.splitlines()
-    lines = [line for line in metrics if line.startswith(f'valence_streams_open{{kind="{kind}"}}')]
-    return float(lines[0].split()[1]) if lines else 0
-
-
 def test_what_changes_is_told_and_the_end_is_the_last(
     service: Service, url: str, user: Account, task_id: str
 ) -> None:
@@ -59,7 +53,7 @@ def test_what_changes_is_told_and_the_end_is_the_last(
         assert ("end", "50.0.completed", task_id) == (last.name, last.stand, last.data["task_id"])
         assert "results" not in last.data
         assert [] == list(events)
-    until(lambda: _open(service) == 0, timeout=10)
+    until(lambda: open_streams(service, "http") == 0, timeout=10)
 
 
 def test_answer_says_how_to_treat_it(service: Service, user: Account, task_id: str) -> None:
@@ -71,7 +65,7 @@ def test_answer_says_how_to_treat_it(service: Service, user: Account, task_id: s
         assert "text/event-stream; charset=utf-8" == answer.headers["content-type"]
         lines = answer.iter_lines()
         assert "retry: 1000" == next(lines)
-        assert 1 == _open(service)
+        assert 1 == open_streams(service, "http")
 
 
 def test_who_comes_back_gets_what_is_new(
@@ -172,7 +166,7 @@ def test_streams_are_bounded(
         exits.enter_context(following(narrow, others, other.headers))
         answer = httpx.get(narrow.url + events_path(lasts), headers=last.headers)
         assert 429 == answer.status_code
-    until(lambda: _open(narrow) == 0, timeout=10)
+    until(lambda: open_streams(narrow, "http") == 0, timeout=10)
     with following(narrow, task_id, user.headers) as events:
         assert "progress" == next(events).name
 

@@ -33,6 +33,7 @@ HEADER_SECONDS = 10.0
 BACKLOG = 2048
 MAX_CONNECTIONS = 8000
 CUT_OFF_SECONDS = 5.0  # for what a request still does once the drain has timed out
+PING_SECONDS = 20.0  # between pings of a WebSocket, and until a pong must have come
 KEEP_ALIVE_SECONDS = 75  # longer than nginx (60 s), so it never reuses a closed connection
 
 
@@ -273,6 +274,8 @@ def _config(app: ASGIApp, drain_seconds: int, message_bytes: int = 0) -> uvicorn
         http=HardenedHttpProtocol,
         ws=websocket.HardenedWebSocketProtocol if message_bytes else "none",
         ws_max_size=message_bytes,
+        ws_ping_interval=PING_SECONDS,
+        ws_ping_timeout=PING_SECONDS,
         ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,

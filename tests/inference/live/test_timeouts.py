@@ -1,0 +1,72 @@
+"""How long a client may stay silent: its answers unread, its pings unanswered, Redis away."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from support import shortened
+from support.live import advance, following, open_streams, raw_websocket, say, stalled
+from support.live import websocket as connect
+from support.servers import Servers
+from support.stack import Account, Service
+from support.waiting import until
+from valence_common.web import server
+from valence_inference.api import websocket_session
+
+PAGE = Path(__file__).parents[3] / "docs/live.md"
+ANSWER = f"{websocket_session.__name__}.ANSWER_SECONDS"
+PING = f"{server.__name__}.PING_SECONDS"
+
+
+def test_the_page_says_how_long() -> None:
+    """What follows is tested with shorter times than these."""
+    page = PAGE.read_text("utf-8")
+    assert [f"{server.PING_SECONDS:g}"] == re.findall(r"no pong for (\d+) s", page)
+    unread = re.findall(r"not read its answers for (\d+) s", page)
+    assert [f"{websocket_session.ANSWER_SECONDS:g}"] == unread
+
+
+def test_who_does_not_read_is_cut_off(servers: Servers, user: Account) -> None:
+    """The place of a client that asks and reads no answer is free again, whatever it does."""
+    service = shortened.start(servers.stack, "inference", {ANSWER: 2.0})
+    with stalled(service, user.headers), connect(service, user.headers) as other:
+        until(lambda: open_streams(service, "websocket") == 1, timeout=15)
+        assert "sentiment" in say(other, {"text": "good"})
+    service.stop()
+
+
+def test_who_answers_no_ping_is_closed(servers: Servers, user: Account) -> None:
+    """1011; one that answers may be silent for as long as ever."""
+    service = shortened.start(servers.stack, "inference", {PING: 1.0})
+    with connect(service, user.headers) as alive, raw_websocket(service, user.headers) as dead:
+        dead.settimeout(15)
+        received = b"".join(iter(lambda: dead.recv(4096), b""))
+        ping, end = re.fullmatch(rb"\x89.(.{4})\x88.(..).*", received, re.DOTALL).groups()
+        assert (4, 1011) == (len(ping), int.from_bytes(end))
+        assert "sentiment" in say(alive, {"text": "good"})
+    service.stop()
+
+
+@pytest.mark.parametrize("fault", ["down", "frozen"])
+def test_redis_away_changes_nothing(
+    servers: Servers, service: Service, user: Account, fault: str
+) -> None:
+    """Open streams and sockets go on, and new ones are taken."""
+    url, task_id = servers.postgres.url(), servers.stack.submit(user, ["good"] * 30)
+    with following(service, task_id, user.headers) as events, connect(service, user.headers) as old:
+        assert 0 == next(events).data["done"]
+        assert "sentiment" in say(old, {"text": "good"})
+        with getattr(servers.valkey, fault)():
+            assert "sentiment" in say(old, {"text": "good"})
+            assert say(old, {"text": "good", "record": True})["recorded"]
+            advance(url, task_id)
+            assert 10 == next(events).data["done"]
+            with connect(service, user.headers) as new:
+                assert "sentiment" in say(new, {"text": "good"})
+            with following(service, task_id, user.headers) as more:
+                assert 10 == next(more).data["done"]
+                advance(url, task_id, 2, status="completed")
+                assert ["end"] == [event.name for event in more]
+            assert ["end"] == [event.name for event in events]
+        assert "sentiment" in say(old, {"text": "good"})
