@@ -19,6 +19,9 @@ from valence_common.celery_app import Doorbell
 GRACE_SECONDS = 20
 """What Kubernetes would give at least, and case 42; an unloaded machine needs a tenth of it."""
 
+TERMINATION_GRACE_SECONDS = 60
+"""The chart's `terminationGracePeriodSeconds`; an unloaded machine needs a third of it."""
+
 
 def test_case_103_batch_of_a_killed_web_process_waits_for_a_worker(jobs: Jobs) -> None:
     """202 means durable: no worker, inference killed the moment it arrives, the doorbell lost."""
@@ -81,6 +84,18 @@ def test_case_042_sigterm_mid_chunk_gives_back_a_chunk_that_takes_too_long(
         assert '"event": "chunk_given_back"' in worker.output()
     jobs.start_worker(**long_lease)
     until(lambda: query(url, found, id=task_id) == [("done", 1)], timeout=20)
+    jobs.judge(account, task_id, texts)
+
+
+@pytest.mark.slow_faults
+def test_sigterm_ends_a_worker_while_redis_is_frozen(jobs: Jobs) -> None:
+    """Every read from Redis has a timeout, so Kubernetes need not kill the worker."""
+    worker = jobs.start_worker()
+    account, task_id, texts = jobs.submit(300)
+    jobs.wait_midway(task_id, 300)
+    with jobs.servers.valkey.frozen():
+        assert 0 == worker.stop(timeout=TERMINATION_GRACE_SECONDS)
+    jobs.start_worker()
     jobs.judge(account, task_id, texts)
 
 

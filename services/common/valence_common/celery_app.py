@@ -58,6 +58,7 @@ def make_celery(url: SecretStr) -> Celery:
             "socket_keepalive": True,
             "health_check_interval": 10,
             "socket_connect_timeout": 2,
+            "socket_timeout": 5,  # a shutdown must not wait for a Redis that never answers
         },
         enable_utc=True,
         result_backend=None,
