@@ -3,23 +3,8 @@
 import uuid
 from typing import Final
 
-from sqlalchemy import text
-from sqlalchemy.orm import Session
-
 NIL: Final = uuid.UUID(int=0)
 """Sorts before every user's id."""
-
-# The index has the queue's order, so LIMIT stops early. The statistics of a table that fills within
-# a minute make the planner sort or read all of it for every claim instead.
-_FOLLOW_INDEX = text("""
-SELECT set_config(name, 'off', true)
-FROM unnest(ARRAY['enable_sort', 'enable_seqscan', 'enable_bitmapscan']) AS name
-""")
-
-
-def follow_index(session: Session) -> None:
-    """Force index scans in index order for the rest of the transaction."""
-    session.execute(_FOLLOW_INDEX)
 
 
 def round_robin_users(waiting: str) -> str:

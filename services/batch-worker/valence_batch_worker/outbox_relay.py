@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from valence_batch_worker import metrics
 from valence_common.db import Database
+from valence_common.postgres import try_lock
 from valence_common.problems import Unavailable
 
 STREAM: Final = "valence:events"
@@ -43,15 +44,14 @@ end
 return last
 """
 
-_LOCK = text("SELECT pg_try_advisory_xact_lock(hashtext('valence.relay'))")
-
 # Postgres may have been restored from a backup older than the last published event.
 _ADVANCE_SEQUENCE = text("""
 SELECT setval('event_numbers', :last) FROM event_numbers
 WHERE :last > CASE WHEN is_called THEN last_value ELSE 0 END
 """)
 
-# Ordered by the database's clock: ids come from many clocks, and an end must follow its start.
+# Ordered by the database's clock: ids come from many clocks, and an end must follow its start. The
+# last condition keeps a number once given, should two relays ever assign numbers at a time.
 _NUMBER_EVENTS = text("""
 UPDATE events SET number = waiting.number
 FROM (
@@ -59,7 +59,7 @@ FROM (
         SELECT id FROM events WHERE number IS NULL ORDER BY created_at, id LIMIT :limit
     ) AS oldest
 ) AS waiting
-WHERE events.id = waiting.id
+WHERE events.id = waiting.id AND events.number IS NULL
 """)
 
 _SELECT_NEXT = text("""
@@ -104,7 +104,7 @@ class OutboxRelay:
             self._last_id = self._read_last_id()
             with self._database.transaction() as session:
                 self._update_metrics(session)
-                if not session.scalar(_LOCK):
+                if not try_lock(session, "valence.relay"):
                     return False  # another relay is assigning numbers
                 events, first_stored = self._number_events(session)
             # The numbers are committed and final. Trim first: a full Redis may then have room.

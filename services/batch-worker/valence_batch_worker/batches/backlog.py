@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from valence_batch_worker.batches.chunks import CLAIMABLE
-from valence_batch_worker.fair_queue import follow_index
+from valence_common.postgres import force_index_scans
 
 MAX_CHUNKS = 1000
 MAX_QUEUES = 300
@@ -55,7 +55,7 @@ class Backlog:
 
 def count_waiting(session: Session, *, max_attempts: int, limit: int = MAX_CHUNKS) -> int:
     """Count the claimable chunks, up to `limit`."""
-    follow_index(session)
+    force_index_scans(session)
     limits = {"max_attempts": max_attempts, "limit": limit}
     count: int = session.execute(text(WAITING), limits).scalar_one()
     return count

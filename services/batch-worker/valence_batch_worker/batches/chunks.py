@@ -17,9 +17,10 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from valence_batch_worker import metrics
-from valence_batch_worker.fair_queue import NIL, follow_index, round_robin_users
+from valence_batch_worker.fair_queue import NIL, round_robin_users
 from valence_common.batches import end_batch
 from valence_common.db import new_id
+from valence_common.postgres import force_index_scans
 from valence_ml import Score
 
 # Every claim reads the unclaimable chunks at the front of a user's queue (1.4 µs each), so these
@@ -154,7 +155,7 @@ def claim(
     Users are served round robin: the chunk belongs to the next user after `last_user_id`. Users
     with `user_chunks` running chunks are skipped. Within a user, chunks go by priority, then age.
     """
-    follow_index(session)
+    force_index_scans(session)
     limits = {"lease": lease_seconds, "max_attempts": max_attempts, "user_chunks": user_chunks}
     row = session.execute(_CLAIM, {**limits, "last_user_id": last_user_id}).one_or_none()
     if row is None:

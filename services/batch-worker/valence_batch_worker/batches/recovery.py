@@ -10,8 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from valence_batch_worker.batches.chunks import OPEN, Claim, LeaseLost, fail, report_ended, to_json
-from valence_batch_worker.fair_queue import follow_index
 from valence_common.db import Database, new_id
+from valence_common.postgres import force_index_scans
 
 POISON_ERROR = "could not be scored"
 MAX_CHUNKS = 200
@@ -45,7 +45,7 @@ VALUES (:id, :batch_id, :user_id, :priority, :start, :size, CAST(:texts AS json)
 
 def requeue_expired(session: Session) -> int:
     """Requeue chunks whose lease expired; return how many."""
-    follow_index(session)
+    force_index_scans(session)
     result = session.connection().execute(_REQUEUE_EXPIRED, {"limit": MAX_CHUNKS})
     return result.rowcount
 
@@ -55,7 +55,7 @@ def resolve_exhausted(database: Database, *, max_attempts: int, store_texts: boo
     resolved, ends = 0, time.monotonic() + MAX_SECONDS
     while resolved < MAX_CHUNKS and time.monotonic() < ends:
         with database.transaction() as session:
-            follow_index(session)
+            force_index_scans(session)
             row = session.execute(_EXHAUSTED, {"max_attempts": max_attempts}).one_or_none()
             if row is None:
                 break

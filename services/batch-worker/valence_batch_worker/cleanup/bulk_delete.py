@@ -8,13 +8,14 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Select, delete, inspect, select, text, tuple_
+from sqlalchemy import ColumnElement, CursorResult, Select, delete, inspect, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from valence_batch_worker import metrics
 from valence_common.db import Database
 from valence_common.models import Batch, BatchChunk, BatchResult, LoginSession, RefreshToken
 from valence_common.models.base import Base
+from valence_common.postgres import force_index_scans, try_lock
 
 MAX_ROWS = 5_000
 MAX_SECONDS = 0.5
@@ -25,14 +26,6 @@ MAX_PARENTS = 100
 ROWS_PER_CHUNK = 10
 """The weight of a chunk in the limit of a step: hundreds of texts are stored out of line."""
 
-_LOCK = text("SELECT pg_try_advisory_xact_lock(hashtext(:name))")
-
-# The statistics of a table that grows and shrinks quickly are wrong, so plans must use the index.
-_FOLLOW_INDEX = text("""
-SELECT set_config(name, 'off', true)
-FROM unnest(ARRAY['enable_seqscan', 'enable_hashjoin', 'enable_mergejoin']) AS name
-""")
-
 DeleteStep = Callable[[Session, int], int]
 """Deletes about that many rows and returns how many; 0 when none remain."""
 
@@ -40,9 +33,9 @@ DeleteStep = Callable[[Session, int], int]
 def delete_step(database: Database, reason: str, step: DeleteStep, *, limit: int = MAX_ROWS) -> int:
     """Run a step in one transaction; return 0 if no rows remain or another worker runs it."""
     with database.transaction() as session:
-        if not session.scalar(_LOCK, {"name": f"valence.{reason}"}):
+        if not try_lock(session, f"valence.{reason}"):
             return 0
-        session.execute(_FOLLOW_INDEX)
+        force_index_scans(session)
         deleted = step(session, limit)
     metrics.ROWS_DELETED.labels(reason).inc(deleted)
     return deleted

@@ -5,9 +5,8 @@ after that, so no client reads or retries an incomplete batch.
 """
 
 import time
-import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from sqlalchemy import func, select, update
@@ -35,6 +34,7 @@ from valence_common.models import (
     Revocation,
     Usage,
 )
+from valence_common.postgres import first_id
 
 POLL_SECONDS = 300
 
@@ -96,12 +96,6 @@ def _older_than(delete: AgedDelete, age: timedelta) -> DeleteStep:
     return step
 
 
-def _first_id_at(moment: datetime) -> uuid.UUID:
-    """Return the smallest UUIDv7 of a moment; a UUIDv7 starts with its time in milliseconds."""
-    milliseconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
-    return uuid.UUID(int=milliseconds << 80)
-
-
 def _delete_history(session: Session, before: datetime, limit: int) -> int:
     old = Prediction.created_at < before
     order = (Prediction.created_at, Prediction.id)
@@ -119,7 +113,7 @@ def _expire_batches(session: Session, before: datetime, limit: int) -> int:
 def _hide_expired(session: Session, before: datetime, limit: int) -> int:
     """Hide expired batches; skip locked ones, since a concurrent retry resets their age."""
     ended = (
-        Batch.id < _first_id_at(before),
+        Batch.id < first_id(before),
         Batch.finished_at < before,
         Batch.deleted_at.is_(None),
     )
@@ -138,7 +132,7 @@ def _delete_hidden(session: Session, limit: int) -> int:
 def _delete_sessions(session: Session, before: datetime, limit: int) -> int:
     """Delete login sessions that were ended or expired before."""
     ended = func.least(LoginSession.ended_at, LoginSession.expires_at) < before
-    session_ids = select(LoginSession.id).where(LoginSession.id < _first_id_at(before), ended)
+    session_ids = select(LoginSession.id).where(LoginSession.id < first_id(before), ended)
     return delete_sessions(session, session_ids.order_by(LoginSession.id), limit=limit)
 
 
@@ -147,7 +141,7 @@ def _delete_usage(session: Session, before: datetime, limit: int) -> int:
 
 
 def _delete_audit(session: Session, before: datetime, limit: int) -> int:
-    old = (AuditEvent.id < _first_id_at(before), AuditEvent.created_at < before)
+    old = (AuditEvent.id < first_id(before), AuditEvent.created_at < before)
     return delete_rows(session, AuditEvent, *old, order=(AuditEvent.id,), limit=limit)
 
 

@@ -13,8 +13,9 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from valence_batch_worker.fair_queue import NIL, follow_index, round_robin_users
+from valence_batch_worker.fair_queue import NIL, round_robin_users
 from valence_common.db import new_id
+from valence_common.postgres import force_index_scans
 
 MIN_BACKOFF: Final = timedelta(seconds=5)
 MAX_BACKOFF: Final = timedelta(hours=1)
@@ -128,7 +129,7 @@ def claim(
 
     It belongs to the next user after `last_user_id` in round-robin order, except `busy_users`.
     """
-    follow_index(session)
+    force_index_scans(session)
     values = {"lease": lease, "busy_users": list(busy_users), "last_user_id": last_user_id}
     row = session.execute(_CLAIM, values).one_or_none()
     if row is None:
@@ -188,7 +189,7 @@ def record_outcome(session: Session, delivery: Delivery, outcome: Outcome) -> No
 
 def measure_due(session: Session) -> tuple[int, float]:
     """Return how many deliveries are due, up to `MAX_COUNTED`, and the first one's delay in s."""
-    follow_index(session)
+    force_index_scans(session)
     row = session.execute(_COUNT_DUE, {"limit": MAX_COUNTED}).one()
     return row.due, float(row.late)
 
