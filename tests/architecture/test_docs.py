@@ -11,11 +11,15 @@ from valence_common.settings import PREFIX
 from valence_inference.settings import Settings as InferenceSettings
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("services/*/README.md")]
+FOLDERS = [*ROOT.glob("services/*/README.md"), ROOT / "ml/README.md", ROOT / "tests/README.md"]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *FOLDERS]
 PROCESSES = (AuthSettings, InferenceSettings, WorkerSettings)
 
-NO_FIELDS = {"VALENCE_SECRETS_DIR", "VALENCE_HOME", "VALENCE_PORT"}
-"""Read before the settings are, or by the launcher."""
+NO_FIELDS = {"VALENCE_SECRETS_DIR", "VALENCE_HOME", "VALENCE_PORT"} | {
+    "VALENCE_REQUIRE",
+    "VALENCE_TEST_DATA",
+}
+"""Read before the settings are, by the launcher, or by the tests."""
 
 
 def _name(page: Path) -> str:
@@ -23,10 +27,31 @@ def _name(page: Path) -> str:
 
 
 def test_every_page_is_found_from_the_readme() -> None:
-    """Decisions are a folder, of which ARCHITECTURE.md says where it is."""
+    """Decisions are linked as a folder."""
     readme = (ROOT / "README.md").read_text("utf-8")
     linked = set(re.findall(r"\]\((docs/[\w-]+\.md)\)", readme))
     assert {_name(page) for page in ROOT.glob("docs/*.md")} == linked
+
+
+@pytest.mark.parametrize("page", FOLDERS, ids=_name)
+def test_every_file_of_a_folder_is_explained(page: Path) -> None:
+    """The first column of its table names each module and folder, and no other."""
+    if page.parent.name == "common":
+        return  # a charter, which test_house.py compares
+    package = next(page.parent.glob("valence_*"), page.parent)
+    cells = re.findall(r"^\| (.*?) \|", page.read_text("utf-8"), re.MULTILINE)
+    named = {name.rstrip("/") for cell in cells for name in re.findall(r"`([\w.]+/?)`", cell)}
+    hidden = {"__init__.py", "py.typed", "openapi.json", "README.md", "__pycache__"} | {
+        "reading.py"
+    }
+    if "__main__.py" not in named:
+        hidden.add("__main__.py")
+    there = {path.name for path in package.iterdir()} - hidden
+    if package.name == "tests":
+        there = {path.name for path in package.iterdir() if path.is_dir()} - hidden
+    if package.name == "valence_ml":
+        there = {name for name in there if name.endswith(".py")}
+    assert there == named
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)

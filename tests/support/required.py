@@ -14,17 +14,20 @@ from typing import Final
 import pytest
 
 NEEDS: Final = {
+    "curl": "curl on PATH",
     "data": "the development files of the data sets, in the folder $VALENCE_TEST_DATA",
     "disk": "a small disk, mounted by root",
     "helm": "helm on PATH",
     "helm3": "helm 3 on PATH, as helm3",
     "history": "git's history of this repository (a full clone)",
+    "jq": "jq on PATH",
     "kind": "a kind cluster as the current context of kubectl, with helm",
     "kubectl": "kubectl on PATH",
     "kube-score": "kube-score on PATH",
     "kubeconform": "kubeconform on PATH, with its schemas",
     "linux": "Linux",
     "namespaces": "root, and a kernel that gives it namespaces",
+    "node": "node on PATH, with fetch (18 or newer)",
     "packages": "a package index that has the tools which run in environments of their own",
     "prometheus": "prometheus on PATH",
     "promtool": "promtool on PATH",
