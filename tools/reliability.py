@@ -23,7 +23,7 @@ ELSEWHERE: Final = {
     32: ["batch_worker/test_jobs_survive.py::test_batch_survives_ended_database_sessions"],
     36: ["e2e/test_lifecycle.py::test_five_of_each_at_once_on_an_empty_database"],
     37: ["ml/test_release.py", "e2e/test_model.py::test_own_model"],
-    38: ["chart/test_pods.py::test_pods_leave_in_their_time"],
+    38: ["chart/test_pods.py::test_shutdown_fits_into_the_grace_period"],
     40: ["e2e/test_rollout.py"],
     43: ["chart/test_pods.py::test_commands_are_plain_processes"],
     44: ["chart/test_pods.py::test_every_pod_is_restricted"],
