@@ -1,7 +1,8 @@
-"""`make check` asks bandit, detect-secrets and pip-audit, each on its own in its pinned version.
+"""Security scanners of `make check`: bandit, detect-secrets and pip-audit, in pinned versions.
 
-What they find must be waived in waivers.toml, by a line with a reason and a date; a waiver that
-waives nothing is refused too. What could not be looked at is called "not proven", never fine.
+A finding fails the check unless waivers.toml covers it. A waiver has a reason, a date and the exact
+number of findings that it covers, so that a new finding of the same kind fails. A scanner that
+could not examine something is reported as "not proven"; with `CI` set, that fails too.
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from fnmatch import fnmatch
@@ -18,12 +20,12 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[1]
 WAIVERS = Path(__file__).with_name("waivers.toml")
 BANDIT, DETECTOR, AUDITOR = "bandit==1.9.4", "detect-secrets==1.5.0", "pip-audit==2.10.1"
-SOURCES = ("services", "ml", "cli", "alembic", "charts", ".ci")
-GENERATED = r"^requirements\.lock$|\.npz$|\.tsv$"  # hashes, weights and other people's sentences
+SOURCES = ("services", "ml", "cli", "tools", "alembic", "charts", ".ci")
+GENERATED = r"^requirements\.lock$|\.npz$|\.tsv$"  # hashes, weights and public data sets
 
 
 class Finding(NamedTuple):
-    """What a tool says against a file or a package."""
+    """What a scanner reports about a file or a package."""
 
     tool: str
     rule: str
@@ -32,52 +34,60 @@ class Finding(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a tool found, and what it could not look at."""
+    """The findings of a scanner, and what it could not examine."""
 
     tool: str
     findings: list[Finding]
-    looked_at: str
+    examined: str
     not_proven: str = ""
 
 
-class ToolMissingError(Exception):
-    """The tool could not be fetched, or did not run."""
+class ToolError(Exception):
+    """The scanner could not be fetched or did not run."""
 
 
 def bandit(uv: str) -> Report:
-    """Ask bandit about all that is shipped."""
-    out = _run(uv, BANDIT, "bandit", "-q", "-r", *SOURCES, "-f", "json")
+    """Scan all code that is shipped."""
+    return read_bandit(_run(uv, BANDIT, "bandit", "-q", "-r", *SOURCES, "-f", "json"))
+
+
+def read_bandit(out: dict[str, Any]) -> Report:
+    """Return bandit's report; a file that it could not parse is a finding."""
     findings = [
         Finding("bandit", r["test_id"], r["filename"].removeprefix("./"), r["issue_text"])
         for r in out["results"]
     ]
+    findings += [
+        Finding("bandit", "error", e["filename"].removeprefix("./"), e["reason"])
+        for e in out["errors"]
+    ]
     lines = out["metrics"]["_totals"]["loc"]
-    return Report("bandit", findings, f"{lines} lines")
+    return Report("bandit", findings, f"{lines} lines", "" if lines else "it found no source")
 
 
 def detect_secrets(uv: str) -> Report:
-    """Ask detect-secrets about every file of the repository."""
+    """Scan every file of the repository."""
     listed = ("git", "ls-files", "-co", "--exclude-standard")
     files = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
     names = [name for name in files.stdout.splitlines() if (ROOT / name).is_file()]
     arguments = ("detect-secrets", "scan", "--exclude-files", GENERATED, *names)
     out = _run(uv, DETECTOR, *arguments)
     findings = [
-        Finding("detect-secrets", found["type"], name, f"line {found['line_number']}")
-        for name, several in out["results"].items()
-        for found in several
+        Finding("detect-secrets", secret["type"], name, f"line {secret['line_number']}")
+        for name, secrets in out["results"].items()
+        for secret in secrets
     ]
     return Report("detect-secrets", findings, f"{len(names)} files")
 
 
 def pip_audit(uv: str) -> Report:
-    """Ask pip-audit about every package of the lock."""
+    """Look up the advisories of every package of the lock."""
     lock = ("--disable-pip", "--require-hashes", "-r", "requirements.lock")
     return read_audit(_run(uv, AUDITOR, "pip-audit", *lock, "-f", "json"))
 
 
 def read_audit(out: dict[str, Any]) -> Report:
-    """It exits 0 for packages that it skipped: they are counted here."""
+    """Return pip-audit's report; it exits 0 even if it skipped packages."""
     packages = out["dependencies"]
     skipped = [package for package in packages if "skip_reason" in package]
     findings = [
@@ -85,27 +95,45 @@ def read_audit(out: dict[str, Any]) -> Report:
         for package in packages
         for advisory in package.get("vulns", [])
     ]
-    why = f"no advisories to be had here for {len(skipped)} of {len(packages)} packages"
-    return Report("pip-audit", findings, f"{len(packages)} packages", why if skipped else "")
+    if not packages:
+        not_proven = "it examined no package"
+    elif skipped:
+        not_proven = f"no advisories available for {len(skipped)} of {len(packages)} packages"
+    else:
+        not_proven = ""
+    return Report("pip-audit", findings, f"{len(packages)} packages", not_proven)
 
 
 def judge(reports: list[Report], waivers: list[dict[str, Any]]) -> list[str]:
-    """Sentences about what must be changed: findings that are not waived, waivers that are idle."""
-    wrong = []
-    used: set[int] = set()
+    """Return sentences about findings without a waiver, and about waivers that do not fit."""
+    problems = []
+    covered: dict[int, list[Finding]] = defaultdict(list)
     for finding in (finding for report in reports for finding in report.findings):
-        matching = {n for n, waiver in enumerate(waivers) if _covers(waiver, finding)}
-        used |= matching
-        if not matching:
-            wrong.append(f"{finding.tool}: {finding.rule} in {finding.where}: {finding.text}")
-    asked = {report.tool for report in reports if not report.not_proven}
+        number = next((n for n, waiver in enumerate(waivers) if _covers(waiver, finding)), None)
+        if number is None:
+            problems.append(f"{finding.tool}: {finding.rule} in {finding.where}: {finding.text}")
+        else:
+            covered[number].append(finding)
+    complete = {report.tool for report in reports if not report.not_proven}
     for number, waiver in enumerate(waivers):
-        name = f"{waiver.get('tool')} {waiver.get('rule')} in {waiver.get('where')}"
-        if not waiver.get("reason") or not isinstance(waiver.get("date"), date):
-            wrong.append(f"waivers.toml: {name} needs a reason and a date")
-        elif waiver["tool"] in asked and number not in used:
-            wrong.append(f"waivers.toml: {name} waives nothing: remove it")
-    return wrong
+        name = f"waivers.toml: {waiver.get('tool')} {waiver.get('rule')} in {waiver.get('where')}"
+        findings, count = covered[number], waiver.get("count")
+        if (
+            not waiver.get("reason")
+            or not isinstance(waiver.get("date"), date)
+            or not isinstance(count, int)
+        ):
+            problems.append(f"{name} needs a reason, a date and a count")
+        elif len(findings) > count:
+            problems.append(
+                f"{name} covers {count} findings, but there are {len(findings)}: "
+                f"{_places(findings)}; fix the new ones, or examine them and raise the count"
+            )
+        elif waiver["tool"] in complete and not findings:
+            problems.append(f"{name} covers nothing: remove it")
+        elif waiver["tool"] in complete and len(findings) < count:
+            problems.append(f"{name} covers only {len(findings)} findings: lower its count")
+    return problems
 
 
 def _covers(waiver: dict[str, Any], finding: Finding) -> bool:
@@ -113,8 +141,13 @@ def _covers(waiver: dict[str, Any], finding: Finding) -> bool:
     return same and fnmatch(finding.where, str(waiver.get("where")))
 
 
+def _places(findings: list[Finding]) -> str:
+    counts = Counter(finding.where for finding in findings)
+    return ", ".join(f"{where} ({count})" for where, count in sorted(counts.items()))
+
+
 def _run(uv: str, package: str, *command: str) -> dict[str, Any]:
-    """The JSON that a tool prints; their exit codes only repeat whether they found something."""
+    """Return the JSON that a scanner prints; its exit code only says whether it found something."""
     done = subprocess.run(
         (uv, "tool", "run", "--quiet", "--from", package, *command),
         cwd=ROOT,
@@ -126,32 +159,31 @@ def _run(uv: str, package: str, *command: str) -> dict[str, Any]:
         out: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
         last = (done.stderr.strip() or "it printed nothing").splitlines()[-1]
-        raise ToolMissingError(last[:200]) from None
+        raise ToolError(last[:200]) from None
     return out
 
 
 def main(uv: str) -> int:
-    """Ask all three at once and say what they say."""
-    asked = {"bandit": bandit, "detect-secrets": detect_secrets, "pip-audit": pip_audit}
-    reports, missing = [], []
+    """Run the scanners in parallel, print what they found, and return the exit code."""
+    scanners = {"bandit": bandit, "detect-secrets": detect_secrets, "pip-audit": pip_audit}
+    reports, not_proven = [], []
     with ThreadPoolExecutor() as pool:
-        for tool, pending in [(name, pool.submit(ask, uv)) for name, ask in asked.items()]:
+        for tool, future in [(name, pool.submit(scan, uv)) for name, scan in scanners.items()]:
             try:
-                reports.append(pending.result())
-            except ToolMissingError as error:
-                missing.append(tool)
-                print(f"{tool}: not proven (it did not run: {error})")
-    wrong = judge(reports, tomllib.loads(WAIVERS.read_text("utf-8"))["waiver"])
-    for report in reports:
-        if report.not_proven:
-            print(f"{report.tool}: not proven ({report.not_proven})")
-        else:
-            print(f"{report.tool}: asked about {report.looked_at}")
-    for sentence in wrong:
-        print(sentence)
-    # On a developer's train the code's own scanners may be out of reach, in CI they may not.
-    needed = {"bandit", "detect-secrets"} if os.environ.get("CI") else set()
-    return 1 if wrong or needed & set(missing) else 0
+                report = future.result()
+            except ToolError as error:
+                not_proven.append(f"{tool}: not proven (it did not run: {error})")
+                continue
+            reports.append(report)
+            if report.not_proven:
+                not_proven.append(f"{tool}: not proven ({report.not_proven})")
+            else:
+                print(f"{tool}: examined {report.examined}")
+    problems = judge(reports, tomllib.loads(WAIVERS.read_text("utf-8"))["waiver"])
+    for line in (*problems, *not_proven):
+        print(line)
+    # A developer can be offline; CI must not be green without the scanners.
+    return 1 if problems or (not_proven and os.environ.get("CI")) else 0
 
 
 if __name__ == "__main__":
