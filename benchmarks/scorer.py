@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 import valence_ml
 from valence_ml import release
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _parity(scorer: valence_ml.Scorer, pipeline: object, texts: Sequence[str]) -> None:
-    expected = pipeline.predict_proba(texts)[:, 1]  # type: ignore[attr-defined]
+    expected = pipeline.predict_proba(texts)[:, 1]
     worst = max(
         abs(score.positive - float(positive))
         for score, positive in zip(scorer.score(texts), expected, strict=True)

@@ -35,7 +35,7 @@ with the prefix `VALENCE_` exits with one sentence. `make docs` generates this p
 
 
 def openapi_document() -> dict[str, Any]:
-    """The OpenAPI document of both services as one."""
+    """Return the OpenAPI documents of both services as one."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "keyring.json"
         path.write_bytes(keyring.generate())
@@ -53,7 +53,7 @@ def openapi_document() -> dict[str, Any]:
 
 
 def configuration_page() -> str:
-    """The page that lists every setting of every process."""
+    """Return the page that lists every setting of every process."""
     sections = (
         ("Every process", Settings, ()),
         ("Services with a public port (auth, inference)", WebSettings, (Settings,)),
@@ -92,7 +92,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def main() -> None:
-    """Write both."""
+    """Write both files."""
     OPENAPI.write_text(json.dumps(openapi_document(), indent=1, ensure_ascii=False) + "\n", "utf-8")
     CONFIGURATION.write_text(configuration_page(), "utf-8")
 

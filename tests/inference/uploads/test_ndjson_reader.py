@@ -25,7 +25,7 @@ OBJECTS = st.tuples(TEXTS, st.dictionaries(st.text("abc\u2028é", max_size=3), V
 
 
 def read(body: bytes, cuts: object = (), **options: object) -> Submission:
-    return read_file(body, cuts, kind=NDJSON, **options)  # type: ignore[arg-type]
+    return read_file(body, cuts, kind=NDJSON, **options)
 
 
 @given(
