@@ -1,24 +1,24 @@
 # syntax=docker/dockerfile:1
-# The images of Valence, one a deployment; the last four stages are the map:
+# The images of Valence, one for each deployment; the last four stages are the targets:
 #   docker build --target auth|inference|batch-worker|migrate -t valence-TARGET:TAG .
 #
-# BASE is CPython 3.11 on Debian; where builds must repeat, pin it by digest:
+# BASE is CPython 3.11 on Debian. Pin it by digest for reproducible builds:
 # --build-arg BASE=python:3.11-slim-bookworm@sha256:…
 
 ARG BASE=python:3.11-slim-bookworm
 
-# ---- what builds: uv, and the one lock -----------------------------------------------------------
+# ---- builder: uv and the lock --------------------------------------------------------------------
 FROM ${BASE} AS builder
 ENV UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
 WORKDIR /build
 COPY requirements.lock ./
-# uv is in the lock itself. Members are not; everything that they need is, with its hashes.
+# The lock contains uv and the dependencies of the members with their hashes, but not the members.
 RUN awk '/^[^ ]/ {mine = /^uv==/} mine' requirements.lock >uv.txt && \
     pip install --quiet --no-cache-dir --require-hashes --requirement uv.txt && \
     printf 'valence-common\nvalence-ml\n' >members.txt
 
-# ---- dependencies: of one service each, every file checked against the lock's hash ---------------
-# Byte code carries a hash, not a time, and is not looked up again: layers repeat, starts are quick.
+# ---- dependencies of each service; every file is checked against its hash in the lock ------------
+# Byte code is validated by neither time nor hash: layers are reproducible and starts are fast.
 FROM builder AS common-dependencies
 COPY services/common/pyproject.toml common/
 RUN --mount=type=cache,target=/root/.cache/uv \
@@ -36,7 +36,7 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     python -m compileall -q --invalidation-mode unchecked-hash /opt/valence/lib
 
 FROM builder AS inference-dependencies
-# The default model is of the linear kind. For models of the joblib kind, which bring scikit-learn:
+# The default model is of the linear kind. Models of the joblib kind need scikit-learn:
 # --build-arg ML_EXTRA=train
 ARG ML_EXTRA=
 COPY services/common/pyproject.toml common/
@@ -61,11 +61,11 @@ RUN --mount=type=cache,target=/root/.cache/uv \
       ${ML_EXTRA:+--extra ${ML_EXTRA}} && \
     python -m compileall -q --invalidation-mode unchecked-hash /opt/valence/lib
 
-# ---- code: each member on its own, without dependencies ------------------------------------------
+# ---- code: each member without its dependencies --------------------------------------------------
 FROM builder AS code
 COPY services services
 COPY ml ml
-# The build backend is in the lock too.
+# The lock contains the build backend as well.
 RUN --mount=type=cache,target=/root/.cache/uv \
     for member in services/common services/auth services/inference services/batch-worker ml; do \
       uv pip install --quiet --no-deps --require-build-hashes --build-constraints requirements.lock \
@@ -74,12 +74,12 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     python -m compileall -q --invalidation-mode unchecked-hash \
       -s /code -p /opt/valence /code
 
-# ---- what runs: no pip, no uv, no compiler, no shell wrapper, nobody's uid -----------------------
+# ---- runtime: no pip, no uv, no compiler, no shell wrapper, an unprivileged user -----------------
 FROM ${BASE} AS runtime
 RUN pip uninstall --yes --quiet --root-user-action ignore setuptools wheel pip && \
     groupadd --gid 10001 valence && \
     useradd --uid 10001 --gid 10001 --no-create-home --home-dir / --shell /usr/sbin/nologin valence
-# The zones are Debian's, wherever this Python was built to look for them.
+# Use Debian's time zones, wherever this Python was built to look for them.
 ENV PATH=/opt/valence/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONTZPATH=/usr/share/zoneinfo \
@@ -92,7 +92,7 @@ WORKDIR /srv/valence
 USER 10001:10001
 
 # ---- the deployments -----------------------------------------------------------------------------
-# The commit comes last in each: a new one makes no layer anew.
+# The commit comes last in each stage, so that a new commit rebuilds no layer.
 FROM runtime AS migrate
 LABEL org.opencontainers.image.title="valence-migrate" \
       org.opencontainers.image.description="Brings the schema up to date, or waits until it is"

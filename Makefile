@@ -1,4 +1,4 @@
-# The menu; bare `make` prints it. Needs only make and Python 3.11 or newer.
+# `make` lists the targets. `make run` needs only make and Python 3.11 or newer.
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -13,18 +13,18 @@ INGRESS_IMAGE ?= registry.k8s.io/ingress-nginx/controller:v1.15.1
 SBOM ?= dist/sbom.json
 SEED ?= 1
 SEEDS ?= 10
-# Whatever context was current: these targets act on that cluster alone, and end where there is none.
+# Select the cluster, whatever the current context is; fail if it does not exist.
 USE_CLUSTER = kind export kubeconfig --name $(CLUSTER)
 # For `docker build`, such as BUILD_FLAGS='--build-arg BASE=python:3.11-slim-bookworm@sha256:…'.
 BUILD_FLAGS ?=
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
 IMAGES := auth inference batch-worker migrate
-# One tag for one content: a changed file makes new images, and new pods with them.
+# The tag is a hash of the content: changed files make new images and new pods.
 ifndef TAG
 TAG := $(shell git ls-files -co --exclude-standard -- Dockerfile requirements.lock alembic services ml \
   | LC_ALL=C sort | xargs cat 2>/dev/null | sha256sum | cut -c1-12)
 endif
-# Some machines forbid byte code to be kept: every test process would compile all tests anew.
+# Without byte code every test process would compile all tests again.
 unexport PYTHONDONTWRITEBYTECODE
 MEMBERS := $(addprefix services/,common auth inference batch-worker) ml cli
 
@@ -40,9 +40,9 @@ help:
 run: $(STAMP) ## Serve everything on http://127.0.0.1:$PORT (8000), data in $VALENCE_HOME (.valence)
 	@exec $(BIN)/valence local --port "$(PORT)" --home "$(VALENCE_HOME)"
 
-install: $(STAMP) ## Make .venv from the lock; run and the checks do it by themselves
+install: $(STAMP) ## Create .venv from the lock; the other targets do it themselves
 
-clean: ## Remove .venv, tools and caches; data in .valence stays
+clean: ## Remove .venv, tools and caches; keep the data in .valence
 	rm -rf $(VENV) .tools .mypy_cache .pytest_cache .ruff_cache .coverage*
 
 ##@ Check
@@ -55,25 +55,25 @@ faults: $(STAMP) ## The long forms of the fault tests
 chaos: $(STAMP) ## Batches of 100,000 texts under a fault a second, for $SEEDS (10) seeds from $SEED (1)
 	PYTHONPATH=tests $(BIN)/python -m chaos --first $(SEED) --seeds $(SEEDS)
 
-check: $(STAMP) ## Style, types, the direction of imports, and what the security tools say
+check: $(STAMP) ## Lint, types, import contracts and security scanners
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/scan.py $(UV)
 
-format: $(STAMP) ## Rewrite the sources in the house's style
+format: $(STAMP) ## Format the sources and fix lint
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-e2e: $(STAMP) ## The installation on the current kind cluster, proved; e2e-full takes half an hour
+e2e: $(STAMP) ## Test the installation on the current kind cluster; e2e-full takes half an hour
 	VALENCE_REQUIRE=kind $(BIN)/pytest tests/e2e -m e2e -s
 
 e2e-full: $(STAMP)
 	VALENCE_REQUIRE=kind $(BIN)/pytest tests/e2e -m "e2e or e2e_full" -s
 
 ##@ Cluster
-cluster: ## A kind cluster with ingress-nginx and metrics-server
+cluster: ## Create a kind cluster with ingress-nginx and metrics-server
 	kind get clusters | grep -qx $(CLUSTER) || kind create cluster --name $(CLUSTER) --config k8s/kind.yaml
 	$(USE_CLUSTER)
 	sed 's|image: .*|image: $(INGRESS_IMAGE)|' k8s/ingress-nginx.yaml | kubectl apply -f -
@@ -94,27 +94,27 @@ deploy: images ## Install or upgrade Valence on the cluster: https://valence.loc
 	helm upgrade --install valence charts/valence --namespace $(NAMESPACE) --wait --timeout 5m \
 	  --values charts/valence/values-dev.yaml --set-string image.tag=$(TAG) $(HELM_FLAGS)
 
-undeploy: ## Uninstall Valence; its volumes and Secrets stay
+undeploy: ## Uninstall Valence; keep its volumes and Secrets
 	$(USE_CLUSTER)
 	helm uninstall valence --namespace $(NAMESPACE) --wait
 
-cluster-down: ## Delete the cluster and all that is in it
+cluster-down: ## Delete the cluster and everything in it
 	kind delete cluster --name $(CLUSTER)
 
 ##@ Ship
-chart: $(STAMP) ## Write what follows from chart and settings: schema, chart README, k8s/install
+chart: $(STAMP) ## Generate the chart's schema and README, and k8s/install
 	$(BIN)/python charts/generate.py
 
-docs: $(STAMP) ## Write what is derived from the code: OpenAPI, settings, the reliability cases
+docs: $(STAMP) ## Generate OpenAPI, the settings page and the reliability page from the code
 	$(BIN)/python -m tools.docs
 	$(BIN)/python -m tools.reliability
 
-sbom: $(STAMP) ## Write dist/sbom.json: all that the lock holds, as CycloneDX
+sbom: $(STAMP) ## Write dist/sbom.json: the locked packages, as CycloneDX
 	@mkdir -p "$(dir $(SBOM))"
 	$(UV) tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements \
 	  --output-reproducible --output-file "$(SBOM)" requirements.lock
 
-lock: $(STAMP) ## Resolve requirements.lock anew
+lock: $(STAMP) ## Resolve requirements.lock again
 	$(UV) pip compile pyproject.toml --group dev --universal --generate-hashes \
 	  --no-emit-index-url --custom-compile-command "make lock" \
 	  $(addprefix --no-emit-package valence-,common auth inference batch-worker ml) \

@@ -1,8 +1,9 @@
-"""How migrations run: one at a time under an advisory lock, never waiting long for a table's.
+"""Run migrations one at a time under an advisory lock, with a short timeout for table locks.
 
-`alembic upgrade head` from the checkout's root; the database comes from VALENCE_DATABASE_URL, from
-the secrets folder, or from a caller in this process (`config.attributes["database_url"]`). At the
-head the services' roles get their rights anew, if the settings name any (see `grants.py`).
+Run `alembic upgrade head` from the checkout's root. The database URL comes from
+VALENCE_DATABASE_URL, from the secrets folder, or from a caller in this process
+(`config.attributes["database_url"]`). At the head, the roles that the settings name are granted
+their rights again (see `grants.py`).
 """
 
 import time
@@ -20,21 +21,21 @@ MIGRATION_LOCK = 0x76616C656E6365  # "valence" in ASCII; the same number in ever
 
 
 def include_name(name: str | None, kind: str, _parents: object) -> bool:
-    """Partitions are made by a function as months pass, not by migrations."""
+    """Exclude the monthly partitions, which a function creates, from comparisons."""
     return not (kind == "table" and name is not None and name.startswith("predictions_"))
 
 
-def take_turn(connection: Connection) -> None:
-    """Wait for other migrations up to the caller's deadline; by hand there is none.
+def lock(connection: Connection) -> None:
+    """Wait for other migrations until the caller's deadline, or without limit if there is none.
 
-    Tables in use are waited for only shortly. The deadline is in `time.monotonic()` seconds
-    (`config.attributes["deadline"]`).
+    The deadline is in `time.monotonic()` seconds (`config.attributes["deadline"]`). Afterwards the
+    timeout for table locks is 5 s.
     """
     deadline: float | None = context.config.attributes.get("deadline")
-    # The server's own timeout, and not only the client's: nobody is left waiting who has gone.
-    wait = 0 if deadline is None else max(1, round((deadline - time.monotonic()) * 1000))
+    # A timeout of the server, so that no session keeps waiting after its client has ended.
+    timeout = 0 if deadline is None else max(1, round((deadline - time.monotonic()) * 1000))
     connection.execute(text("SET statement_timeout = 0"))
-    connection.execute(text(f"SET lock_timeout = {wait}"))
+    connection.execute(text(f"SET lock_timeout = {timeout}"))
     connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
     connection.execute(text("SET lock_timeout = '5s'"))
     connection.commit()
@@ -45,7 +46,7 @@ def run() -> None:
     settings = None if url else load(MigrationSettings, alone=False)
     engine = make_engine(settings.database_url if settings else url, poolclass=NullPool)
     with engine.connect() as connection:
-        take_turn(connection)
+        lock(connection)
         context.configure(
             connection=connection,
             target_metadata=Base.metadata,
@@ -58,7 +59,7 @@ def run() -> None:
             context.run_migrations()
         at_head = context.get_context().get_current_revision() == context.get_head_revision()
         if settings is not None and at_head:
-            # Still under the lock: two who grant on one table at once would fail.
+            # Still under the lock: concurrent grants on one table fail.
             grants = load_python_file(str(Path(__file__).parent), "grants.py")
             grants.apply(connection, settings)
             connection.commit()

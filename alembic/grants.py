@@ -1,8 +1,8 @@
-"""What each service's role may do in the database: the rows that its code reads and writes.
+"""The database rights of each service's role: the tables and columns that its code uses.
 
-Applied at the head of the history, after every upgrade, so this is the whole list: what is not
-here is revoked. Constraints and partitions need no rights of their own, they act as the owner.
-Roles are made by whoever runs Postgres; without names in the settings nothing is granted.
+The list is complete and applied after every upgrade: other rights are revoked. Constraints and
+partitions act as the owner and need no rights. The database administrator creates the roles;
+without names in the settings nothing is granted.
 """
 
 from alembic.util import CommandError
@@ -21,7 +21,7 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "SELECT, INSERT ON revocations",
         "SELECT, INSERT ON audit_events",
         "SELECT ON usage",
-        # A take-out reads all that is a user's.
+        # The data export reads all data of a user.
         "SELECT ON predictions",
         "SELECT ON batches",
         "SELECT ON batch_chunks",
@@ -32,7 +32,7 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "SELECT ON alembic_version",
     ),
     "inference_role": (
-        # Keys and limits; never a password's hash.
+        # API keys and limits, but not the password hash.
         "SELECT (id, is_active, erased_at, plan, per_minute, burst, texts_per_day) ON users",
         "SELECT ON api_keys",
         "UPDATE (last_used_at) ON api_keys",
@@ -43,7 +43,7 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "SELECT, INSERT, DELETE ON batch_chunks",
         "SELECT, DELETE ON batch_results",
         "SELECT, INSERT, DELETE ON idempotency_keys",
-        # Secrets are made and shown here once, and never read again.
+        # Secrets are created and returned once, and never read again.
         "SELECT (id, user_id, created_at, expires_at), INSERT ON webhook_secrets",
         "UPDATE (expires_at), DELETE ON webhook_secrets",
         "SELECT, INSERT, UPDATE (status, next_at, finished_at) ON webhook_deliveries",
@@ -53,7 +53,7 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "SELECT ON alembic_version",
     ),
     "worker_role": (
-        # What was erased or is too old goes.
+        # Erasure and retention delete rows.
         "SELECT (id, erased_at), DELETE ON users",
         "SELECT, DELETE ON sessions",
         "SELECT, DELETE ON refresh_tokens",
@@ -69,7 +69,7 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "SELECT, INSERT, UPDATE ON webhook_deliveries",
         "INSERT ON webhook_attempts",
         "SELECT, INSERT, UPDATE (number), DELETE ON events",
-        # Beyond what a stream has heard already, after Postgres was restored from a backup.
+        # After a restore from a backup, numbers must continue beyond those already in the stream.
         "USAGE, SELECT, UPDATE ON SEQUENCE event_numbers",
         "SELECT (created_at, id, user_id), INSERT, DELETE ON predictions",
         "SELECT (id, created_at, actor_id), INSERT, UPDATE (actor_id), DELETE ON audit_events",
@@ -77,22 +77,22 @@ GRANTS: dict[str, tuple[str, ...]] = {
         "EXECUTE ON FUNCTION valence_make_partitions(integer)",
     ),
 }
-"""By the setting that names the role; inserts that return what the server filled in read it."""
+"""By the setting that names the role. `INSERT … RETURNING` needs SELECT on the columns."""
 
 TABLES = ", ".join([*Base.metadata.tables, "alembic_version"])
 OTHERS = ("FUNCTION valence_make_partitions(integer)", "SEQUENCE event_numbers")
 
 
 def apply(connection: Connection, settings: MigrationSettings) -> None:
-    """Give each named role exactly its rights, in the transaction that is under way."""
+    """Grant each named role exactly its rights, in the current transaction."""
     quote = connection.dialect.identifier_preparer.quote
     schema = quote(connection.scalar(text("SELECT current_schema()")))
     for setting, rights in GRANTS.items():
         name = getattr(settings, setting)
         if name is None:
             continue
-        found = connection.scalar(text("SELECT 1 FROM pg_roles WHERE rolname = :n"), {"n": name})
-        if found is None:
+        exists = connection.scalar(text("SELECT 1 FROM pg_roles WHERE rolname = :n"), {"n": name})
+        if exists is None:
             raise CommandError(
                 f"VALENCE_{setting.upper()} names a role that does not exist: {name}"
             )

@@ -12,8 +12,9 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# Owned by the schema's owner, so that a service that may only read and write rows can have the
-# months ahead made. A month that the default partition already holds rows of stays there.
+# Runs with the rights of the schema's owner, so that the worker, which may not create tables, can
+# create the partitions of the next months. Rows of a month that the default partition already
+# holds stay there.
 PARTITIONS = """
 CREATE FUNCTION valence_make_partitions(ahead integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$

@@ -1,4 +1,4 @@
-"""Credentials that can be ended: sessions, refresh tokens, keys, identities; limits and usage.
+"""Revocable credentials: sessions, refresh tokens, API keys, identities; limits and usage.
 
 Revises: 0001
 """

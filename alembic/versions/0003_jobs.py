@@ -1,4 +1,4 @@
-"""Jobs with files, priorities, idempotency keys, webhooks and events; a queue with turns of users.
+"""Batches with files, priorities, idempotency keys, webhooks and events; a queue fair to users.
 
 Revises: 0002
 """
@@ -12,8 +12,8 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-# The release before this one writes chunks without their user, and its pods run beside ours for
-# a while: to be dropped, with the column made NOT NULL, by the release after.
+# The previous release writes chunks without their user, and its pods run during the rollout. The
+# next release can drop this and make the column NOT NULL.
 OWNER = """
 CREATE FUNCTION valence_own_chunk() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -26,7 +26,7 @@ TRIGGER = """
 CREATE TRIGGER batch_chunks_own BEFORE INSERT ON batch_chunks
 FOR EACH ROW WHEN (NEW.user_id IS NULL) EXECUTE FUNCTION valence_own_chunk()
 """
-# Chunks that are done are in no queue, and there may be many of them.
+# Completed chunks are not in the queue, and there can be many of them.
 FILL = """
 UPDATE batch_chunks SET user_id = batches.user_id
 FROM batches WHERE batches.id = batch_chunks.batch_id AND batch_chunks.state <> 'done'
@@ -139,7 +139,7 @@ def _alter_batch_chunks() -> None:
         postgresql_where=sa.text("state = 'pending'"),
     )
     op.drop_index("ix_batch_chunks_pending", table_name="batch_chunks")
-    # Results are read in the order of their places, beside the chunks that hold their texts.
+    # Results are read in the order of their index, joined with the chunks that hold their texts.
     op.create_index("ix_batch_chunks_batch_id_start", "batch_chunks", ["batch_id", "start"])
     op.drop_index("ix_batch_chunks_batch_id", table_name="batch_chunks")
 
