@@ -116,12 +116,19 @@ def rows(text: str) -> Iterator[int]:
 
 
 def _cell(tests: list[str]) -> str:
-    found = [(test, sorted(remarks(test))) for test in tests]
-    names = [f"`{test}`" + (f" ({', '.join(words)})" if words else "") for test, words in found]
-    if found and all(words for _, words in found):
-        kinds = dict.fromkeys(" and ".join(words) for _, words in found)
-        names.insert(0, f"**only:** {' or '.join(kinds)}")
-    return "<br>".join(names)
+    needs = [(test, sorted(remarks(test))) for test in tests]
+    links = [_link(test) + (f" ({', '.join(words)})" if words else "") for test, words in needs]
+    if needs and all(words for _, words in needs):
+        kinds = dict.fromkeys(" and ".join(words) for _, words in needs)
+        links.insert(0, f"**only {' or '.join(kinds)}**")
+    return "; ".join(links)
+
+
+def _link(test: str) -> str:
+    """Return a link to the file, with the test's name in words, or the file's own name."""
+    file, _, function = test.partition("::")
+    name = re.sub(r"^test_(?:case_\d{3}_(?:and_\d{3}_)*)?", "", function).replace("_", " ")
+    return f"[{name or file.removesuffix('.py')}](../tests/{file})"
 
 
 def _marked(expression: ast.expr) -> set[str]:

@@ -38,7 +38,7 @@ def test_remarks_are_the_ones_that_the_page_explains() -> None:
     """Also: tests that need more than `make test` do get their remark."""
     explained = set(re.findall(r"^\| (\w+) \| ", TEXT, re.MULTILINE)) - {"remark", "number"}
     used = {
-        word for words in re.findall(r"[.:]\w+` \(([\w, ]+)\)", TEXT) for word in words.split(", ")
+        word for words in re.findall(r"\.py\) \(([\w, ]+)\)", TEXT) for word in words.split(", ")
     }
     assert used <= explained
     assert {"cluster"} == reliability.remarks("e2e/test_keyring.py")
