@@ -11,7 +11,10 @@ from valence_common.settings import PREFIX
 from valence_inference.settings import Settings as InferenceSettings
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = [*ROOT.glob("services/*/README.md"), ROOT / "ml/README.md", ROOT / "tests/README.md"]
+FOLDERS = [
+    *ROOT.glob("services/*/README.md"),
+    *(ROOT / f"{name}/README.md" for name in ("alembic", "ml", "tests")),
+]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *FOLDERS]
 PROCESSES = (AuthSettings, InferenceSettings, WorkerSettings)
 
