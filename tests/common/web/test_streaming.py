@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import re
 import zlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from starlette.requests import Request
@@ -58,6 +60,34 @@ def test_only_what_is_whole_has_an_end(
     asyncio.run(asyncio.wait_for(answer(), 5))
     assert ended == sent.ended
     assert [True] == closed
+
+
+def test_a_download_does_not_last_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However steadily its client reads: it holds a slot that others wait for."""
+    monkeypatch.setattr(streaming, "MAX_SECONDS", 0.2)
+    sent, turn, closed = Sent(10**9), contextlib.ExitStack(), []
+    turn.callback(closed.append, True)
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"piece"
+            await asyncio.sleep(0.01)
+
+    async def answer() -> None:
+        scope: Scope = {"type": "http", "asgi": {"spec_version": "2.3"}}
+        await StreamedFile(endless(), "x.json", turn)(scope, _silence, sent)
+
+    asyncio.run(asyncio.wait_for(answer(), 5))
+    assert len(sent) > 2
+    assert not sent.ended
+    assert [True] == closed
+
+
+def test_the_page_says_how_long_a_download_may_take() -> None:
+    """The tests above shorten these times."""
+    page = (Path(__file__).parents[3] / "docs/batches.md").read_text("utf-8")
+    times = f"{streaming.WRITE_TIMEOUT_SECONDS:g}", f"{streaming.MAX_SECONDS / 60:g}"
+    assert [times] == re.findall(r"read nothing for (\d+) s, or (\d+) minutes", page)
 
 
 async def _silence() -> Message:

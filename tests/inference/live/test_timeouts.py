@@ -29,7 +29,7 @@ def test_the_page_says_how_long() -> None:
 
 def test_who_does_not_read_is_cut_off(servers: Servers, user: Account) -> None:
     """The place of a client that asks and reads no answer is free again, whatever it does."""
-    service = shortened.start(servers.stack, "inference", {ANSWER: 2.0})
+    service = shortened.start(servers.stack, "inference", {ANSWER: 2.0, PING: 600.0})
     with stalled(service, user.headers), connect(service, user.headers) as other:
         until(lambda: open_streams(service, "websocket") == 1, timeout=15)
         assert "sentiment" in say(other, {"text": "good"})
