@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from support.local import Local
+from support.local import USER, Local
 from support.required import tool
 
 ROOT = Path(__file__).parents[2]
-USER = {"username": "grace", "password": "correct horse battery"}
 
 
 @pytest.fixture(scope="module")
