@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from valence_common.models import Prediction, User
 from valence_common.problems import Unprocessable
-from valence_inference.history import Cursor, Filter, _page
+from valence_inference.history import Cursor, HistoryFilter, _read_page
 
 MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
 
@@ -64,9 +64,9 @@ def test_pages_of_equal_times_have_no_gap_and_no_repeat(session: Session) -> Non
         )
     session.flush()
     seen, after = [], None
-    while rows := _page(session, user.id, Filter(), 7, after):
+    while rows := _read_page(session, user.id, HistoryFilter(), 7, after):
         seen += rows
         after = Cursor.decode(Cursor(rows[-1].created_at, rows[-1].id).encode())
     assert 25 == len(seen) == len({row.id for row in seen})
     assert sorted(seen, key=lambda row: (row.created_at, row.id), reverse=True) == seen
-    assert [] == _page(session, uuid.uuid4(), Filter(), 7, None)
+    assert [] == _read_page(session, uuid.uuid4(), HistoryFilter(), 7, None)

@@ -13,7 +13,7 @@ from valence_ml import DEFAULT_MODEL, Manifest, ModelError, Score, load
 
 def _refusal(text: str) -> tuple[str, str]:
     with pytest.raises(Unprocessable) as refused:
-        check_text(text, longest=10)
+        check_text(text, max_characters=10)
     (error,) = refused.value.errors
     assert "yyy" not in error.message
     return error.field, error.rule
@@ -21,8 +21,8 @@ def _refusal(text: str) -> tuple[str, str]:
 
 def test_texts_within_the_limits_pass() -> None:
     """The longest text is fine, whatever its bytes."""
-    check_text("x" * 10, longest=10)
-    check_text("\U0001f600" * 10, longest=10)
+    check_text("x" * 10, max_characters=10)
+    check_text("\U0001f600" * 10, max_characters=10)
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\n\t", "\u00a0", "\u2003\u3000", "\x1c"])

@@ -99,20 +99,22 @@ def test_roles_suffice_to_steer_batches(role_database: RoleDatabase) -> None:
         failed = store(session, user, ["a"], sizes=[1], failed={0}, status="failed")
         live = store(session, user, ["a"], status="processing", finished_at=None)
     for work in (
-        partial(lifecycle.retry, texts=1, inline=1),
-        partial(lifecycle.cancel, inline=1),
+        partial(lifecycle.retry, texts=1, max_inline=1),
+        partial(lifecycle.cancel, max_inline=1),
         lifecycle.delete,
     ):
         with inference.transaction() as session:
             work(session, user, failed)
     with inference.transaction() as session:
-        lifecycle.cancel(session, user, live, inline=1)
+        lifecycle.cancel(session, user, live, max_inline=1)
     with inference.transaction() as session:
-        assert 1 == len(export.page(session, user, live, start=0, limit=9)[0])
+        assert 1 == len(export.read_page(session, user, live, start=0, limit=9)[0])
     with inference.transaction() as session:
         summary._read(session, user, live, "m")
     with inference.transaction() as session:
-        shown, _ = batch_status.page(session, user, batch_status.Filter(), limit=9, cursor=None)
+        shown, _ = batch_status.read_page(
+            session, user, batch_status.BatchFilter(), limit=9, cursor=None
+        )
         assert [live] == [status.batch.id for status in shown]
     assert bulk_delete.delete_step(worker, "deleted", retention.DELETED_BATCHES["deleted"]) > 0
     assert 1 == count_rows(role_database.url, user)["batches"]
@@ -159,9 +161,9 @@ def test_roles_suffice_for_webhooks(role_database: RoleDatabase) -> None:
     with auth.transaction() as session:
         user_id = make_user(session)
     with inference.transaction() as session:
-        webhook_secrets.make_secret(session, user_id)
-        _, secret = webhook_secrets.make_secret(session, user_id)
-        assert 2 == len(webhook_secrets.secrets_of(session, user_id))
+        webhook_secrets.create_secret(session, user_id)
+        _, secret = webhook_secrets.create_secret(session, user_id)
+        assert 2 == len(webhook_secrets.list_secrets(session, user_id))
         url = "https://example.com/"
         batch = accept(session, user_id, ["a"], chunk_texts=1, webhook_url=url)
     with worker.transaction() as session:
@@ -175,10 +177,10 @@ def test_roles_suffice_for_webhooks(role_database: RoleDatabase) -> None:
         assert (0, 0.0) == queue.measure_due(session)
         queue.delete_expired_secrets(session)
     with inference.transaction() as session:
-        [log], _ = deliveries.page(session, user_id, batch.id, limit=1, cursor=None)
+        [log], _ = deliveries.read_page(session, user_id, batch.id, limit=1, cursor=None)
         assert [500] == [attempt.status_code for attempt in log.attempts]
         deliveries.redeliver(session, user_id, batch.id, log.delivery.id, enabled=True)
-        webhook_secrets.end_secrets(session, user_id)
+        webhook_secrets.delete_secrets(session, user_id)
     with worker.transaction() as session:
         assert bulk_delete.delete_batches(session, select(Batch.id), limit=100) > 0
     assert [(0, 0)] == query(

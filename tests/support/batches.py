@@ -11,7 +11,7 @@ from valence_batch_worker.batches import chunks
 from valence_common.db import new_id
 from valence_common.models import Batch, User
 from valence_inference.batches import submit
-from valence_inference.uploads.chunking import Limits
+from valence_inference.uploads.chunking import UploadLimits
 from valence_inference.uploads.upload import JsonUpload, Submission
 from valence_ml import Score
 
@@ -47,12 +47,12 @@ def accept(
 ) -> Batch:
     """A batch of this user, handed in as JSON."""
     submission = packed(texts, chunk_texts=chunk_texts, **options)
-    return submit.accept(session, user_id, submission, key=key)
+    return submit.store(session, user_id, submission, key=key)
 
 
 def packed(texts: Sequence[str], *, chunk_texts: int = 2, **options: Any) -> Submission:
     """What a JSON body with these texts becomes."""
-    limits = Limits(10_000, 100_000, chunk_texts, 32 * 1024 * 1024)
+    limits = UploadLimits(10_000, 100_000, chunk_texts, 32 * 1024 * 1024)
     upload = JsonUpload(limits)
     upload.feed(json.dumps({"texts": texts, **options}).encode())
     return upload.end()

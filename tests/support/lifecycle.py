@@ -16,11 +16,11 @@ def complete(session: Session, mine: chunks.Claim) -> str | None:
 
 
 def cancel(session: Session, batch: Batch) -> status.Status:
-    return lifecycle.cancel(session, batch.user_id, batch.id, inline=0)
+    return lifecycle.cancel(session, batch.user_id, batch.id, max_inline=0)
 
 
 def retry(session: Session, batch: Batch, texts: int) -> status.Status:
-    return lifecycle.retry(session, batch.user_id, batch.id, texts=texts, inline=0)
+    return lifecycle.retry(session, batch.user_id, batch.id, texts=texts, max_inline=0)
 
 
 def actions(session: Session, batch: Batch) -> list[str]:

@@ -7,14 +7,16 @@ from typing import Any
 
 from valence_common.web.request_body import ContentType
 from valence_inference.schemas.submissions import BatchOptions
-from valence_inference.uploads.chunking import Limits
+from valence_inference.uploads.chunking import UploadLimits
 from valence_inference.uploads.upload import CSV, JsonUpload, Submission, Upload, file_upload
 
-LIMITS = Limits(10_000, 100_000, 500, 32 * 1024 * 1024)
+LIMITS = UploadLimits(10_000, 100_000, 500, 32 * 1024 * 1024)
 
 
-def limits(*, characters: int = 10_000, texts: int = 100_000, chunk_texts: int = 500) -> Limits:
-    return Limits(characters, texts, chunk_texts, LIMITS.batch_body_bytes)
+def limits(
+    *, characters: int = 10_000, texts: int = 100_000, chunk_texts: int = 500
+) -> UploadLimits:
+    return UploadLimits(characters, texts, chunk_texts, LIMITS.batch_body_bytes)
 
 
 def read(upload: Upload, body: bytes, cuts: Iterable[int] = ()) -> Submission:
@@ -30,14 +32,14 @@ def read_file(
     cuts: Iterable[int] = (),
     *,
     kind: str = CSV,
-    limits: Limits = LIMITS,
+    limits: UploadLimits = LIMITS,
     **options: Any,
 ) -> Submission:
     media = ContentType(kind, {})
     return read(file_upload(media, BatchOptions(**options), limits), body, cuts)
 
 
-def read_json(body: bytes, cuts: Iterable[int] = (), limits: Limits = LIMITS) -> Submission:
+def read_json(body: bytes, cuts: Iterable[int] = (), limits: UploadLimits = LIMITS) -> Submission:
     return read(JsonUpload(limits), body, cuts)
 
 

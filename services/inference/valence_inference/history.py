@@ -22,7 +22,7 @@ from valence_ml import Score
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CURSOR_BYTES = 8 + 16
 
-ERASED_AT_ONCE = 5_000
+MAX_DELETED_ROWS = 5_000
 
 
 class Cursor(NamedTuple):
@@ -51,7 +51,7 @@ class Cursor(NamedTuple):
             raise Unprocessable([error]) from None
 
 
-class Filter(NamedTuple):
+class HistoryFilter(NamedTuple):
     """Which of a user's predictions; times are aware, `since` is included and `until` is not."""
 
     sentiment: str | None = None
@@ -96,28 +96,28 @@ class History:
             return False
         return True
 
-    async def page(
-        self, user_id: uuid.UUID, only: Filter, *, limit: int, cursor: str | None
+    async def read_page(
+        self, user_id: uuid.UUID, filter_: HistoryFilter, *, limit: int, cursor: str | None
     ) -> tuple[Sequence[Prediction], str | None]:
         """Up to `limit` predictions before `cursor`, newest first, and the next page's cursor."""
         after = None if cursor is None else Cursor.decode(cursor)
-        async with self._search.slot() if only.q is not None else contextlib.nullcontext():
-            rows = await self._database.run(_page, user_id, only, limit + 1, after)
+        async with self._search.slot() if filter_.q is not None else contextlib.nullcontext():
+            rows = await self._database.run(_read_page, user_id, filter_, limit + 1, after)
         if len(rows) <= limit:
             return rows, None
         last = rows[limit - 1]
         return rows[:limit], Cursor(last.created_at, last.id).encode()
 
-    async def erase(self, user_id: uuid.UUID, only: Filter) -> None:
+    async def delete(self, user_id: uuid.UUID, filter_: HistoryFilter) -> None:
         """Delete what the filter leaves as of now, a bounded number of rows a transaction."""
         now = await self._database.run(_now)
-        only = only._replace(until=now if only.until is None else min(only.until, now))
+        filter_ = filter_._replace(until=now if filter_.until is None else min(filter_.until, now))
         after: Cursor | None = Cursor(_EPOCH, uuid.UUID(int=0))
         while after is not None:
-            after = await self._database.run(_erase, user_id, only, after)
+            after = await self._database.run(_delete, user_id, filter_, after)
 
 
-def of_score(user_id: uuid.UUID, text: str, score: Score, model: str) -> Prediction:
+def prediction_from_score(user_id: uuid.UUID, text: str, score: Score, model: str) -> Prediction:
     """What is recorded of one text's score."""
     return Prediction(
         id=new_id(),
@@ -154,26 +154,28 @@ def _insert(session: Session, prediction: Prediction, *, store_text: bool) -> No
         raise InvalidCredential from error
 
 
-def _page(
-    session: Session, user_id: uuid.UUID, only: Filter, limit: int, after: Cursor | None
+def _read_page(
+    session: Session, user_id: uuid.UUID, filter_: HistoryFilter, limit: int, after: Cursor | None
 ) -> Sequence[Prediction]:
-    query = select(Prediction).where(*only.conditions(user_id))
+    query = select(Prediction).where(*filter_.conditions(user_id))
     if after is not None:
         query = query.where(tuple_(Prediction.created_at, Prediction.id) < after)
     newest = query.order_by(Prediction.created_at.desc(), Prediction.id.desc()).limit(limit)
     return session.scalars(newest).all()
 
 
-def _erase(session: Session, user_id: uuid.UUID, only: Filter, after: Cursor) -> Cursor | None:
+def _delete(
+    session: Session, user_id: uuid.UUID, filter_: HistoryFilter, after: Cursor
+) -> Cursor | None:
     """Delete the next rows in the order of the index; where they ended, or None after the last."""
     key = tuple_(Prediction.created_at, Prediction.id)
     some = (
         select(Prediction.created_at, Prediction.id)
-        .where(*only.conditions(user_id), key > after)
+        .where(*filter_.conditions(user_id), key > after)
         .order_by(Prediction.created_at, Prediction.id)
-        .limit(ERASED_AT_ONCE)
+        .limit(MAX_DELETED_ROWS)
     )
     gone = session.execute(
         delete(Prediction).where(key.in_(some)).returning(Prediction.created_at, Prediction.id)
     ).all()
-    return Cursor(*max(gone)) if len(gone) == ERASED_AT_ONCE else None
+    return Cursor(*max(gone)) if len(gone) == MAX_DELETED_ROWS else None

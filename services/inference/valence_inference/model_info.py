@@ -8,7 +8,7 @@ from valence_common.problems import NotFound
 from valence_inference.schemas import models as schemas
 from valence_ml import Scorer, model_name
 
-CARD = "MODEL_CARD.md"
+CARD_FILE = "MODEL_CARD.md"
 
 
 class ModelNotFound(NotFound):
@@ -17,16 +17,16 @@ class ModelNotFound(NotFound):
     detail = "Model not found"
 
 
-def summary(scorer: Scorer) -> schemas.ModelSummary:
+def get_summary(scorer: Scorer) -> schemas.ModelSummary:
     """The served model in short."""
     return schemas.ModelSummary.model_validate(_fields(scorer), extra="ignore")
 
 
-def describe(scorer: Scorer, folder: Path, version: str) -> schemas.Model:
+def get_model(scorer: Scorer, folder: Path, version: str) -> schemas.Model:
     """The served model in full, if it is called `version`; raises `ModelNotFound`."""
     if version not in {scorer.version, model_name(scorer)}:
         raise ModelNotFound
-    path = folder / CARD
+    path = folder / CARD_FILE
     card = path.read_text(encoding="utf-8") if path.is_file() else ""
     return schemas.Model.model_validate(_fields(scorer) | {"card": card}, extra="ignore")
 

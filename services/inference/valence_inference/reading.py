@@ -11,11 +11,11 @@ SELECT set_config(name, 'off', true) FROM unnest(ARRAY[
 """)
 
 
-def one_snapshot(session: Session) -> None:
+def repeatable_read(session: Session) -> None:
     """Let all queries of a transaction that just began see the same moment."""
     session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
 
 
-def follow_index(session: Session) -> None:
+def force_index_scans(session: Session) -> None:
     """For the rest of the transaction, search tables along their indexes only."""
     session.execute(_FOLLOW_INDEX)

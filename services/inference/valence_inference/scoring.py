@@ -10,18 +10,18 @@ from valence_inference.schemas import analyses as schemas
 from valence_ml import ModelError, Score, Scorer, model_name
 
 
-def fault(text: str, *, longest: int) -> tuple[str, str] | None:
+def text_error(text: str, *, max_characters: int) -> tuple[str, str] | None:
     """The rule that a text breaks, blank or over `longest` characters, and what to say of it."""
-    if len(text) > longest:
-        return "string_too_long", f"At most {longest} characters"
+    if len(text) > max_characters:
+        return "string_too_long", f"At most {max_characters} characters"
     if not text or text.isspace():
         return "blank", "The text is blank"
     return None
 
 
-def check_text(text: str, *, longest: int, field: str = "body.text") -> None:
+def check_text(text: str, *, max_characters: int, field: str = "body.text") -> None:
     """Refuse a text that may not be scored, naming its field."""
-    if found := fault(text, longest=longest):
+    if found := text_error(text, max_characters=max_characters):
         raise Unprocessable([FieldError(field, *found)])
 
 

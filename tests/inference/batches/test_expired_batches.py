@@ -15,7 +15,7 @@ from valence_common.db import Database
 from valence_common.models import Batch, BatchResult
 from valence_inference.batches import export, lifecycle
 from valence_inference.batches import status as batch_status
-from valence_inference.batches.export import Stream
+from valence_inference.batches.export import ResultStream
 from valence_inference.batches.status import TaskNotFound
 
 TEXTS = ["a", "b", "c", "d", "e", "f"]
@@ -49,16 +49,16 @@ def test_who_looks_between_two_pieces_finds_nothing(database: Database) -> None:
     with database.transaction() as session:
         assert 0 < session.scalar(select(func.count()).select_from(BatchResult)) < len(TEXTS)
     for look in (
-        lambda session: batch_status.status(session, batch.user_id, batch.id, inline=10),
-        lambda session: export.page(session, batch.user_id, batch.id, start=0, limit=10),
+        lambda session: batch_status.get_status(session, batch.user_id, batch.id, max_inline=10),
+        lambda session: export.read_page(session, batch.user_id, batch.id, start=0, limit=10),
         lambda session: retry(session, batch, texts=1),
         lambda session: lifecycle.delete(session, batch.user_id, batch.id),
     ):
         with pytest.raises(TaskNotFound), database.transaction() as session:
             look(session)
     with database.transaction() as session:
-        nothing = batch_status.page(
-            session, batch.user_id, batch_status.Filter(), limit=9, cursor=None
+        nothing = batch_status.read_page(
+            session, batch.user_id, batch_status.BatchFilter(), limit=9, cursor=None
         )
         assert ([], None) == nothing
     while a_piece(database):
@@ -74,7 +74,7 @@ def test_a_download_breaks_off(database: Database, monkeypatch: pytest.MonkeyPat
         batch = ended(session)
 
     async def download() -> None:
-        stream = await Stream(database, batch.user_id, batch.id, "csv", 0).begin()
+        stream = await ResultStream(database, batch.user_id, batch.id, "csv", 0).open()
         assert await anext(stream)
         a_piece(database, most=1)
         with pytest.raises(TaskNotFound):
@@ -92,7 +92,7 @@ def test_a_retry_that_came_first_keeps_the_batch(database: Database) -> None:
         assert 0 == a_piece(database)
     assert 0 == a_piece(database)
     with database.transaction() as session:
-        found = batch_status.status(session, batch.user_id, batch.id, inline=10)
+        found = batch_status.get_status(session, batch.user_id, batch.id, max_inline=10)
         assert ("processing", len(TEXTS) - 1) == (found.batch.status, found.done)
 
 

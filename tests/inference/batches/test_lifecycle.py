@@ -22,7 +22,7 @@ from valence_common.models import (
 )
 from valence_inference.batches import lifecycle
 from valence_inference.batches import status as batch_status
-from valence_inference.batches.lifecycle import AlreadyEnded, NothingToRetry, TextsGone
+from valence_inference.batches.lifecycle import AlreadyEnded, NothingToRetry, TextsNotStored
 from valence_inference.batches.status import TaskNotFound
 
 
@@ -69,7 +69,7 @@ def test_cancelled_midway_keeps_what_was_done(session: Session) -> None:
             attempt(session, held)
     chunks.requeue_counted(session, held)
     assert chunks.claim(session, lease_seconds=1, max_attempts=3) is None
-    rows = lifecycle.cancel(session, batch.user_id, batch.id, inline=5).results
+    rows = lifecycle.cancel(session, batch.user_id, batch.id, max_inline=5).results
     assert [(0, "a", "positive"), (1, "b", None)] == [(r.index, r.text, r.sentiment) for r in rows]
 
 
@@ -110,7 +110,7 @@ def test_retry_tries_only_what_failed(session: Session) -> None:
     batch = half_failed(session)
     session.execute(text("UPDATE batches SET webhook_url = 'https://example.com/'"))
     before = set(session.scalars(select(BatchChunk.id).where(BatchChunk.failed > 0)))
-    assert 2 == lifecycle.failed(session, batch.user_id, batch.id)
+    assert 2 == lifecycle.count_retriable(session, batch.user_id, batch.id)
     status = retry(session, batch, 2)
     assert ("processing", 2, 0, None) == (
         status.batch.status,
@@ -138,7 +138,7 @@ def test_retry_tries_only_what_failed(session: Session) -> None:
     texts = session.scalars(select(Prediction.text).where(Prediction.user_id == batch.user_id))
     assert ["0", "1", "2", "3"] == sorted(texts)
     with pytest.raises(NothingToRetry):
-        lifecycle.failed(session, batch.user_id, batch.id)
+        lifecycle.count_retriable(session, batch.user_id, batch.id)
 
 
 def test_retry_keeps_the_row_and_the_priority(session: Session) -> None:
@@ -154,7 +154,7 @@ def test_retry_keeps_the_row_and_the_priority(session: Session) -> None:
 
 def test_retry_of_many_goes_in_pieces(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """All in one transaction, none forgotten."""
-    monkeypatch.setattr(lifecycle, "AT_ONCE", 3)
+    monkeypatch.setattr(lifecycle, "MAX_CHUNKS_PER_STATEMENT", 3)
     batch = half_failed(session, 20)
     status = retry(session, batch, 10)
     assert (10, 0) == (status.done, status.failed)
@@ -176,7 +176,7 @@ def test_texts_that_are_not_stored_cannot_be_retried(session: Session) -> None:
     batch = make_batch(session, ["a"])
     chunks.fail(session, claim(session), "odd", store_texts=False)
     session.refresh(batch)
-    with pytest.raises(TextsGone):
+    with pytest.raises(TextsNotStored):
         retry(session, batch, 1)
     assert "failed" == batch.status
 
@@ -200,8 +200,8 @@ def test_deleted_vanishes_at_once_and_goes_soon(database: Database, *, live: boo
         with pytest.raises(TaskNotFound):
             batch_status.find(session, batch.user_id, batch.id)
     with database.transaction() as session:
-        shown, _ = batch_status.page(
-            session, batch.user_id, batch_status.Filter(), limit=9, cursor=None
+        shown, _ = batch_status.read_page(
+            session, batch.user_id, batch_status.BatchFilter(), limit=9, cursor=None
         )
         assert [] == shown
     while bulk_delete.delete_step(

@@ -143,7 +143,7 @@ def test_retries_at_once_begin_once(database: Database) -> None:
         start.wait()
         try:
             with database.transaction() as session:
-                lifecycle.retry(session, batch.user_id, batch.id, texts=2, inline=0)
+                lifecycle.retry(session, batch.user_id, batch.id, texts=2, max_inline=0)
         except Conflict:
             return False
         return True

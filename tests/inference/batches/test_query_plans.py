@@ -68,18 +68,20 @@ def filled(database: Database, request: pytest.FixtureRequest) -> tuple[Database
 
 
 def status(session: Session, user: uuid.UUID, task: uuid.UUID) -> None:
-    batch_status.status(session, user, task, inline=0)
+    batch_status.get_status(session, user, task, max_inline=0)
 
 
 def pages(session: Session, user: uuid.UUID, task: uuid.UUID) -> None:
-    shown, _ = batch_status.page(session, user, batch_status.Filter(), limit=20, cursor=task)
+    shown, _ = batch_status.read_page(
+        session, user, batch_status.BatchFilter(), limit=20, cursor=task
+    )
     assert len(shown) <= 20
 
 
 def read(session: Session, user: uuid.UUID, task: uuid.UUID) -> None:
     batch_status.find(session, user, task)
-    found = results.read(session, task, start=505, most=100)
-    assert (100, 605) == (len(found.rows), found.following)
+    found = results.read_page(session, task, start=505, limit=100)
+    assert (100, 605) == (len(found.rows), found.next_start)
     assert "word 6" == found.rows[0].text
 
 
@@ -89,18 +91,18 @@ def sum_up(session: Session, user: uuid.UUID, task: uuid.UUID) -> None:
 
 
 def retry(session: Session, user: uuid.UUID, task: uuid.UUID) -> None:
-    failed = lifecycle.failed(session, user, task)
+    failed = lifecycle.count_retriable(session, user, task)
     assert CHUNKS * SIZE // 10 == failed
-    lifecycle.retry(session, user, task, texts=failed, inline=0)
+    lifecycle.retry(session, user, task, texts=failed, max_inline=0)
 
 
 def cancel(session: Session, user: uuid.UUID, task: uuid.UUID) -> None:
-    reading.follow_index(session)
+    reading.force_index_scans(session)
     reopen = "UPDATE batches SET status = 'processing', finished_at = NULL WHERE id = :id"
     session.execute(text(reopen), {"id": task})
     pending = "UPDATE batch_chunks SET state = 'pending' WHERE batch_id = :id AND failed > 0"
     session.execute(text(pending), {"id": task})
-    found = lifecycle.cancel(session, user, task, inline=0)
+    found = lifecycle.cancel(session, user, task, max_inline=0)
     assert CHUNKS * SIZE * 9 // 10 == found.done
 
 

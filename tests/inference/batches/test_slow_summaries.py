@@ -35,7 +35,7 @@ def test_one_user_cannot_keep_others_from_their_summaries(stack: Stack, database
 
     async def run() -> list[Summary | BaseException]:
         summaries, owners = Summaries(database), [*[greedy] * 6, other]
-        asked = [summaries.of(Slow(), uuid.UUID(each.id), tasks[each.id]) for each in owners]
+        asked = [summaries.summarize(Slow(), uuid.UUID(each.id), tasks[each.id]) for each in owners]
         return await asyncio.gather(*asked, return_exceptions=True)
 
     first, *refused, others = asyncio.run(run())

@@ -13,14 +13,14 @@ from valence_common.db import Database
 from valence_common.models import Batch, BatchResult
 from valence_inference.batches import lifecycle
 from valence_inference.batches import status as batch_status
-from valence_inference.batches.status import Filter, Status
+from valence_inference.batches.status import BatchFilter, Status
 
 MODEL = "test@1"
 
 
 def status(database: Database, batch: Batch) -> Status:
     with database.transaction() as session:
-        return batch_status.status(session, batch.user_id, batch.id, inline=0)
+        return batch_status.get_status(session, batch.user_id, batch.id, max_inline=0)
 
 
 def accept(database: Database, count: int = 10) -> Batch:
@@ -103,7 +103,7 @@ def test_rate_of_a_retry_does_not_count_what_was_done_before(database: Database)
         work(database, fail=n >= 6)
     age(database, batch, started_at=30, done_at=20, finished_at=10)
     with database.transaction() as session:
-        lifecycle.retry(session, batch.user_id, batch.id, texts=4, inline=0)
+        lifecycle.retry(session, batch.user_id, batch.id, texts=4, max_inline=0)
     assert None is status(database, batch).rate
     work(database)
     age(database, batch, started_at=2)
@@ -133,28 +133,28 @@ def test_case_116_progress_is_what_is_stored(database: Database) -> None:
         assert n + 1 == told()[1]
     assert ("completed_with_errors", 10, 4) == told()
     with database.transaction() as session:
-        lifecycle.retry(session, batch.user_id, batch.id, texts=4, inline=0)
+        lifecycle.retry(session, batch.user_id, batch.id, texts=4, max_inline=0)
     assert ("processing", 6, 0) == told()
     work(database, fail=True)
     work(database)
     assert ("processing", 8, 1) == told()
     with database.transaction() as session:
-        lifecycle.cancel(session, batch.user_id, batch.id, inline=0)
+        lifecycle.cancel(session, batch.user_id, batch.id, max_inline=0)
     assert ("cancelled", 8, 1) == told()
 
 
-ALL = Filter()
+ALL = BatchFilter()
 
 
 def page(
-    database: Database, user: uuid.UUID, only: Filter = ALL, *, limit: int = 10
+    database: Database, user: uuid.UUID, only: BatchFilter = ALL, *, limit: int = 10
 ) -> list[uuid.UUID]:
     """The ids of all pages, in their order."""
     found: list[uuid.UUID] = []
     cursor = None
     while True:
         with database.transaction() as session:
-            shown, cursor = batch_status.page(session, user, only, limit=limit, cursor=cursor)
+            shown, cursor = batch_status.read_page(session, user, only, limit=limit, cursor=cursor)
         assert len(shown) <= limit
         found += [status.batch.id for status in shown]
         if cursor is None:
@@ -181,7 +181,7 @@ def test_pages_count_each_batch(database: Database) -> None:
         store(session, user, ["a"])
         session.add(Batch(user_id=user, total=7))
     with database.transaction() as session:
-        shown, _ = batch_status.page(session, user, Filter(), limit=9, cursor=None)
+        shown, _ = batch_status.read_page(session, user, BatchFilter(), limit=9, cursor=None)
     assert [("pending", 0, 0), ("completed", 1, 0), ("completed", 3, 2)] == [
         (s.batch.status, s.done, s.failed) for s in shown
     ]
@@ -199,11 +199,11 @@ def test_filters_select(database: Database) -> None:
             for n, state in enumerate(states)
         ]
     for only, expected in (
-        (Filter(["failed"]), [1]),
-        (Filter(["completed", "cancelled"]), [2, 0]),
-        (Filter(["pending"]), []),
-        (Filter(since=moment + timedelta(days=1)), [2, 1]),
-        (Filter(until=moment + timedelta(days=1)), [0]),
-        (Filter(["failed"], moment + timedelta(days=2), None), []),
+        (BatchFilter(["failed"]), [1]),
+        (BatchFilter(["completed", "cancelled"]), [2, 0]),
+        (BatchFilter(["pending"]), []),
+        (BatchFilter(since=moment + timedelta(days=1)), [2, 1]),
+        (BatchFilter(until=moment + timedelta(days=1)), [0]),
+        (BatchFilter(["failed"], moment + timedelta(days=2), None), []),
     ):
         assert [made[n] for n in expected] == page(database, user, only)

@@ -43,7 +43,7 @@ class Silent(Words):
 
 
 def sum_up(database: Database, scorer: Scorer, user: uuid.UUID, task: uuid.UUID) -> Summary:
-    return asyncio.run(Summaries(database).of(scorer, user, task))
+    return asyncio.run(Summaries(database).summarize(scorer, user, task))
 
 
 def answer(session: Session, task: uuid.UUID, *confidences: tuple[float, str]) -> None:
@@ -83,8 +83,8 @@ def test_numbers_are_those_of_the_rows(database: Database) -> None:
     assert pytest.approx(4.5 / 6) == found.mean_confidence
     assert [2, 0, 0, 0, 0, 2, 0, 0, 0, 2] == [each.count for each in found.histogram]
     bounds = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0]
-    assert bounds[:-1] == [each.least for each in found.histogram]
-    assert bounds[1:] == [each.to for each in found.histogram]
+    assert bounds[:-1] == [each.lower for each in found.histogram]
+    assert bounds[1:] == [each.upper for each in found.histogram]
     assert ["words@1"] == found.models
 
 
@@ -140,7 +140,7 @@ def test_sample_is_spread_evenly(database: Database, total: int, sampled: int) -
 
 def test_long_texts_are_sampled_less(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time that it takes is bounded, too."""
-    monkeypatch.setattr(summary, "SAMPLE_CHARACTERS", 100)
+    monkeypatch.setattr(summary, "MAX_SAMPLE_CHARACTERS", 100)
     with database.transaction() as session:
         user = make_user(session)
         task = store(session, user, ["x" * 10] * 40, model="words@1")

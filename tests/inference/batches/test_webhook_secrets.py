@@ -120,7 +120,7 @@ def test_the_operator_decides() -> None:
 def test_secret_is_random_and_in_the_standard_format(session: Session) -> None:
     """`whsec_` and 32 bytes in Base64, as Standard Webhooks writes secrets."""
     user_id = make_user(session)
-    made = {webhook_secrets.make_secret(session, user_id)[1] for _ in range(5)}
+    made = {webhook_secrets.create_secret(session, user_id)[1] for _ in range(5)}
     assert 5 == len(made)
     for secret in made:
         assert secret.startswith("whsec_")
@@ -130,29 +130,29 @@ def test_secret_is_random_and_in_the_standard_format(session: Session) -> None:
 def test_a_secret_that_was_replaced_signs_for_a_day_more(session: Session) -> None:
     """From then on, however often others are made: the answer with the next may have been lost."""
     user_id, other = make_user(session), make_user(session)
-    webhook_secrets.make_secret(session, other)
-    first, _ = webhook_secrets.make_secret(session, user_id)
-    webhook_secrets.make_secret(session, user_id)
-    replaced = webhook_secrets.secrets_of(session, user_id)[1]
+    webhook_secrets.create_secret(session, other)
+    first, _ = webhook_secrets.create_secret(session, user_id)
+    webhook_secrets.create_secret(session, user_id)
+    replaced = webhook_secrets.list_secrets(session, user_id)[1]
     assert first.id == replaced.id
     assert replaced.expires_at is not None
-    assert webhook_secrets.GRACE == replaced.expires_at - first.created_at
+    assert webhook_secrets.GRACE_PERIOD == replaced.expires_at - first.created_at
     earlier = update(WebhookSecret).where(WebhookSecret.id == first.id)
     until = replaced.expires_at - timedelta(hours=1)
     session.execute(earlier.values(expires_at=until))
-    webhook_secrets.make_secret(session, user_id)
-    new, unseen, old = webhook_secrets.secrets_of(session, user_id)
+    webhook_secrets.create_secret(session, user_id)
+    new, unseen, old = webhook_secrets.list_secrets(session, user_id)
     assert [None, False, until] == [new.expires_at, unseen.expires_at is None, old.expires_at]
-    webhook_secrets.end_secrets(session, user_id)
-    assert [] == webhook_secrets.secrets_of(session, user_id)
-    assert 1 == len(webhook_secrets.secrets_of(session, other))
+    webhook_secrets.delete_secrets(session, user_id)
+    assert [] == webhook_secrets.list_secrets(session, user_id)
+    assert 1 == len(webhook_secrets.list_secrets(session, other))
 
 
 def test_at_most_five_secrets_live(session: Session) -> None:
     """Beyond that the oldest of those in their grace ends at once."""
     user_id = make_user(session)
-    made = [webhook_secrets.make_secret(session, user_id)[0].id for _ in range(7)]
-    assert made[:1:-1] == [secret.id for secret in webhook_secrets.secrets_of(session, user_id)]
+    made = [webhook_secrets.create_secret(session, user_id)[0].id for _ in range(7)]
+    assert made[:1:-1] == [secret.id for secret in webhook_secrets.list_secrets(session, user_id)]
     mine = select(WebhookSecret.id).filter_by(user_id=user_id)
     assert set(made[2:]) == set(session.scalars(mine))
 
@@ -165,7 +165,7 @@ def test_without_a_secret_nothing_is_asked_for(session: Session) -> None:
     [error] = refused.value.errors
     assert ("webhook_url", "no_secret") == (error.field, error.rule)
     assert f"POST {SECRETS}" in error.message
-    webhook_secrets.make_secret(session, user_id)
+    webhook_secrets.create_secret(session, user_id)
     webhook_secrets.require_secret(session, user_id)
 
 
@@ -202,7 +202,10 @@ def test_a_key_manages_no_secrets(stack: Stack, account: Account, method: str) -
     """A program that may send batches cannot speak for us to the receiver."""
     key = credentials.key(stack, account, ["batch"])
     answer = stack.request(method, SECRETS, headers=key)
-    assert (403, webhook_secrets.OnlyLogins.detail) == (answer.status_code, answer.json()["detail"])
+    assert (403, webhook_secrets.LoginRequired.detail) == (
+        answer.status_code,
+        answer.json()["detail"],
+    )
 
 
 def test_batch_is_refused_where_webhooks_are_off(

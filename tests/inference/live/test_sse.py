@@ -19,8 +19,8 @@ from support.stack import Account, Service
 from support.waiting import until
 from valence_common.db import Database
 from valence_inference.live import progress
-from valence_inference.live.connections import Stream
-from valence_inference.live.progress import Point, Watching
+from valence_inference.live.connections import Connection
+from valence_inference.live.progress import ProgressFeed, Snapshot
 
 
 @pytest.fixture
@@ -195,9 +195,9 @@ def test_silence_is_filled_with_comments(
 
     async def silent() -> list[bytes]:
         database = Database(SecretStr(servers.postgres.url()), pool_size=1, timeout=5)
-        watched = Watching(database)
-        stream = Stream(SimpleNamespace(), SimpleNamespace())
-        point = Point("processing", None, 50, 10, 0, 1.0)
+        watched = ProgressFeed(database)
+        stream = Connection(SimpleNamespace(), SimpleNamespace())
+        point = Snapshot("processing", None, 50, 10, 0, 1.0)
         events = watched.events(stream, user.id, point, point.id)
         parts = [await anext(events) for _ in range(3)]
         await events.aclose()
@@ -215,23 +215,23 @@ def test_an_older_look_is_no_news(
 
     async def joined() -> list[bytes]:
         database = Database(SecretStr(url), pool_size=1, timeout=20)
-        watched = Watching(database)
+        watched = ProgressFeed(database)
 
         async def come(last_id: str | None) -> AsyncIterator[bytes]:
-            point = await watched.point(uuid.UUID(user.id), uuid.UUID(task_id))
-            stream = Stream(SimpleNamespace(), SimpleNamespace())
+            point = await watched.snapshot(uuid.UUID(user.id), uuid.UUID(task_id))
+            stream = Connection(SimpleNamespace(), SimpleNamespace())
             return watched.events(stream, uuid.UUID(task_id), point, last_id)
 
         first = await come(None)
         assert b"id: 0.0.pending" in [await anext(first) for _ in range(2)][1]
         await asyncio.to_thread(advance, url, task_id)
-        await watched._look()
+        await watched._poll()
         assert b"id: 10.0.processing" in await anext(first)
         await asyncio.to_thread(advance, url, task_id)
-        now = await watched.point(uuid.UUID(user.id), uuid.UUID(task_id))
+        now = await watched.snapshot(uuid.UUID(user.id), uuid.UUID(task_id))
         second = await come(now.id)
         told = [await anext(second) for _ in range(3)]
-        await watched._look()
+        await watched._poll()
         assert b"id: 20.0.processing" in await anext(first)
         told.append(await anext(second))
         for events in (first, second):

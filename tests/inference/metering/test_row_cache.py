@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from valence_common.db import Database
 from valence_common.problems import Unavailable
 from valence_inference.metering import row_cache
-from valence_inference.metering.row_cache import Kept
+from valence_inference.metering.row_cache import RowCache
 
 NOWHERE = "postgresql+psycopg2://valence:none@127.0.0.1:1/none"
 
@@ -46,7 +46,7 @@ class Place:
         self.asked: list[set[uuid.UUID]] = []
         self.during: Callable[[], None] = lambda: None
         options = {"patience": 1.0, **options}
-        self.kept: Kept[Row] = Kept(self.database, self.news, self._read, **options)
+        self.kept: RowCache[Row] = RowCache(self.database, self.news, self._read, **options)
 
     def add(self, user_id: uuid.UUID | None = None) -> uuid.UUID:
         row = Row(uuid.uuid4(), user_id or uuid.uuid4(), 1)
@@ -157,7 +157,7 @@ def test_a_row_read_before_the_news_is_not_kept_after_it(place: Place) -> None:
 
 def test_memory_is_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The least used go first; made-up ids do not push out those that exist."""
-    monkeypatch.setattr(row_cache, "MOST", 3)
+    monkeypatch.setattr(row_cache, "MAX_ROWS", 3)
 
     async def work() -> None:
         rows = [place.add() for _ in range(3)]
@@ -173,7 +173,7 @@ def test_memory_is_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> Non
         assert [] == place.asked
         await place.kept.get(rows[1])
         assert [{rows[1]}] == place.asked
-        sizes = [len(part) for part in (place.kept._known, place.kept._unknown)]
+        sizes = [len(part) for part in (place.kept._entries, place.kept._missing)]
         assert max(sizes) <= 3
         assert len(place.kept._of_user) <= 3
 
@@ -190,12 +190,12 @@ def test_without_postgres_what_is_known_lives_on(
         await place.kept.get(row_id)
         away = Database(SecretStr(NOWHERE), pool_size=1, timeout=1)
         place.kept._database = away
-        place.kept._fresh = 0.001
+        place.kept._fresh_seconds = 0.001
         await asyncio.sleep(0.002)
         started = time.monotonic()
         for _ in range(100):
             assert 1 == (await place.kept.get(row_id)).version
-        assert place.kept.away
+        assert place.kept.unavailable
         assert time.monotonic() - started < 1
         with pytest.raises(Unavailable):
             await place.kept.get(uuid.uuid4())

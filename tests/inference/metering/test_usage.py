@@ -113,8 +113,8 @@ def test_what_cannot_be_written_is_kept(database: Database, database_url: str) -
 
 def test_memory_is_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound new rows are dropped, known ones go on, and the log says how many."""
-    monkeypatch.setattr(usage, "MOST", 3)
-    monkeypatch.setattr(usage, "AT_ONCE", 2)
+    monkeypatch.setattr(usage, "MAX_PENDING", 3)
+    monkeypatch.setattr(usage, "MAX_ROWS_PER_FLUSH", 2)
 
     async def work() -> None:
         counting = Usage(database)
@@ -122,11 +122,11 @@ def test_memory_is_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) 
         for user in [*users, *users]:
             counting.count(user, "analyze", 1)
             counting.touch(user.user_id)
-        assert (3, 3) == (len(counting._counts), len(counting._used))
+        assert (3, 3) == (len(counting._counts), len(counting._key_uses))
         with capture_logs() as logs:
             await counting.flush()
         assert [("usage_lost", 4)] == [(entry["event"], entry["requests"]) for entry in logs]
-        assert ({}, {}) == (counting._counts, counting._used)
+        assert ({}, {}) == (counting._counts, counting._key_uses)
 
     asyncio.run(work())
 
@@ -143,7 +143,7 @@ def test_a_key_is_dated_and_never_back(database: Database, database_url: str) ->
         await counting.flush()
         [(first,)] = query(database_url, statement, id=key.key_id)
         assert abs((datetime.now(UTC) - first).total_seconds()) < 60
-        counting._used[key.key_id] = datetime(2020, 1, 1, tzinfo=UTC)
+        counting._key_uses[key.key_id] = datetime(2020, 1, 1, tzinfo=UTC)
         await counting.flush()
         assert [(first,)] == query(database_url, statement, id=key.key_id)
         with database.transaction() as session:

@@ -12,7 +12,7 @@ from support.uploads import LIMITS, limits, read_file, rows_of, table_of, texts_
 from valence_common.problems import Unprocessable
 from valence_common.web.request_body import ContentType
 from valence_inference.schemas.submissions import BatchOptions
-from valence_inference.uploads.line_reader import Lines
+from valence_inference.uploads.line_reader import LineReader
 from valence_inference.uploads.upload import CSV, file_upload
 
 ODD = st.sampled_from([",", ";", "\t", "|", '"', "\n", "\r", "\r\n", " ", "\u2028", "\x85", "\x0c"])
@@ -180,14 +180,14 @@ def test_quotes_within_a_cell_are_its_own() -> None:
 
 def test_row_of_many_lines_is_read_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not with every part of the body: that took a minute of a core for one upload."""
-    taken, take = 0, Lines.take
+    taken, take = 0, LineReader.take
 
-    def counted(lines: Lines) -> bytes:
+    def counted(lines: LineReader) -> bytes:
         nonlocal taken
         taken += 1
         return take(lines)
 
-    monkeypatch.setattr(Lines, "take", counted)
+    monkeypatch.setattr(LineReader, "take", counted)
     height = 9_000
     body = b'text,more\na,"%b"\n' % (b"\n" * height)
     assert [["\n" * height]] == rows_of(read_file(body, range(0, len(body), 1_000)))

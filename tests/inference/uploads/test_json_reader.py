@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.uploads import limits, read_file, read_json, texts_of
 from valence_common.problems import DomainError, Invalid, TooLarge, Unprocessable
 from valence_common.web.strict_json import MAX_DEPTH, loads
-from valence_inference.uploads.chunking import Limits
+from valence_inference.uploads.chunking import UploadLimits
 
 PLAIN = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 TEXTS = st.text(PLAIN, min_size=1, max_size=20).filter(lambda text: not text.isspace())
@@ -153,5 +153,5 @@ def test_what_grows_when_it_is_stored_is_bounded() -> None:
     """JSON writes a control character in six bytes: twice the largest body is enough."""
     body = ("text\n" + "\x01" * 500 + "\n").encode()
     with pytest.raises(TooLarge):
-        read_file(body, limits=Limits(10_000, 100_000, 500, 1_000))
-    assert 1 == read_file(body, limits=Limits(10_000, 100_000, 500, 2_000)).total
+        read_file(body, limits=UploadLimits(10_000, 100_000, 500, 1_000))
+    assert 1 == read_file(body, limits=UploadLimits(10_000, 100_000, 500, 2_000)).total

@@ -12,7 +12,7 @@ from support import raw
 from support.memory import forget_peak, peak_bytes
 from support.stack import Account, Stack
 from valence_common.problems import TooManyRequests, Unavailable
-from valence_inference.uploads.memory import FREE_BYTES, Room
+from valence_inference.uploads.memory import FREE_BYTES, UploadMemory
 
 BATCH = "/api/v1/sentiment/analyze/batch"
 BODY = b'{"texts":[' + b",".join([b'"%b"' % (b"good " * 1_900)] * 3_300) + b"]}"
@@ -56,17 +56,17 @@ def test_one_user_cannot_fill_the_memory(stack: Stack, account: Account) -> None
 
 def test_room_is_given_back() -> None:
     """A body's bytes count from its first 256 KiB on, until it is left."""
-    room = Room(body_bytes=1_000)
-    with room.place(ALICE) as first, room.place(ALICE) as second:
-        first.take(FREE_BYTES + 1_500)
-        second.take(FREE_BYTES)
-        second.take(500)
+    room = UploadMemory(body_bytes=1_000)
+    with room.reserve(ALICE) as first, room.reserve(ALICE) as second:
+        first.grow(FREE_BYTES + 1_500)
+        second.grow(FREE_BYTES)
+        second.grow(500)
         with pytest.raises(TooManyRequests):
-            second.take(1)
-        with room.place(BOB) as third, room.place(CAROL) as fourth:
-            third.take(FREE_BYTES + 2_000)
-            fourth.take(FREE_BYTES)
+            second.grow(1)
+        with room.reserve(BOB) as third, room.reserve(CAROL) as fourth:
+            third.grow(FREE_BYTES + 2_000)
+            fourth.grow(FREE_BYTES)
             with pytest.raises(Unavailable):
-                fourth.take(1)
-    with room.place(CAROL) as place:
-        place.take(FREE_BYTES + 2_000)
+                fourth.grow(1)
+    with room.reserve(CAROL) as place:
+        place.grow(FREE_BYTES + 2_000)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.uploads import LIMITS, read, read_file, table_of, texts_of
 from valence_common.problems import DomainError, Invalid, Unprocessable, UnsupportedMedia
 from valence_inference.schemas.submissions import BatchOptions
-from valence_inference.uploads.multipart import FormUpload
+from valence_inference.uploads.multipart import MultipartUpload
 from valence_inference.uploads.upload import NDJSON, Submission
 
 BOUNDARY = "-b'?"
@@ -30,7 +30,7 @@ def form(*parts: bytes) -> bytes:
 
 
 def upload(body: bytes, cuts: Any = (), **options: Any) -> Submission:
-    return read(FormUpload(BOUNDARY, BatchOptions(**options), LIMITS), body, cuts)
+    return read(MultipartUpload(BOUNDARY, BatchOptions(**options), LIMITS), body, cuts)
 
 
 @given(cuts=st.lists(st.integers(0, 10_000), max_size=10), priority=st.none() | st.integers(1, 9))

@@ -6,7 +6,7 @@ from valence_common.web.app import API
 from valence_common.web.request_body import strict
 from valence_inference import scoring
 from valence_inference.api.dependencies import Analyst, HistoryDep, ScorerDep, SettingsDep, UsageDep
-from valence_inference.history import of_score
+from valence_inference.history import prediction_from_score
 from valence_inference.metering.limits import ANALYZE
 from valence_inference.schemas import analyses as schemas
 from valence_inference.settings import MAX_BODY_BYTES
@@ -25,9 +25,9 @@ async def analyze(
     settings: SettingsDep,
 ) -> schemas.Analysis:
     """Score one text now and record it in the history."""
-    scoring.check_text(body.text, longest=settings.max_text_characters)
+    scoring.check_text(body.text, max_characters=settings.max_text_characters)
     score, seconds = await scoring.score(scorer, body.text)
-    prediction = of_score(principal.user_id, body.text, score, model_name(scorer))
+    prediction = prediction_from_score(principal.user_id, body.text, score, model_name(scorer))
     recorded = await history.record(prediction)
     usage.count(principal, ANALYZE, 1)
     answer = schemas.Analysis(

@@ -9,8 +9,8 @@ from valence_common.web.app import API, DatabaseDep
 from valence_common.web.request_body import strict
 from valence_inference.api.dependencies import (
     BatchOwner,
-    MeterDep,
-    RingerDep,
+    DoorbellDep,
+    RequestLimiterDep,
     ScorerDep,
     SettingsDep,
     SummariesDep,
@@ -18,7 +18,7 @@ from valence_inference.api.dependencies import (
 )
 from valence_inference.batches import lifecycle
 from valence_inference.batches import status as batch_status
-from valence_inference.batches.status import Filter
+from valence_inference.batches.status import BatchFilter
 from valence_inference.metering.limits import BATCH
 from valence_inference.schemas import batches as schemas
 from valence_inference.schemas.summary import TaskSummary
@@ -33,9 +33,9 @@ async def task(
 ) -> schemas.Task:
     """How far a batch is; with its results once it has ended, if it is small."""
     status = await database.run(
-        batch_status.status, principal.user_id, task_id, inline=settings.inline_results
+        batch_status.get_status, principal.user_id, task_id, max_inline=settings.inline_results
     )
-    return schemas.Task.of(status)
+    return schemas.Task.from_status(status)
 
 
 @router.get("/sentiment/tasks")
@@ -45,11 +45,11 @@ async def tasks(
     query: Annotated[schemas.TasksQuery, Query()],
 ) -> schemas.TaskPage:
     """One's batches, newest first, without results; `next_cursor` leads to the page after."""
-    only = Filter(query.status, query.since, query.until)
+    only = BatchFilter(query.status, query.since, query.until)
     found, next_cursor = await database.run(
-        batch_status.page, principal.user_id, only, limit=query.limit, cursor=query.cursor
+        batch_status.read_page, principal.user_id, only, limit=query.limit, cursor=query.cursor
     )
-    items = [schemas.TaskItem.of(status) for status in found]
+    items = [schemas.TaskItem.from_status(status) for status in found]
     return schemas.TaskPage(items=items, next_cursor=next_cursor)
 
 
@@ -58,7 +58,7 @@ async def summary(
     task_id: uuid.UUID, principal: BatchOwner, summaries: SummariesDep, scorer: ScorerDep
 ) -> TaskSummary:
     """A batch in a few numbers, with the terms that decided most; also while it runs."""
-    return TaskSummary.of(await summaries.of(scorer, principal.user_id, task_id))
+    return TaskSummary.from_summary(await summaries.summarize(scorer, principal.user_id, task_id))
 
 
 @router.post("/sentiment/task/{task_id}/cancel")
@@ -70,9 +70,9 @@ async def cancel(
     It needs no worker, and no batch ends otherwise after it.
     """
     status = await database.run(
-        lifecycle.cancel, principal.user_id, task_id, inline=settings.inline_results
+        lifecycle.cancel, principal.user_id, task_id, max_inline=settings.inline_results
     )
-    return schemas.Task.of(status)
+    return schemas.Task.from_status(status)
 
 
 @router.post("/sentiment/task/{task_id}/retry")
@@ -81,24 +81,24 @@ async def retry(
     task_id: uuid.UUID,
     principal: BatchOwner,
     database: DatabaseDep,
-    ringer: RingerDep,
-    meter: MeterDep,
+    ringer: DoorbellDep,
+    meter: RequestLimiterDep,
     usage: UsageDep,
     settings: SettingsDep,
 ) -> schemas.Task:
     """Try the failed texts of a batch again; they count as texts of a new one do."""
-    texts = await database.run(lifecycle.failed, principal.user_id, task_id)
-    async with meter.batch(request, principal, texts):
+    texts = await database.run(lifecycle.count_retriable, principal.user_id, task_id)
+    async with meter.reserve_texts(request, principal, texts):
         status = await database.run(
             lifecycle.retry,
             principal.user_id,
             task_id,
             texts=texts,
-            inline=settings.inline_results,
+            max_inline=settings.inline_results,
         )
     usage.count(principal, BATCH, texts)
     await ringer.ring(texts)
-    return schemas.Task.of(status)
+    return schemas.Task.from_status(status)
 
 
 @router.delete("/sentiment/task/{task_id}", status_code=204)

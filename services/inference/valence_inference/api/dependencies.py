@@ -10,17 +10,17 @@ from valence_common.concurrency import ConcurrencyLimit
 from valence_common.security import Principal
 from valence_common.web.access import requires
 from valence_common.web.state import provide
-from valence_inference.batches.notify import Ringer
+from valence_inference.batches.notify import AsyncDoorbell
 from valence_inference.batches.summary import Summaries
 from valence_inference.history import History
-from valence_inference.live.connections import Stream, Streams
-from valence_inference.live.metrics import StreamMetrics
-from valence_inference.live.progress import Watching
-from valence_inference.metering.limits import Meter
+from valence_inference.live.connections import Connection, ConnectionRegistry
+from valence_inference.live.metrics import ConnectionMetrics
+from valence_inference.live.progress import ProgressFeed
+from valence_inference.metering.limits import RequestLimiter
 from valence_inference.metering.usage import Usage
 from valence_inference.resources import InferenceResources
 from valence_inference.settings import Settings
-from valence_inference.uploads.memory import Room
+from valence_inference.uploads.memory import UploadMemory
 from valence_ml import Scorer
 
 
@@ -33,32 +33,34 @@ BatchOwner = Annotated[Principal, requires("batch")]
 Historian = Annotated[Principal, requires("history")]
 ScorerDep = Annotated[Scorer, _provide(lambda resources: resources.scorer)]
 HistoryDep = Annotated[History, _provide(lambda resources: resources.history)]
-RingerDep = Annotated[Ringer, _provide(lambda resources: resources.ringer)]
-MeterDep = Annotated[Meter, _provide(lambda resources: resources.meter)]
+DoorbellDep = Annotated[AsyncDoorbell, _provide(lambda resources: resources.doorbell)]
+RequestLimiterDep = Annotated[RequestLimiter, _provide(lambda resources: resources.meter)]
 UsageDep = Annotated[Usage, _provide(lambda resources: resources.usage)]
 SummariesDep = Annotated[Summaries, _provide(lambda resources: resources.summaries)]
-TurnsDep = Annotated[ConcurrencyLimit, _provide(lambda resources: resources.downloads)]
-RoomDep = Annotated[Room, _provide(lambda resources: resources.room)]
+DownloadLimitDep = Annotated[ConcurrencyLimit, _provide(lambda resources: resources.downloads)]
+UploadMemoryDep = Annotated[UploadMemory, _provide(lambda resources: resources.upload_memory)]
 SettingsDep = Annotated[Settings, _provide(lambda resources: resources.settings)]
-WatchingDep = Annotated[Watching, _provide(lambda resources: resources.watching)]
-StreamMetricsDep = Annotated[StreamMetrics, _provide(lambda resources: resources.stream_metrics)]
-StreamsDep = Annotated[Streams, _provide(lambda resources: resources.streams)]
+ProgressFeedDep = Annotated[ProgressFeed, _provide(lambda resources: resources.progress_feed)]
+ConnectionMetricsDep = Annotated[
+    ConnectionMetrics, _provide(lambda resources: resources.connection_metrics)
+]
+ConnectionsDep = Annotated[ConnectionRegistry, _provide(lambda resources: resources.connections)]
 
 
 async def _watcher(
-    connection: HTTPConnection, principal: BatchOwner, streams: StreamsDep
-) -> AsyncIterator[Stream]:
+    connection: HTTPConnection, principal: BatchOwner, streams: ConnectionsDep
+) -> AsyncIterator[Connection]:
     with streams.open(connection, principal) as stream:
         yield stream
 
 
 async def _talker(
-    connection: HTTPConnection, principal: Analyst, streams: StreamsDep
-) -> AsyncIterator[Stream]:
+    connection: HTTPConnection, principal: Analyst, streams: ConnectionsDep
+) -> AsyncIterator[Connection]:
     with streams.open(connection, principal) as stream:
         yield stream
 
 
 # Open until the answer has been sent to its end.
-WatcherStream = Annotated[Stream, Depends(_watcher)]
-TalkerStream = Annotated[Stream, Depends(_talker)]
+ProgressConnection = Annotated[Connection, Depends(_watcher)]
+AnalyzeConnection = Annotated[Connection, Depends(_talker)]

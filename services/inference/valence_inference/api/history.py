@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from valence_common.web.app import API
 from valence_common.web.request_body import strict
 from valence_inference.api.dependencies import Historian, HistoryDep
-from valence_inference.history import Filter
+from valence_inference.history import HistoryFilter
 from valence_inference.schemas import history as schemas
 from valence_inference.settings import MAX_BODY_BYTES
 
@@ -21,7 +21,7 @@ async def history(
     query: Annotated[schemas.HistoryQuery, Query()],
 ) -> schemas.HistoryPage:
     """What was scored, newest first; `next_cursor` leads to the page after."""
-    items, next_cursor = await history.page(
+    items, next_cursor = await history.read_page(
         principal.user_id, _filter(query), limit=query.limit, cursor=query.cursor
     )
     return schemas.HistoryPage(
@@ -37,8 +37,8 @@ async def erase_history(
     query: Annotated[schemas.HistoryFilter, Query()],
 ) -> None:
     """Delete what was scored: all of it, or what the filter leaves; results of batches stay."""
-    await history.erase(principal.user_id, _filter(query))
+    await history.delete(principal.user_id, _filter(query))
 
 
-def _filter(query: schemas.HistoryFilter) -> Filter:
-    return Filter(query.sentiment, query.model, query.since, query.until, query.q)
+def _filter(query: schemas.HistoryFilter) -> HistoryFilter:
+    return HistoryFilter(query.sentiment, query.model, query.since, query.until, query.q)

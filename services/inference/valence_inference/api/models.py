@@ -18,7 +18,7 @@ router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["models
 @router.get("/models")
 async def models(_: Authenticated, scorer: ScorerDep) -> schemas.ModelPage:
     """The models that are served."""
-    return schemas.ModelPage(items=[model_info.summary(scorer)])
+    return schemas.ModelPage(items=[model_info.get_summary(scorer)])
 
 
 @router.get("/models/{version}")
@@ -29,4 +29,4 @@ async def model(
     settings: SettingsDep,
 ) -> schemas.Model:
     """A served model's metrics, sources and card; `version` is `name@version` or the version."""
-    return model_info.describe(scorer, settings.model_dir, version)
+    return model_info.get_model(scorer, settings.model_dir, version)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from valence_common.web.app import API, DatabaseDep
 from valence_common.web.request_body import JSON_TYPE, strict
 from valence_common.web.streaming import StreamedFile, accepts_gzip
-from valence_inference.api.dependencies import BatchOwner, TurnsDep
+from valence_inference.api.dependencies import BatchOwner, DownloadLimitDep
 from valence_inference.batches import export
 from valence_inference.schemas import results as schemas
 from valence_inference.settings import MAX_BODY_BYTES
@@ -57,7 +57,7 @@ async def results(
     task_id: uuid.UUID,
     principal: BatchOwner,
     database: DatabaseDep,
-    turns: TurnsDep,
+    turns: DownloadLimitDep,
     query: Annotated[schemas.ResultsQuery, Query()],
     if_match: Annotated[
         list[str] | None,
@@ -75,14 +75,14 @@ async def results(
     if form == "json":
         place, most = query.cursor or 0, query.limit or PAGE
         items, following, version = await database.run(
-            export.page, user_id, task_id, start=place, limit=most, known=known
+            export.read_page, user_id, task_id, start=place, limit=most, versions=known
         )
         page = msgspec.json.encode({"items": items, "next_cursor": following})
         return Response(page, media_type=JSON_TYPE, headers={"ETag": f'"{version}"'})
     with ExitStack() as turn:
         turn.enter_context(turns.slot(user_id))
-        stream = export.Stream(database, user_id, task_id, form, query.start or 0, known)
-        pieces, zipped = await stream.begin(), accepts_gzip(request)
+        stream = export.ResultStream(database, user_id, task_id, form, query.start or 0, known)
+        pieces, zipped = await stream.open(), accepts_gzip(request)
         tag = f'"{stream.version}{GZIPPED if zipped else ""}"'
         return StreamedFile(
             pieces,

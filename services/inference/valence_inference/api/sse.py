@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 from valence_common.web.app import API
 from valence_common.web.request_body import strict
 from valence_common.web.state import request_state
-from valence_inference.api.dependencies import WatcherStream, WatchingDep
+from valence_inference.api.dependencies import ProgressConnection, ProgressFeedDep
 from valence_inference.settings import MAX_BODY_BYTES
 
 router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["sentiment"])
@@ -34,12 +34,12 @@ _EVENTS: Final[dict[int | str, dict[str, Any]]] = {
 async def events(
     request: Request,
     task_id: uuid.UUID,
-    stream: WatcherStream,
-    watching: WatchingDep,
+    stream: ProgressConnection,
+    watching: ProgressFeedDep,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Follow a batch to its end; `Last-Event-ID` goes on where another stream stopped."""
-    point = await watching.point(stream.principal.user_id, task_id)
+    point = await watching.snapshot(stream.principal.user_id, task_id)
     if point.ended and point.id == last_event_id:
         return Response(status_code=204)
     request_state(request.scope).untimed = True

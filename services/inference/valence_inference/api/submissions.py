@@ -12,24 +12,24 @@ from valence_common.web.app import API, DatabaseDep
 from valence_common.web.request_body import JSON_TYPE, StrictRequest, strict
 from valence_inference.api.dependencies import (
     BatchOwner,
-    MeterDep,
-    RingerDep,
-    RoomDep,
+    DoorbellDep,
+    RequestLimiterDep,
     SettingsDep,
+    UploadMemoryDep,
     UsageDep,
 )
 from valence_inference.batches import submit, webhook_secrets
 from valence_inference.metering.limits import BATCH
 from valence_inference.schemas import submissions as schemas
 from valence_inference.settings import MAX_BODY_BYTES, Settings
-from valence_inference.uploads.multipart import TWICE
+from valence_inference.uploads.multipart import REPEATED
 from valence_inference.uploads.receive import FORM, receive
 from valence_inference.uploads.upload import CSV, NDJSON
 
 router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["sentiment"])
 
 KEY_HEADER: Final = "Idempotency-Key"
-MOST_KEY_CHARACTERS: Final = 255
+MAX_KEY_CHARACTERS: Final = 255
 
 # RFC 8941, section 3.3.3: printable ASCII, in quotes where only quotes and backslashes are escaped.
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
@@ -95,19 +95,19 @@ def idempotency_key(
         return None
     quoted, bare = _QUOTED.fullmatch(values[0]), _BARE.fullmatch(values[0])
     key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else bare[0] if bare else ""
-    if len(values) > 1 or not 1 <= len(key) <= MOST_KEY_CHARACTERS:
-        message = f"One key of 1 to {MOST_KEY_CHARACTERS} printable ASCII characters"
+    if len(values) > 1 or not 1 <= len(key) <= MAX_KEY_CHARACTERS:
+        message = f"One key of 1 to {MAX_KEY_CHARACTERS} printable ASCII characters"
         raise Unprocessable([FieldError("header.idempotency-key", "key", message)])
     return key
 
 
-def once(
+def unrepeated_options(
     request: Request, options: Annotated[schemas.BatchOptions, Query()]
 ) -> schemas.BatchOptions:
     """The options in the query, of which each may be said once, as in a form."""
     said = Counter(name for name, _ in request.query_params.multi_items())
     if twice := [name for name in schemas.BatchOptions.model_fields if said[name] > 1]:
-        raise Unprocessable([FieldError(f"query.{name}", TWICE, "Said twice") for name in twice])
+        raise Unprocessable([FieldError(f"query.{name}", REPEATED, "Said twice") for name in twice])
     return options
 
 
@@ -120,24 +120,24 @@ def once(
 async def analyze_batch(
     request: StrictRequest,
     principal: BatchOwner,
-    options: Annotated[schemas.BatchOptions, Depends(once)],
+    options: Annotated[schemas.BatchOptions, Depends(unrepeated_options)],
     key: Annotated[str | None, Depends(idempotency_key)],
     database: DatabaseDep,
-    room: RoomDep,
-    ringer: RingerDep,
-    meter: MeterDep,
+    room: UploadMemoryDep,
+    ringer: DoorbellDep,
+    meter: RequestLimiterDep,
     usage: UsageDep,
     settings: SettingsDep,
     response: Response,
 ) -> schemas.Accepted:
     """Take many texts; they are stored before the answer and scored soon after."""
     _check(options.webhook_url, settings)
-    charge = functools.partial(meter.batch, request, principal)
-    with room.place(principal.user_id) as place:
+    charge = functools.partial(meter.reserve_texts, request, principal)
+    with room.reserve(principal.user_id) as place:
         submission = await receive(request, options, settings, place)
         _check(submission.webhook_url, settings)
-        receipt = await submit.hand_in(
-            database, principal.user_id, submission, key=key, charge=charge
+        receipt = await submit.submit(
+            database, principal.user_id, submission, key=key, reserve_texts=charge
         )
     if receipt.replayed:
         response.headers["Idempotent-Replayed"] = "true"

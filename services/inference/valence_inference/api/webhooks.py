@@ -22,24 +22,24 @@ async def make_secret(principal: BatchOwner, database: DatabaseDep) -> schemas.N
 
     If there is one, it signs beside the new one for 24 hours more; at most five sign at a time.
     """
-    webhook_secrets.check_login(principal)
-    made, value = await database.run(webhook_secrets.make_secret, principal.user_id)
+    webhook_secrets.require_login(principal)
+    made, value = await database.run(webhook_secrets.create_secret, principal.user_id)
     return schemas.NewSecret(**made._asdict(), secret=value)
 
 
 @router.get("/webhooks/secret")
 async def list_secrets(principal: BatchOwner, database: DatabaseDep) -> schemas.SecretPage:
     """The secrets that sign your webhooks, newest first, without their values."""
-    webhook_secrets.check_login(principal)
-    found = await database.run(webhook_secrets.secrets_of, principal.user_id)
+    webhook_secrets.require_login(principal)
+    found = await database.run(webhook_secrets.list_secrets, principal.user_id)
     return schemas.SecretPage(items=[schemas.Secret(**each._asdict()) for each in found])
 
 
 @router.delete("/webhooks/secret", status_code=204)
 async def end_secrets(principal: BatchOwner, database: DatabaseDep) -> None:
     """End your secrets; nothing is sent until there is a new one."""
-    webhook_secrets.check_login(principal)
-    await database.run(webhook_secrets.end_secrets, principal.user_id)
+    webhook_secrets.require_login(principal)
+    await database.run(webhook_secrets.delete_secrets, principal.user_id)
 
 
 @router.get("/sentiment/task/{task_id}/deliveries")
@@ -51,9 +51,9 @@ async def list_deliveries(
 ) -> schemas.DeliveryPage:
     """What a batch's webhook was told, newest first, with every attempt."""
     found, next_cursor = await database.run(
-        deliveries.page, principal.user_id, task_id, limit=query.limit, cursor=query.cursor
+        deliveries.read_page, principal.user_id, task_id, limit=query.limit, cursor=query.cursor
     )
-    items = [schemas.Delivery.of(log) for log in found]
+    items = [schemas.Delivery.from_log(log) for log in found]
     return schemas.DeliveryPage(items=items, next_cursor=next_cursor)
 
 
@@ -73,4 +73,4 @@ async def redeliver(
         delivery_id,
         enabled=settings.webhooks_enabled,
     )
-    return schemas.Delivery.of(made)
+    return schemas.Delivery.from_log(made)

@@ -7,15 +7,15 @@ from valence_common.web.access import Public
 from valence_common.web.app import API
 from valence_common.web.request_body import strict
 from valence_inference.api.dependencies import (
+    AnalyzeConnection,
+    ConnectionMetricsDep,
     HistoryDep,
-    MeterDep,
+    RequestLimiterDep,
     ScorerDep,
     SettingsDep,
-    StreamMetricsDep,
-    TalkerStream,
     UsageDep,
 )
-from valence_inference.api.websocket_session import Conversation
+from valence_inference.api.websocket_session import WebSocketSession
 from valence_inference.settings import MAX_BODY_BYTES
 
 router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["sentiment"])
@@ -24,16 +24,16 @@ router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["sentim
 @router.websocket("/sentiment/stream")
 async def stream(
     socket: WebSocket,
-    stream: TalkerStream,
+    stream: AnalyzeConnection,
     scorer: ScorerDep,
     history: HistoryDep,
-    meter: MeterDep,
+    meter: RequestLimiterDep,
     usage: UsageDep,
     settings: SettingsDep,
-    metrics: StreamMetricsDep,
+    metrics: ConnectionMetricsDep,
 ) -> None:
     """Score what comes, until either side ends it."""
-    conversation = Conversation(
+    conversation = WebSocketSession(
         socket,
         stream,
         scorer=scorer,
@@ -43,7 +43,7 @@ async def stream(
         settings=settings,
         metrics=metrics,
     )
-    await conversation.hold()
+    await conversation.run()
 
 
 @router.get("/sentiment/stream", include_in_schema=False, dependencies=[Public])

@@ -16,41 +16,41 @@ from valence_common.problems import DomainError, from_pydantic, to_problem
 from valence_common.web import request_body, strict_json
 from valence_common.web.middleware import CLOSE_SERVICE_RESTART
 from valence_inference import scoring
-from valence_inference.history import History, of_score
-from valence_inference.live.connections import Ending, Stream
-from valence_inference.live.metrics import StreamMetrics
-from valence_inference.metering.limits import ANALYZE, Meter
+from valence_inference.history import History, prediction_from_score
+from valence_inference.live.connections import CloseReason, Connection
+from valence_inference.live.metrics import ConnectionMetrics
+from valence_inference.metering.limits import ANALYZE, RequestLimiter
 from valence_inference.metering.usage import Usage
 from valence_inference.schemas import streaming as schemas
 from valence_inference.settings import Settings
 from valence_ml import Scorer, model_name
 
 PROTOCOL: Final = "valence.v1"
-ANSWER_SECONDS: Final = 15.0  # our few, and those that its client takes to read it
-LAST_SECONDS: Final = 1.0  # for what is in work when the end has come
+ANSWER_TIMEOUT_SECONDS: Final = 15.0  # our few, and those that its client takes to read it
+CLOSE_TIMEOUT_SECONDS: Final = 1.0  # for what is in work when the end has come
 
 DONE: Final = 1000
 NOT_TEXT: Final = 1003
 CREDENTIAL: Final = 4401
-CODES: Final = {Ending.CREDENTIAL: CREDENTIAL, Ending.STOPPING: CLOSE_SERVICE_RESTART}
+CODES: Final = {CloseReason.CREDENTIAL: CREDENTIAL, CloseReason.STOPPING: CLOSE_SERVICE_RESTART}
 
 _ID: TypeAdapter[schemas.MessageId] = TypeAdapter(schemas.MessageId)
 
 
-class Conversation:
+class WebSocketSession:
     """What one client says, and is answered."""
 
     def __init__(
         self,
         socket: WebSocket,
-        stream: Stream,
+        stream: Connection,
         *,
         scorer: Scorer,
         history: History,
-        meter: Meter,
+        meter: RequestLimiter,
         usage: Usage,
         settings: Settings,
-        metrics: StreamMetrics,
+        metrics: ConnectionMetrics,
     ):
         self._socket, self._stream = socket, stream
         self._principal = stream.principal
@@ -61,37 +61,39 @@ class Conversation:
         self._settings = settings
         self._metrics = metrics
 
-    async def hold(self) -> None:
+    async def run(self) -> None:
         """Accept the connection, and talk until it ends or must end."""
         spoken = PROTOCOL if PROTOCOL in self._socket.scope["subprotocols"] else None
         await self._socket.accept(subprotocol=spoken)
-        code = await self._talk()
+        code = await self._receive_loop()
         if code is not None:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LAST_SECONDS):
+                async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                     await self._socket.close(code)
 
-    async def _talk(self) -> int | None:
+    async def _receive_loop(self) -> int | None:
         """Answer messages; the code to close with, or None for a client that is not there."""
         while True:
             try:
-                async with self._stream.patience(self._settings.socket_idle_seconds):
+                async with self._stream.timeout(self._settings.socket_idle_seconds):
                     message = await self._socket.receive()
             except TimeoutError:
-                return self._farewell() or DONE
+                return self._close_code() or DONE
             if message["type"] == "websocket.disconnect":
                 return None
             text = message.get("text")
             if text is None:
                 return NOT_TEXT
             try:
-                async with self._stream.patience(ANSWER_SECONDS, grace=LAST_SECONDS):
+                async with self._stream.timeout(
+                    ANSWER_TIMEOUT_SECONDS, grace=CLOSE_TIMEOUT_SECONDS
+                ):
                     await self._socket.send_text(await self._answer(text))
             except TimeoutError:  # it does not read its answers
-                return self._farewell()
+                return self._close_code()
 
-    def _farewell(self) -> int | None:
-        return None if self._stream.ending is None else CODES[self._stream.ending]
+    def _close_code(self) -> int | None:
+        return None if self._stream.close_reason is None else CODES[self._stream.close_reason]
 
     async def _answer(self, text: str) -> str:
         """The answer to one message, whatever it is; counted as one analysis."""
@@ -102,7 +104,7 @@ class Conversation:
             fault = error
         name = _id_of(value)
         try:
-            await self._meter.message(self._principal)
+            await self._meter.count_message(self._principal)
             if fault is not None:
                 raise fault
             reply = await self._score(_validated(value))
@@ -115,7 +117,7 @@ class Conversation:
         return reply.model_dump_json(exclude_unset=True)
 
     async def _score(self, message: schemas.Message) -> schemas.Reply:
-        scoring.check_text(message.text, longest=self._settings.max_text_characters)
+        scoring.check_text(message.text, max_characters=self._settings.max_text_characters)
         score, seconds = await scoring.score(self._scorer, message.text)
         reply = schemas.Reply(
             sentiment=score.label,
@@ -126,7 +128,9 @@ class Conversation:
             processing_time=seconds,
         )
         if message.record:
-            prediction = of_score(self._principal.user_id, message.text, score, reply.model)
+            prediction = prediction_from_score(
+                self._principal.user_id, message.text, score, reply.model
+            )
             reply.recorded = await self._history.record(prediction)
             reply.prediction_id = prediction.id
         self._usage.count(self._principal, ANALYZE, 1)

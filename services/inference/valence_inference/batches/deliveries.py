@@ -16,7 +16,7 @@ from valence_common.problems import Conflict, NotFound, TooManyRequests
 from valence_common.web import pagination
 from valence_inference.batches import status
 
-MOST_AN_HOUR: Final = 10
+MAX_PER_HOUR: Final = 10
 HOUR: Final = timedelta(hours=1)
 
 
@@ -26,28 +26,28 @@ class DeliveryNotFound(NotFound):
     detail = "Delivery not found"
 
 
-class NotEnabled(Conflict):
+class WebhooksDisabled(Conflict):
     """Nobody would send it."""
 
     detail = "Webhooks are not enabled here"
 
 
 @dataclass(frozen=True)
-class Log:
+class DeliveryLog:
     """A delivery with its attempts, first to last."""
 
     delivery: WebhookDelivery
     attempts: Sequence[WebhookAttempt]
 
 
-def page(
+def read_page(
     session: Session,
     user_id: uuid.UUID,
     task_id: uuid.UUID,
     *,
     limit: int,
     cursor: uuid.UUID | None,
-) -> tuple[list[Log], uuid.UUID | None]:
+) -> tuple[list[DeliveryLog], uuid.UUID | None]:
     """Up to `limit` deliveries of a batch, newest first, and where the next page begins."""
     status.find(session, user_id, task_id)
     of_batch = [WebhookDelivery.batch_id == task_id]
@@ -58,7 +58,7 @@ def page(
     tried = WebhookAttempt.delivery_id.in_([delivery.id for delivery in shown])
     for attempt in session.scalars(select(WebhookAttempt).where(tried).order_by(WebhookAttempt.id)):
         attempts[attempt.delivery_id].append(attempt)
-    return [Log(delivery, attempts[delivery.id]) for delivery in shown], following
+    return [DeliveryLog(delivery, attempts[delivery.id]) for delivery in shown], following
 
 
 def redeliver(
@@ -68,7 +68,7 @@ def redeliver(
     delivery_id: uuid.UUID,
     *,
     enabled: bool,
-) -> Log:
+) -> DeliveryLog:
     """Queue the event of a delivery once more, as a delivery of its own; the old one stays.
 
     Raises `TooManyRequests` after `MOST_AN_HOUR` deliveries of the batch.
@@ -78,13 +78,13 @@ def redeliver(
     if old is None or old.batch_id != task_id:
         raise DeliveryNotFound
     if not enabled:
-        raise NotEnabled
+        raise WebhooksDisabled
     # From the one that must grow an hour old before there is room again.
     since = (
         select(func.extract("epoch", WebhookDelivery.created_at + HOUR - func.now()))
         .where(WebhookDelivery.batch_id == task_id)
         .order_by(WebhookDelivery.created_at.desc())
-        .offset(MOST_AN_HOUR - 1)
+        .offset(MAX_PER_HOUR - 1)
         .limit(1)
     )
     wait = session.scalar(since)
@@ -102,4 +102,4 @@ def redeliver(
     )
     session.add(new)
     session.flush()
-    return Log(new, [])
+    return DeliveryLog(new, [])

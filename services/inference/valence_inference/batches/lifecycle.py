@@ -18,35 +18,35 @@ from valence_common.problems import Conflict
 from valence_inference.batches import status
 from valence_inference.batches.status import Status
 
-AT_ONCE = 2_000
+MAX_CHUNKS_PER_STATEMENT = 2_000
 
-_OPEN = "FROM batch_chunks WHERE batch_id = :id AND state <> 'done'"
-_LEFT = text(f"SELECT EXISTS (SELECT {_OPEN})")
-_DROP = text(f"DELETE {_OPEN}")
+_OPEN_CHUNKS = "FROM batch_chunks WHERE batch_id = :id AND state <> 'done'"
+_HAS_OPEN_CHUNKS = text(f"SELECT EXISTS (SELECT {_OPEN_CHUNKS})")
+_DELETE_OPEN_CHUNKS = text(f"DELETE {_OPEN_CHUNKS}")
 
-_COUNT = text("""
+_COUNT_DONE = text("""
 SELECT coalesce(sum(size), 0) AS done, coalesce(sum(failed), 0) AS failed
 FROM batch_chunks WHERE batch_id = :id
 """)
 
-_FAILED = text("""
+_COUNT_FAILED = text("""
 SELECT coalesce(sum(failed), 0) AS failed, bool_and(json_array_length(texts) > 0) AS stored
 FROM batch_chunks WHERE batch_id = :id AND state = 'done' AND failed > 0
 """)
 
-_NEXT_FAILED = text("""
+_NEXT_FAILED_CHUNKS = text("""
 SELECT id FROM batch_chunks WHERE batch_id = :id AND state = 'done' AND failed > 0
 ORDER BY start LIMIT :most
 """)
 
 # A chunk that failed failed whole: `give_up` records all of its texts, by then a single one.
-_FORGET = text("""
+_DELETE_RESULTS = text("""
 DELETE FROM batch_results AS result USING batch_chunks AS chunk
 WHERE chunk.id = ANY(:old) AND result.batch_id = chunk.batch_id
     AND result.position >= chunk.start AND result.position < chunk.start + chunk.size
 """)
 
-_COPY = text("""
+_COPY_CHUNKS = text("""
 INSERT INTO batch_chunks (id, batch_id, user_id, priority, start, size, texts, rows)
 SELECT pair.new, chunk.batch_id, :user_id, :priority, chunk.start, chunk.size, chunk.texts,
     chunk.rows
@@ -54,13 +54,13 @@ FROM unnest(CAST(:old AS uuid[]), CAST(:new AS uuid[])) AS pair (old, new)
 JOIN batch_chunks AS chunk ON chunk.id = pair.old
 """)
 
-_REMOVE = text("DELETE FROM batch_chunks WHERE id = ANY(:old)")
+_DELETE_CHUNKS = text("DELETE FROM batch_chunks WHERE id = ANY(:old)")
 
-_REOPEN = text("""
+_REOPEN_BATCH = text("""
 UPDATE batches SET status = 'processing', started_at = now(), finished_at = NULL WHERE id = :id
 """)
 
-_DELETE = text("UPDATE batches SET deleted_at = now() WHERE id = :id")
+_MARK_DELETED = text("UPDATE batches SET deleted_at = now() WHERE id = :id")
 
 
 class AlreadyEnded(Conflict):
@@ -75,13 +75,13 @@ class NothingToRetry(Conflict):
     detail = "The batch has no failed texts that could be tried again"
 
 
-class TextsGone(Conflict):
+class TextsNotStored(Conflict):
     """Texts are not stored in this installation."""
 
     detail = "The texts of the batch are not stored, so none can be tried again"
 
 
-def cancel(session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, inline: int) -> Status:
+def cancel(session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, max_inline: int) -> Status:
     """End a batch before its time: what is done stays, the rest is never done.
 
     What a worker has in hand is lost to it. Cancelling again is no error; raises `AlreadyEnded` for
@@ -93,14 +93,14 @@ def cancel(session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, inline: 
             raise AlreadyEnded
         _end(session, batch)
         session.refresh(batch)
-    return status.describe(session, batch, inline=inline)
+    return status.compute_status(session, batch, max_inline=max_inline)
 
 
 def _end(session: Session, batch: Batch) -> None:
     # Who waits for a sweeper that cuts a chunk finds it gone, and its halves at the next look.
-    while session.scalar(_LEFT, {"id": batch.id}):
-        session.execute(_DROP, {"id": batch.id})
-    counts = session.execute(_COUNT, {"id": batch.id}).one()
+    while session.scalar(_HAS_OPEN_CHUNKS, {"id": batch.id}):
+        session.execute(_DELETE_OPEN_CHUNKS, {"id": batch.id})
+    counts = session.execute(_COUNT_DONE, {"id": batch.id}).one()
     end_batch(
         session,
         batch.id,
@@ -110,48 +110,50 @@ def _end(session: Session, batch: Batch) -> None:
     )
 
 
-def failed(session: Session, user_id: uuid.UUID, task_id: uuid.UUID) -> int:
+def count_retriable(session: Session, user_id: uuid.UUID, task_id: uuid.UUID) -> int:
     """How many texts of a batch `retry` would try again, at least one; raises what it would."""
-    return _retriable(session, status.find(session, user_id, task_id))
+    return _retriable_texts(session, status.find(session, user_id, task_id))
 
 
-def _retriable(session: Session, batch: Batch) -> int:
+def _retriable_texts(session: Session, batch: Batch) -> int:
     if batch.status not in {"completed_with_errors", "failed"}:
         raise NothingToRetry
-    row = session.execute(_FAILED, {"id": batch.id}).one()
+    row = session.execute(_COUNT_FAILED, {"id": batch.id}).one()
     count: int = row.failed
     if not count:
         raise NothingToRetry
     if not row.stored:
-        raise TextsGone
+        raise TextsNotStored
     return count
 
 
 def retry(
-    session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, texts: int, inline: int
+    session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, texts: int, max_inline: int
 ) -> Status:
     """Begin a batch again for its failed texts, of which there must be `texts`.
 
     Their chunks come back under new ids, since the old fencing tokens are used up.
     """
     batch = status.find(session, user_id, task_id, lock=True)
-    if _retriable(session, batch) != texts:
+    if _retriable_texts(session, batch) != texts:
         raise NothingToRetry  # somebody else has just tried them again
-    while old := session.scalars(_NEXT_FAILED, {"id": batch.id, "most": AT_ONCE}).all():
-        _replace(session, batch, old)
+    while old := session.scalars(
+        _NEXT_FAILED_CHUNKS, {"id": batch.id, "most": MAX_CHUNKS_PER_STATEMENT}
+    ).all():
+        _replace_chunks(session, batch, old)
         renew_deadline()
-    session.execute(_REOPEN, {"id": batch.id})
-    _tell(session, batch, "batch.retried", {"total": batch.total, "retried": texts})
+    session.execute(_REOPEN_BATCH, {"id": batch.id})
+    _audit(session, batch, "batch.retried", {"total": batch.total, "retried": texts})
     session.refresh(batch)
-    return status.describe(session, batch, inline=inline)
+    return status.compute_status(session, batch, max_inline=max_inline)
 
 
-def _replace(session: Session, batch: Batch, old: Sequence[uuid.UUID]) -> None:
+def _replace_chunks(session: Session, batch: Batch, old: Sequence[uuid.UUID]) -> None:
     ids = {"old": list(old), "new": [new_id() for _ in old]}
-    session.execute(_FORGET, {"old": ids["old"]})
+    session.execute(_DELETE_RESULTS, {"old": ids["old"]})
     whose = {"user_id": batch.user_id, "priority": batch.priority}
-    session.execute(_COPY, {**ids, **whose})
-    session.execute(_REMOVE, {"old": ids["old"]})
+    session.execute(_COPY_CHUNKS, {**ids, **whose})
+    session.execute(_DELETE_CHUNKS, {"old": ids["old"]})
 
 
 def delete(session: Session, user_id: uuid.UUID, task_id: uuid.UUID) -> None:
@@ -159,10 +161,10 @@ def delete(session: Session, user_id: uuid.UUID, task_id: uuid.UUID) -> None:
     batch = status.find(session, user_id, task_id, lock=True)
     if batch.status not in TERMINAL:
         _end(session, batch)
-    session.execute(_DELETE, {"id": batch.id})
-    _tell(session, batch, "batch.deleted", {"total": batch.total})
+    session.execute(_MARK_DELETED, {"id": batch.id})
+    _audit(session, batch, "batch.deleted", {"total": batch.total})
 
 
-def _tell(session: Session, batch: Batch, action: str, details: dict[str, int]) -> None:
+def _audit(session: Session, batch: Batch, action: str, details: dict[str, int]) -> None:
     owner = batch.user_id
     record(session, action, actor_id=owner, user_id=owner, subject_id=batch.id, details=details)

@@ -27,12 +27,12 @@ SELECT start, size, model, texts, CASE WHEN :cells THEN rows END AS rows FROM (
 ) AS near WHERE before < :octets ORDER BY start
 """)
 
-PAGE_OCTETS = 1024 * 1024
+MAX_PAGE_BYTES = 1024 * 1024
 """Rows that are read at once end with the chunk that goes over this size of texts."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ResultRow:
     """The answer for one text; without `sentiment`, `error` says why."""
 
     index: int
@@ -45,21 +45,21 @@ class Row:
     cells: Cells
 
 
-class Page(NamedTuple):
+class ResultPage(NamedTuple):
     """Rows in their order, and the place where the next ones begin; None after the last."""
 
-    rows: list[Row]
-    following: int | None
+    rows: list[ResultRow]
+    next_start: int | None
 
 
-def read(
+def read_page(
     session: Session,
     batch_id: uuid.UUID,
     *,
     start: int = 0,
-    most: int,
+    limit: int,
     cells: bool = True,
-) -> Page:
+) -> ResultPage:
     """Up to `most` rows of a batch that was found, from place `start` on.
 
     Fewer where they are heavy (`PAGE_OCTETS`). Without `cells` nothing is read of them but their
@@ -75,20 +75,20 @@ def read(
         )
         .where(BatchResult.batch_id == batch_id, BatchResult.position >= start)
         .order_by(BatchResult.position)
-        .limit(most + 1)
+        .limit(limit + 1)
     )
     found = session.execute(query).all()
     if not found:
-        return Page([], None)
-    answers = found[:most]
+        return ResultPage([], None)
+    answers = found[:limit]
     reach = {"first": answers[0].position, "last": answers[-1].position}
-    values = {"id": batch_id, "octets": PAGE_OCTETS, "cells": cells, **reach}
+    values = {"id": batch_id, "octets": MAX_PAGE_BYTES, "cells": cells, **reach}
     chunks = session.execute(_CHUNKS, values)
     rows = list(_joined(answers, chunks.all()))
-    return Page(rows, found[len(rows)].position if len(rows) < len(found) else None)
+    return ResultPage(rows, found[len(rows)].position if len(rows) < len(found) else None)
 
 
-def _joined(answers: Sequence[Any], chunks: Sequence[Any]) -> Iterator[Row]:
+def _joined(answers: Sequence[Any], chunks: Sequence[Any]) -> Iterator[ResultRow]:
     """The answers up to the last chunk's end, each with its text."""
     following = iter(chunks)
     chunk = next(following)
@@ -102,4 +102,4 @@ def _joined(answers: Sequence[Any], chunks: Sequence[Any]) -> Iterator[Row]:
         # Where texts are not stored, a chunk that is done has neither.
         said = chunk.texts[place] if chunk.texts else None
         cells = chunk.rows[place] if chunk.rows else None
-        yield Row(position, said, sentiment, confidence, low, chunk.model, error, cells)
+        yield ResultRow(position, said, sentiment, confidence, low, chunk.model, error, cells)

@@ -14,8 +14,8 @@ from valence_common.models import TERMINAL, Batch
 from valence_common.problems import NotFound
 from valence_common.web import pagination
 from valence_inference.batches import results
-from valence_inference.batches.results import Row
-from valence_inference.reading import follow_index, one_snapshot
+from valence_inference.batches.results import ResultRow
+from valence_inference.reading import force_index_scans, repeatable_read
 
 RATE_SECONDS = 60
 """The time over which a running batch's rate is taken: long against a chunk, short for people."""
@@ -61,7 +61,7 @@ class Status:
     batch: Batch
     done: int
     failed: int
-    results: list[Row] | None = None
+    results: list[ResultRow] | None = None
     rate: float | None = None
 
     @property
@@ -72,12 +72,12 @@ class Status:
         return eta_seconds(self.batch.total - self.done, self.rate)
 
 
-def eta_seconds(left: int, rate: float | None) -> int | None:
+def eta_seconds(remaining: int, rate: float | None) -> int | None:
     """The time that so many texts take at that rate; None where nobody can tell."""
-    return math.ceil(left / rate) if rate else None
+    return math.ceil(remaining / rate) if rate else None
 
 
-class Filter(NamedTuple):
+class BatchFilter(NamedTuple):
     """Which of a user's batches; times are aware, `since` is included and `until` is not."""
 
     statuses: Collection[str] = ()
@@ -102,7 +102,7 @@ def find(session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, lock: bool
     NO KEY: rows that only refer to the batch may be written. What follows in the transaction is
     searched along indexes.
     """
-    follow_index(session)
+    force_index_scans(session)
     mine = select(Batch).where(
         Batch.id == task_id, Batch.user_id == user_id, Batch.deleted_at.is_(None)
     )
@@ -112,37 +112,44 @@ def find(session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, lock: bool
     return batch
 
 
-def status(session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, inline: int) -> Status:
+def get_status(
+    session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, max_inline: int
+) -> Status:
     """The state of a user's batch, with results if it has ended and is small."""
-    one_snapshot(session)
-    return describe(session, find(session, user_id, task_id), inline=inline)
+    repeatable_read(session)
+    return compute_status(session, find(session, user_id, task_id), max_inline=max_inline)
 
 
-def describe(session: Session, batch: Batch, *, inline: int) -> Status:
+def compute_status(session: Session, batch: Batch, *, max_inline: int) -> Status:
     """The state of a batch, of which nobody may write anything before the transaction ends."""
-    how_far = progress(session, [batch.id])[batch.id]
-    small = batch.status in TERMINAL and batch.total <= inline
-    found = results.read(session, batch.id, most=batch.total, cells=False) if small else None
+    how_far = read_progress(session, [batch.id])[batch.id]
+    small = batch.status in TERMINAL and batch.total <= max_inline
+    found = results.read_page(session, batch.id, limit=batch.total, cells=False) if small else None
     # All of them or none: who sees only the first ones may take them for all.
-    rows = found.rows if found is not None and found.following is None else None
+    rows = found.rows if found is not None and found.next_start is None else None
     return Status(batch, how_far.done, how_far.failed, rows, how_far.rate)
 
 
-def page(
-    session: Session, user_id: uuid.UUID, only: Filter, *, limit: int, cursor: uuid.UUID | None
+def read_page(
+    session: Session,
+    user_id: uuid.UUID,
+    filter_: BatchFilter,
+    *,
+    limit: int,
+    cursor: uuid.UUID | None,
 ) -> tuple[list[Status], uuid.UUID | None]:
     """Up to `limit` of a user's batches made before `cursor`, newest first, and the next cursor."""
-    one_snapshot(session)
-    follow_index(session)
+    repeatable_read(session)
+    force_index_scans(session)
     shown, following = pagination.newest_first(
-        session, Batch, only.conditions(user_id), limit=limit, cursor=cursor
+        session, Batch, filter_.conditions(user_id), limit=limit, cursor=cursor
     )
-    how_far = progress(session, [batch.id for batch in shown])
+    how_far = read_progress(session, [batch.id for batch in shown])
     items = [Status(b, p.done, p.failed, None, p.rate) for b in shown for p in [how_far[b.id]]]
     return items, following
 
 
-def progress(session: Session, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Progress]:
+def read_progress(session: Session, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Progress]:
     """How far these batches are, in the snapshot in which they were found."""
     rows = session.execute(_PROGRESS, {"ids": list(ids), "window": RATE_SECONDS})
     return {

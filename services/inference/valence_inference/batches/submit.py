@@ -22,7 +22,7 @@ from valence_inference.uploads.upload import Submission
 
 _TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
 
-_CHUNK = text("""
+_INSERT_CHUNK = text("""
 INSERT INTO batch_chunks (id, batch_id, user_id, priority, start, size, texts, rows)
 VALUES (:id, :batch_id, :user_id, :priority, :start, :size, CAST(:texts AS json),
     CAST(:rows AS json))
@@ -55,13 +55,13 @@ class Accepted(Exception):
         self.receipt = receipt
 
 
-async def hand_in(
+async def submit(
     database: Database,
     user_id: uuid.UUID,
     submission: Submission,
     *,
     key: str | None,
-    charge: Callable[[int], AbstractAsyncContextManager[None]],
+    reserve_texts: Callable[[int], AbstractAsyncContextManager[None]],
 ) -> Receipt:
     """Store a batch, or find it stored; `charge` takes its texts from the day's while it is.
 
@@ -69,15 +69,15 @@ async def hand_in(
     """
     try:
         if key is not None:
-            await database.run(find, user_id, key, submission.fingerprint)
-        async with charge(submission.total):
-            batch = await database.run(accept, user_id, submission, key=key)
+            await database.run(find_submitted, user_id, key, submission.fingerprint)
+        async with reserve_texts(submission.total):
+            batch = await database.run(store, user_id, submission, key=key)
     except Accepted as before:
         return before.receipt
     return Receipt(batch.id, batch.total)
 
 
-def find(session: Session, user_id: uuid.UUID, key: str, fingerprint: bytes) -> None:
+def find_submitted(session: Session, user_id: uuid.UUID, key: str, fingerprint: bytes) -> None:
     """Raise `Accepted` if the user's key has named this request, or `Unprocessable` if another."""
     found = session.execute(
         select(Batch.id, Batch.total, IdempotencyKey.fingerprint)
@@ -97,7 +97,7 @@ def find(session: Session, user_id: uuid.UUID, key: str, fingerprint: bytes) -> 
     raise Accepted(Receipt(found.id, found.total, replayed=True))
 
 
-def accept(
+def store(
     session: Session, user_id: uuid.UUID, submission: Submission, *, key: str | None = None
 ) -> Batch:
     """Store a batch with its chunks, and its key; durable once the transaction is.
@@ -106,7 +106,7 @@ def accept(
     webhook that it asks for, and with a key what `find` raises, and `InFlight`.
     """
     if key is not None:
-        _claim(session, user_id, key, submission.fingerprint)
+        _claim_key(session, user_id, key, submission.fingerprint)
     if submission.webhook_url is not None:
         webhook_secrets.require_secret(session, user_id)
     batch = Batch(
@@ -138,7 +138,7 @@ def accept(
             "rows": None if chunk.rows is None else chunk.rows.decode(),
         }
         # One statement a chunk: all in one would hold the batch in memory several times over.
-        session.execute(_CHUNK, values)
+        session.execute(_INSERT_CHUNK, values)
         renew_deadline()
     if key is not None:
         named = {"key": key, "fingerprint": submission.fingerprint, "batch_id": batch.id}
@@ -154,11 +154,11 @@ def accept(
     return batch
 
 
-def _claim(session: Session, user_id: uuid.UUID, key: str, fingerprint: bytes) -> None:
+def _claim_key(session: Session, user_id: uuid.UUID, key: str, fingerprint: bytes) -> None:
     """Be the one request that may use the key until the transaction ends."""
     if not session.scalar(_TRY_LOCK, {"name": f"valence.idempotency.{user_id}.{key}"}):
         raise InFlight
-    find(session, user_id, key, fingerprint)
+    find_submitted(session, user_id, key, fingerprint)
     # What `find` does not see is too old to mean anything, or its batch was deleted.
     mine = (IdempotencyKey.user_id == user_id, IdempotencyKey.key == key)
     session.execute(delete(IdempotencyKey).where(*mine))

@@ -16,10 +16,10 @@ from valence_inference.batches import status as batch_status
 from valence_ml import Scorer, model_name
 
 BINS: Final = 10
-SAMPLE: Final = 1_000
-SAMPLE_CHARACTERS: Final = 1_000_000  # explained in a second or two
-TERMS: Final = 20
-MOST_WAITING: Final = 100
+MAX_SAMPLE_TEXTS: Final = 1_000
+MAX_SAMPLE_CHARACTERS: Final = 1_000_000  # explained in a second or two
+MAX_TERMS: Final = 20
+MAX_WAITING: Final = 100
 RETRY_SECONDS: Final = 2
 
 Reason = Literal["nothing_scored", "another_model", "texts_not_stored", "model_cannot_explain"]
@@ -50,8 +50,8 @@ WHERE chunk.batch_id = :id AND chunk.state = 'done' AND chunk.model = :model
 class Bin:
     """How many answers are as sure as this; `to` belongs to the next one, but to the last."""
 
-    least: float
-    to: float
+    lower: float
+    upper: float
     count: int
 
 
@@ -92,10 +92,10 @@ class Summaries:
 
     def __init__(self, database: Database):
         self._database = database
-        self._users = ConcurrencyLimit(max_total=MOST_WAITING, retry_after=RETRY_SECONDS)
+        self._users = ConcurrencyLimit(max_total=MAX_WAITING, retry_after=RETRY_SECONDS)
         self._line = TimedSemaphore("summary", timeout=database.timeout)
 
-    async def of(self, scorer: Scorer, user_id: uuid.UUID, task_id: uuid.UUID) -> Summary:
+    async def summarize(self, scorer: Scorer, user_id: uuid.UUID, task_id: uuid.UUID) -> Summary:
         """Sum a user's batch up; raises `TaskNotFound`, `TooManyRequests` while one of theirs is
         under way, or `Unavailable` when no turn comes.
         """
@@ -113,7 +113,7 @@ def _read(
 
     All in the snapshot that `status` takes.
     """
-    status = batch_status.status(session, user_id, task_id, inline=0)
+    status = batch_status.get_status(session, user_id, task_id, max_inline=0)
     labels, low, total = {"positive": 0, "negative": 0}, 0, 0.0
     bins = [0] * BINS
     for row in session.execute(_ANSWERS, {"id": task_id, "bins": BINS}):
@@ -130,7 +130,7 @@ def _read(
         "histogram": [Bin(_bound(n), _bound(n + 1), count) for n, count in enumerate(bins)],
         "models": session.scalars(_MODELS, {"id": task_id}).all(),
     }
-    places = {"sample": min(SAMPLE, status.batch.total), "total": status.batch.total}
+    places = {"sample": min(MAX_SAMPLE_TEXTS, status.batch.total), "total": status.batch.total}
     texts = session.scalars(_SAMPLE, {"id": task_id, "model": model, **places}).all()
     return found, list(texts)
 
@@ -147,7 +147,7 @@ def _explain(scorer: Scorer, texts: Sequence[str], models: Sequence[str]) -> Ter
     if not texts:
         return "texts_not_stored"
     characters = sum(map(len, texts))
-    some = texts[:: characters // SAMPLE_CHARACTERS + 1]
+    some = texts[:: characters // MAX_SAMPLE_CHARACTERS + 1]
     added: defaultdict[str, float] = defaultdict(float)
     seen: defaultdict[str, int] = defaultdict(int)
     for said in some:
@@ -159,7 +159,7 @@ def _explain(scorer: Scorer, texts: Sequence[str], models: Sequence[str]) -> Ter
             seen[part.term] += 1
     order = sorted(added, key=lambda term: (-abs(added[term]), term))
     for_each = (
-        [Term(t, added[t], seen[t]) for t in order if added[t] * sign > 0][:TERMS]
+        [Term(t, added[t], seen[t]) for t in order if added[t] * sign > 0][:MAX_TERMS]
         for sign in (1, -1)
     )
     return Terms(len(some), *for_each)

@@ -22,13 +22,12 @@ from valence_common.ssrf import Address, Network, is_allowed
 
 FIELD: Final = "webhook_url"
 MAX_URL_CHARACTERS: Final = 2048
-SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - the prefix of every secret
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what a secret begins with
 SECRET_BYTES: Final = 32
-"""Of the 24 to 64 that Standard Webhooks allows."""
-GRACE: Final = timedelta(hours=24)
+GRACE_PERIOD: Final = timedelta(hours=24)
 """What a receiver has to learn a new secret, while the old one signs as well."""
 
-MOST_SECRETS: Final = 5
+MAX_SECRETS: Final = 5
 """Each makes every message longer; there is room for a few whose answer was lost."""
 
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
@@ -42,7 +41,7 @@ class Secret(NamedTuple):
     expires_at: datetime | None
 
 
-class OnlyLogins(Forbidden):
+class LoginRequired(Forbidden):
     """Who holds the secret can speak for us to its owner's receiver: no program manages it."""
 
     detail = "Webhook secrets are managed with a login, not with an API key"
@@ -56,33 +55,33 @@ def check_url(
     What its name leads to is looked at when it is sent, since that can change.
     """
     if not enabled:
-        _refuse("not_enabled", "Webhooks are not enabled here; leave the field out")
+        _reject("not_enabled", "Webhooks are not enabled here; leave the field out")
     if len(url) > MAX_URL_CHARACTERS:
-        _refuse("too_long", f"The URL may have at most {MAX_URL_CHARACTERS} characters")
+        _reject("too_long", f"The URL may have at most {MAX_URL_CHARACTERS} characters")
     if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
-        _refuse("characters", "The URL must be printable ASCII: other names in their xn-- form")
+        _reject("characters", "The URL must be printable ASCII: other names in their xn-- form")
     schemes = ("https", "http") if allow_http else ("https",)
     host = _host(url, schemes)
     if "@" in url.split("/")[2] or "#" in url:
-        _refuse("parts", "The URL may have neither a user's name nor a fragment")
-    address = _literal(host)
+        _reject("parts", "The URL may have neither a user's name nor a fragment")
+    address = _ip_literal(host)
     if address is not None and not is_allowed(address, allowed_networks):
-        _refuse("address", "The URL's address is not public")
+        _reject("address", "The URL's address is not public")
 
 
 def require_secret(session: Session, user_id: uuid.UUID) -> None:
     """Raise `Unprocessable` unless the user has a secret: nothing is sent without a signature."""
-    if not secrets_of(session, user_id):
-        _refuse("no_secret", "Make a secret first: POST /api/v1/webhooks/secret")
+    if not list_secrets(session, user_id):
+        _reject("no_secret", "Make a secret first: POST /api/v1/webhooks/secret")
 
 
-def check_login(principal: Principal) -> None:
+def require_login(principal: Principal) -> None:
     """Raise `OnlyLogins` for who acts through an API key."""
     if principal.session_id is None:
-        raise OnlyLogins
+        raise LoginRequired
 
 
-def make_secret(session: Session, user_id: uuid.UUID) -> tuple[Secret, str]:
+def create_secret(session: Session, user_id: uuid.UUID) -> tuple[Secret, str]:
     """A new secret, which nobody can show again; the one before it signs for `GRACE` more.
 
     So do those that are in their grace already: the newest may be one that nobody has seen, since
@@ -90,13 +89,14 @@ def make_secret(session: Session, user_id: uuid.UUID) -> tuple[Secret, str]:
     """
     _lock(session, user_id)
     mine = WebhookSecret.user_id == user_id
-    rotated = secrets_of(session, user_id)
-    ends = func.now() + GRACE
+    rotated = list_secrets(session, user_id)
+    ends = func.now() + GRACE_PERIOD
     last = update(WebhookSecret).where(mine, WebhookSecret.expires_at.is_(None))
     session.execute(last.values(expires_at=ends))
-    kept = [secret.id for secret in rotated[: MOST_SECRETS - 1]]
+    kept = [secret.id for secret in rotated[: MAX_SECRETS - 1]]
     session.execute(delete(WebhookSecret).where(mine, WebhookSecret.id.not_in(kept)))
-    value = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+    random = base64.urlsafe_b64encode(secrets.token_bytes(SECRET_BYTES)).decode().rstrip("=")
+    value = SECRET_PREFIX + random
     made = Secret(new_id(), session.scalars(select(func.now())).one(), None)
     row = {**made._asdict(), "user_id": user_id, "secret": value}
     try:
@@ -108,16 +108,16 @@ def make_secret(session: Session, user_id: uuid.UUID) -> tuple[Secret, str]:
     return made, value
 
 
-def secrets_of(session: Session, user_id: uuid.UUID) -> list[Secret]:
+def list_secrets(session: Session, user_id: uuid.UUID) -> list[Secret]:
     """The secrets that sign, newest first, without their values."""
-    rows = session.execute(_living(user_id).order_by(WebhookSecret.id.desc()))
+    rows = session.execute(_select_active(user_id).order_by(WebhookSecret.id.desc()))
     return [Secret(row.id, row.created_at, row.expires_at) for row in rows]
 
 
-def end_secrets(session: Session, user_id: uuid.UUID) -> None:
+def delete_secrets(session: Session, user_id: uuid.UUID) -> None:
     """Delete all of a user's; what would be sent fails until there is a new one."""
     _lock(session, user_id)
-    for secret in secrets_of(session, user_id):
+    for secret in list_secrets(session, user_id):
         _audit(session, "deleted", user_id, secret.id)
     session.execute(delete(WebhookSecret).where(WebhookSecret.user_id == user_id))
 
@@ -129,11 +129,11 @@ def _host(url: str, schemes: Sequence[str]) -> str:
     except ValueError:  # a port that is no number, or brackets around no address
         host = None
     if not host or not url.startswith(tuple(f"{scheme}://" for scheme in schemes)):
-        _refuse("url", f"Must be an absolute URL that begins with {' or '.join(schemes)}://")
+        _reject("url", f"Must be an absolute URL that begins with {' or '.join(schemes)}://")
     return host
 
 
-def _living(user_id: uuid.UUID) -> Select[uuid.UUID, datetime, datetime | None]:
+def _select_active(user_id: uuid.UUID) -> Select[uuid.UUID, datetime, datetime | None]:
     ends = WebhookSecret.expires_at
     columns = select(WebhookSecret.id, WebhookSecret.created_at, ends)
     return columns.where(WebhookSecret.user_id == user_id, or_(ends.is_(None), ends > func.now()))
@@ -149,11 +149,11 @@ def _audit(session: Session, what: str, user_id: uuid.UUID, secret_id: uuid.UUID
     record(session, action, actor_id=user_id, user_id=user_id, subject_id=secret_id)
 
 
-def _refuse(rule: str, message: str) -> NoReturn:
+def _reject(rule: str, message: str) -> NoReturn:
     raise Unprocessable([FieldError(FIELD, rule, message)])
 
 
-def _literal(host: str) -> Address | None:
+def _ip_literal(host: str) -> Address | None:
     """The address that a host is, if it is one; also refuses those that only look like numbers.
 
     `127.1`, `0x7f000001` and `2130706433` are all one address to the systems that look names up.
@@ -163,5 +163,5 @@ def _literal(host: str) -> Address | None:
     except ValueError:
         last = host.rstrip(".").rpartition(".")[2]
         if last.isdigit() or last.startswith("0x"):
-            _refuse("address", "The URL's address is not written as one usually is")
+            _reject("address", "The URL's address is not written as one usually is")
         return None

@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
-class StreamMetrics:
+class ConnectionMetrics:
     """How many streams are open, and what comes of the messages."""
 
     def __init__(self, registry: CollectorRegistry) -> None:

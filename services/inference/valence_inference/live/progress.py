@@ -23,18 +23,18 @@ from valence_common.models import TERMINAL, Batch
 from valence_common.problems import Unavailable
 from valence_inference.batches import status as batch_status
 from valence_inference.batches.status import TaskNotFound
-from valence_inference.live.connections import Stream
-from valence_inference.reading import one_snapshot
+from valence_inference.live.connections import Connection
+from valence_inference.reading import repeatable_read
 from valence_inference.schemas.batches import Task
 from valence_inference.schemas.streaming import Progress
 
-LOOK_SECONDS: Final = 0.5
-REST: Final = 4  # a look that takes long is followed by a pause so many times as long
+POLL_SECONDS: Final = 0.5
+BACKOFF_FACTOR: Final = 4  # a look that takes long is followed by a pause so many times as long
 HEARTBEAT_SECONDS: Final = 15.0
 RETRY_MS: Final = 1_000
 
 
-class Point(NamedTuple):
+class Snapshot(NamedTuple):
     """How far a batch is; `rate` is in texts per second, as its status says it."""
 
     status: str
@@ -79,7 +79,7 @@ def event_id(done: int, failed: int, status: str, started_at: datetime | None) -
     return f"{done}.{failed}.{status}.{run}"
 
 
-class _Watch:
+class _Subscription:
     """A batch that streams watch: where it was when last looked at, or that it is gone.
 
     A stream has its own first look. Only one that began after that is news to it: an older one may
@@ -87,32 +87,32 @@ class _Watch:
     """
 
     def __init__(self) -> None:
-        self.streams: dict[Stream, float] = {}
+        self.streams: dict[Connection, float] = {}
         self.looked_at = float("-inf")
-        self.point: Point | None = None
+        self.point: Snapshot | None = None
         self.gone = False
 
-    def see(self, point: Point | None, looked_at: float) -> None:
+    def update(self, point: Snapshot | None, looked_at: float) -> None:
         changed = point is None or self.point is None or point.id != self.point.id
         for stream, since in self.streams.items():
             if changed or self.looked_at < since <= looked_at:
-                stream.wake()
+                stream.notify()
         self.point, self.gone, self.looked_at = point, point is None, looked_at
 
-    def news(self, stream: Stream) -> Point | None:
+    def news(self, stream: Connection) -> Snapshot | None:
         """Where the batch is, if that is news."""
         return self.point if self.streams[stream] <= self.looked_at else None
 
 
-class Watching:
+class ProgressFeed:
     """The batches that are watched in this process."""
 
     def __init__(self, database: Database):
         self._database = database
-        self._watches: dict[uuid.UUID, _Watch] = {}
+        self._watches: dict[uuid.UUID, _Subscription] = {}
         self._wanted = asyncio.Event()
 
-    async def point(self, user_id: uuid.UUID, task_id: uuid.UUID) -> Point:
+    async def snapshot(self, user_id: uuid.UUID, task_id: uuid.UUID) -> Snapshot:
         """How far a user's batch is; raises `TaskNotFound`."""
         points = await self._database.run(_read, [task_id], user_id=user_id)
         if task_id not in points:
@@ -120,7 +120,7 @@ class Watching:
         return points[task_id]
 
     async def events(
-        self, stream: Stream, task_id: uuid.UUID, point: Point, last_id: str | None
+        self, stream: Connection, task_id: uuid.UUID, point: Snapshot, last_id: str | None
     ) -> AsyncIterator[bytes]:
         """The events of a batch that stands at `point`, for who knows the one called `last_id`.
 
@@ -128,7 +128,7 @@ class Watching:
         """
         yield format_sse_event(retry=RETRY_MS)  # with the head, before there is anything to tell
         with self._watched(task_id, stream) as watch:
-            while stream.ending is None and not watch.gone:
+            while stream.close_reason is None and not watch.gone:
                 point = watch.news(stream) or point
                 patience = HEARTBEAT_SECONDS
                 if point.ended:
@@ -136,31 +136,33 @@ class Watching:
                     if end is not None:
                         yield end
                         return
-                    patience = LOOK_SECONDS
+                    patience = POLL_SECONDS
                 elif point.id != last_id:
                     last_id = point.id
                     told = point.described().model_dump_json(exclude_none=True)
                     yield format_sse_event(event="progress", data_str=told, id=point.id)
-                if not await stream.hear(patience) and patience == HEARTBEAT_SECONDS:
+                if not await stream.wait_for_change(patience) and patience == HEARTBEAT_SECONDS:
                     yield KEEPALIVE_COMMENT
 
-    async def _end(self, stream: Stream, task_id: uuid.UUID) -> bytes | None:
+    async def _end(self, stream: Connection, task_id: uuid.UUID) -> bytes | None:
         """The last event; None when nobody can say now, or when it goes on after all."""
         user_id = stream.principal.user_id
         try:
-            status = await self._database.run(batch_status.status, user_id, task_id, inline=0)
+            status = await self._database.run(
+                batch_status.get_status, user_id, task_id, max_inline=0
+            )
         except (Unavailable, TaskNotFound):  # the next look tells which
             return None
         if status.batch.status not in TERMINAL:
             return None
-        told = Task.of(status).model_dump_json(exclude={"results"})
+        told = Task.from_status(status).model_dump_json(exclude={"results"})
         batch = status.batch
         name = event_id(status.done, status.failed, batch.status, batch.started_at)
         return format_sse_event(event="end", data_str=told, id=name)
 
     @contextlib.contextmanager
-    def _watched(self, task_id: uuid.UUID, stream: Stream) -> Iterator[_Watch]:
-        watch = self._watches.setdefault(task_id, _Watch())
+    def _watched(self, task_id: uuid.UUID, stream: Connection) -> Iterator[_Subscription]:
+        watch = self._watches.setdefault(task_id, _Subscription())
         watch.streams[stream] = time.monotonic()
         self._wanted.set()
         try:
@@ -171,45 +173,45 @@ class Watching:
                 self._watches.pop(task_id, None)
 
     @contextlib.asynccontextmanager
-    async def kept(self) -> AsyncIterator[None]:
+    async def lifespan(self) -> AsyncIterator[None]:
         """Look at what is watched, for as long as the block lasts."""
-        task = asyncio.create_task(self._follow())
+        task = asyncio.create_task(self._poll_forever())
         try:
             yield
         finally:
             task.cancel()
 
-    async def _follow(self) -> None:
+    async def _poll_forever(self) -> None:
         while True:
             await self._wanted.wait()
             started = time.monotonic()
             try:
-                await self._look()
+                await self._poll()
             except Unavailable as error:
                 structlog.get_logger().warning("unavailable", dependency=error.dependency)
             except Exception as error:  # noqa: BLE001 - the next look may succeed
                 structlog.get_logger().error("batches_not_read", **log_fields(error))
             if not self._watches:
                 self._wanted.clear()
-            await asyncio.sleep(max(LOOK_SECONDS, REST * (time.monotonic() - started)))
+            await asyncio.sleep(max(POLL_SECONDS, BACKOFF_FACTOR * (time.monotonic() - started)))
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         asked, looked_at = dict(self._watches), time.monotonic()
         points = await self._database.run(_read, list(asked)) if asked else {}
         for task_id, watch in asked.items():
-            watch.see(points.get(task_id), looked_at)
+            watch.update(points.get(task_id), looked_at)
 
 
 def _read(
     session: Session, task_ids: Collection[uuid.UUID], *, user_id: uuid.UUID | None = None
-) -> dict[uuid.UUID, Point]:
+) -> dict[uuid.UUID, Snapshot]:
     """How far these batches are, without those that are deleted or not the user's."""
-    one_snapshot(session)
+    repeatable_read(session)
     query = select(Batch.id, Batch.status, Batch.started_at, Batch.total).where(
         Batch.id.in_(task_ids), Batch.deleted_at.is_(None)
     )
     if user_id is not None:
         query = query.where(Batch.user_id == user_id)
     found = session.execute(query).all()
-    progress = batch_status.progress(session, [row.id for row in found])
-    return {row.id: Point(*row[1:], *progress[row.id]) for row in found}
+    progress = batch_status.read_progress(session, [row.id for row in found])
+    return {row.id: Snapshot(*row[1:], *progress[row.id]) for row in found}

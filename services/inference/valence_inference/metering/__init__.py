@@ -1,1 +1,1 @@
-"""Metering: plans, rate limits, API keys and usage counts."""
+"""Who may use the API and how much: API keys, plans, rate limits and usage."""

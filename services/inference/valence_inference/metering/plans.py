@@ -1,4 +1,4 @@
-"""How much each user may ask for: the plan in the settings, and what their row says otherwise."""
+"""The limits of each user: the plan from the settings, with the overrides in the user's row."""
 
 import uuid
 from collections.abc import Collection, Iterator, Mapping
@@ -11,11 +11,11 @@ from valence_common.db import Database
 from valence_common.models import User
 from valence_common.problems import Unavailable
 from valence_common.revocations import Revocations
-from valence_common.setting_types import DEFAULT_PLAN, Plan
-from valence_inference.metering.row_cache import Kept
+from valence_common.settings import DEFAULT_PLAN, Plan
+from valence_inference.metering.row_cache import RowCache
 
-PATIENCE_SECONDS: Final = 0.25
-"""With the wait to be recorded in a Postgres that is frozen, a request still ends in 3 s."""
+TIMEOUT_SECONDS: Final = 0.25
+"""Added to the timeout for recording in a frozen Postgres, a request still ends within 3 s."""
 
 
 class _Row(NamedTuple):
@@ -30,22 +30,22 @@ class _Row(NamedTuple):
         return self.id
 
 
-class Allowances:
-    """Knows the users' limits for a while; the default plan's while Postgres is away."""
+class UserPlans:
+    """The plan of each user, cached; the default plan while Postgres is unavailable."""
 
     def __init__(
         self, database: Database, revocations: Revocations, plans: Mapping[str, Plan]
     ) -> None:
-        self._users = Kept(database, revocations, _read, patience=PATIENCE_SECONDS)
+        self._users = RowCache(database, revocations, _read, timeout=TIMEOUT_SECONDS)
         self._plans = plans
 
     @property
-    def away(self) -> bool:
-        """Whether Postgres did not answer a moment ago."""
-        return self._users.away
+    def unavailable(self) -> bool:
+        """Whether Postgres failed to answer a moment ago."""
+        return self._users.unavailable
 
-    async def of(self, user_id: uuid.UUID) -> Plan:
-        """What the user may ask for."""
+    async def get(self, user_id: uuid.UUID) -> Plan:
+        """Return the limits that apply to a user."""
         default = self._plans[DEFAULT_PLAN]
         try:
             row = await self._users.get(user_id)

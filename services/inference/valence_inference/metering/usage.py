@@ -19,14 +19,14 @@ from valence_common.models import Usage as UsageRow
 from valence_common.problems import Unavailable
 from valence_common.revocations import Revocations
 from valence_common.security import Principal
-from valence_inference.metering.row_cache import Kept
+from valence_inference.metering.row_cache import RowCache
 
 FLUSH_SECONDS: Final = 5.0
-AT_ONCE: Final = 1_000  # rows a transaction
-MOST: Final = 100_000  # rows in memory, while Postgres is away
+MAX_ROWS_PER_FLUSH: Final = 1_000  # rows a transaction
+MAX_PENDING: Final = 100_000  # rows in memory, while Postgres is away
 
 
-class Place(NamedTuple):
+class UsageKey(NamedTuple):
     """Where something is counted: the primary key of its row."""
 
     user_id: uuid.UUID
@@ -47,23 +47,23 @@ class Usage:
 
     def __init__(self, database: Database):
         self._database = database
-        self._counts: dict[Place, Count] = {}
-        self._used: dict[uuid.UUID, datetime] = {}
-        self._lost = 0
+        self._counts: dict[UsageKey, Count] = {}
+        self._key_uses: dict[uuid.UUID, datetime] = {}
+        self._dropped = 0
 
     def count(self, principal: Principal, route: str, texts: int) -> None:
         """One request to a route was answered, with this many texts in it."""
         key_id = principal.key_id or NO_KEY
-        place = Place(principal.user_id, _today(), key_id, route)
+        place = UsageKey(principal.user_id, _today(), key_id, route)
         self._add(place, Count(1, texts))
 
     def touch(self, key_id: uuid.UUID) -> None:
         """A key was used, whatever came of it."""
-        if len(self._used) < MOST or key_id in self._used:
-            self._used[key_id] = datetime.now(UTC)
+        if len(self._key_uses) < MAX_PENDING or key_id in self._key_uses:
+            self._key_uses[key_id] = datetime.now(UTC)
 
     @contextlib.asynccontextmanager
-    async def written(self) -> AsyncIterator[None]:
+    async def lifespan(self) -> AsyncIterator[None]:
         """Write what is counted every few seconds, and once more at the end."""
         ended = asyncio.Event()
 
@@ -82,15 +82,15 @@ class Usage:
 
     async def flush(self) -> None:
         """Write what was counted so far; what cannot be written now is kept."""
-        if self._lost:
-            structlog.get_logger().error("usage_lost", requests=self._lost)
-            self._lost = 0
+        if self._dropped:
+            structlog.get_logger().error("usage_lost", requests=self._dropped)
+            self._dropped = 0
         counts, self._counts = self._counts, {}
-        used, self._used = self._used, {}
+        used, self._key_uses = self._key_uses, {}
         try:
             while counts or used:
-                some = dict(list(counts.items())[:AT_ONCE])
-                keys = dict(list(used.items())[:AT_ONCE])
+                some = dict(list(counts.items())[:MAX_ROWS_PER_FLUSH])
+                keys = dict(list(used.items())[:MAX_ROWS_PER_FLUSH])
                 await self._database.run(_write, some, keys)
                 counts = {k: v for k, v in counts.items() if k not in some}
                 used = {k: v for k, v in used.items() if k not in keys}
@@ -98,19 +98,19 @@ class Usage:
             structlog.get_logger().warning("usage_not_written", error=type(error).__name__)
         for place, count in counts.items():
             self._add(place, count)
-        self._used = used | self._used
+        self._key_uses = used | self._key_uses
 
-    def _add(self, place: Place, count: Count) -> None:
+    def _add(self, place: UsageKey, count: Count) -> None:
         known = self._counts.get(place)
         if known is not None:
             count = Count(known.requests + count.requests, known.texts + count.texts)
-        elif len(self._counts) >= MOST:
-            self._lost += count.requests
+        elif len(self._counts) >= MAX_PENDING:
+            self._dropped += count.requests
             return
         self._counts[place] = count
 
 
-class _Today(NamedTuple):
+class _TextsRow(NamedTuple):
     id: uuid.UUID
     day: date
     texts: int
@@ -120,14 +120,14 @@ class _Today(NamedTuple):
         return self.id
 
 
-class WrittenTexts:
+class TextsToday:
     """How many texts of a user all processes have written for today."""
 
     def __init__(self, database: Database, revocations: Revocations):
         # Asked for when Redis has no count: by many requests at once, and then not again.
-        self._users = Kept(database, revocations, _read_today, patience=0.25, fresh=1.0)
+        self._users = RowCache(database, revocations, _read_today, timeout=0.25, fresh_seconds=1.0)
 
-    async def today(self, user_id: uuid.UUID) -> int:
+    async def get(self, user_id: uuid.UUID) -> int:
         """The number; raises `Unavailable` when nobody knows."""
         row = await self._users.get(user_id)
         return row.texts if row is not None and row.day == _today() else 0
@@ -137,7 +137,7 @@ def _today() -> date:
     return datetime.now(UTC).date()
 
 
-def _read_today(session: Session, user_ids: Collection[uuid.UUID]) -> Iterator[_Today]:
+def _read_today(session: Session, user_ids: Collection[uuid.UUID]) -> Iterator[_TextsRow]:
     day = _today()
     query = (
         select(UsageRow.user_id, func.sum(UsageRow.texts))
@@ -146,19 +146,19 @@ def _read_today(session: Session, user_ids: Collection[uuid.UUID]) -> Iterator[_
     )
     counted = {user_id: int(texts) for user_id, texts in session.execute(query)}
     for user_id in user_ids:
-        yield _Today(user_id, day, counted.get(user_id, 0))
+        yield _TextsRow(user_id, day, counted.get(user_id, 0))
 
 
 def _write(
-    session: Session, counts: Mapping[Place, Count], used: Mapping[uuid.UUID, datetime]
+    session: Session, counts: Mapping[UsageKey, Count], used: Mapping[uuid.UUID, datetime]
 ) -> None:
     if counts:
-        _add_up(session, [(*place, *count) for place, count in counts.items()])
+        _upsert_counts(session, [(*place, *count) for place, count in counts.items()])
     if used:
-        _date(session, used)
+        _update_last_used(session, used)
 
 
-def _add_up(session: Session, rows: Sequence[tuple[object, ...]]) -> None:
+def _upsert_counts(session: Session, rows: Sequence[tuple[object, ...]]) -> None:
     new = values(
         column("user_id", Uuid),
         column("day", Date),
@@ -186,7 +186,7 @@ def _add_up(session: Session, rows: Sequence[tuple[object, ...]]) -> None:
     )
 
 
-def _date(session: Session, used: Mapping[uuid.UUID, datetime]) -> None:
+def _update_last_used(session: Session, used: Mapping[uuid.UUID, datetime]) -> None:
     """Say when keys were last used; a row that somebody else is writing gets it next time."""
     free = select(ApiKey.id).where(ApiKey.id.in_(used)).with_for_update(skip_locked=True)
     keys = session.scalars(free).all()

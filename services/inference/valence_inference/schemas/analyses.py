@@ -4,13 +4,13 @@ import uuid
 
 from pydantic import BaseModel, Field
 
-from valence_inference.schemas.fields import CLOSED, Sentiment, Text
+from valence_inference.schemas.fields import STRICT, Sentiment, Text
 
 
 class AnalyzeRequest(BaseModel):
     """One text to score."""
 
-    model_config = CLOSED
+    model_config = STRICT
 
     text: Text = Field(
         description="The text, up to 10,000 characters.", examples=["I love this product!"]

@@ -43,7 +43,7 @@ class Task(BaseModel):
     )
 
     @classmethod
-    def of(cls, status: Status) -> "Task":
+    def from_status(cls, status: Status) -> "Task":
         """Say it as the wire does."""
         batch = status.batch
         return cls.model_validate(

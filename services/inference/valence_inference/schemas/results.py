@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from valence_inference.batches.export import Format
 from valence_inference.schemas.fields import Sentiment
 
-LAST_PLACE = 2**31 - 2
+MAX_INDEX = 2**31 - 2
 
 
 class Result(BaseModel):
@@ -53,13 +53,13 @@ class ResultsQuery(BaseModel):
         default=None, ge=1, le=1_000, description="Most items of a JSON page; 100 unless given."
     )
     cursor: int | None = Field(
-        default=None, ge=0, le=LAST_PLACE, description="The `next_cursor` of the page before."
+        default=None, ge=0, le=MAX_INDEX, description="The `next_cursor` of the page before."
     )
     start: int | None = Field(
         default=None,
         alias="from",
         ge=0,
-        le=LAST_PLACE,
+        le=MAX_INDEX,
         description="Of a stream, the first index that is wanted. Above 0 a CSV has no line of"
         " names, so that it can be joined to what came before; of a cancelled batch it may be"
         " refused (409), since it tells no index.",

@@ -6,18 +6,18 @@ from typing import Annotated, Final
 from pydantic import BaseModel, PlainValidator
 
 from valence_inference.schemas.analyses import Explanation
-from valence_inference.schemas.fields import CLOSED, Sentiment, Text
+from valence_inference.schemas.fields import STRICT, Sentiment, Text
 
-LONGEST: Final = 128
-LARGEST: Final = 2**53 - 1  # what a browser's numbers hold
+MAX_ID_CHARACTERS: Final = 128
+MAX_ID_NUMBER: Final = 2**53 - 1  # what a browser's numbers hold
 
 
 def _id(value: object) -> str | int:
-    short = isinstance(value, str) and len(value) <= LONGEST
-    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST
+    short = isinstance(value, str) and len(value) <= MAX_ID_CHARACTERS
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_ID_NUMBER
     if isinstance(value, str | int) and (short or whole):
         return value
-    raise ValueError(f"must be a whole number or up to {LONGEST} characters")
+    raise ValueError(f"must be a whole number or up to {MAX_ID_CHARACTERS} characters")
 
 
 MessageId = Annotated[str | int, PlainValidator(_id)]
@@ -38,7 +38,7 @@ class Progress(BaseModel):
 class Message(BaseModel):
     """A text to score now; `id` comes back with its answer."""
 
-    model_config = CLOSED
+    model_config = STRICT
 
     text: Text
     id: MessageId | None = None

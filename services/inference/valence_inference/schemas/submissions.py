@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from valence_common.models import DEFAULT_PRIORITY
 from valence_common.web.field_types import TextWithoutNul
-from valence_inference.schemas.fields import CLOSED, Text
+from valence_inference.schemas.fields import STRICT, Text
 
 Priority = Annotated[
     int, Field(ge=1, le=9, description="Among one's own batches: 1 is worked on first, 9 last.")
@@ -21,7 +21,7 @@ WebhookUrl = Annotated[
 class BatchRequest(BaseModel):
     """Many texts to score."""
 
-    model_config = CLOSED
+    model_config = STRICT
 
     texts: Annotated[list[Text], FailFast()] = Field(
         description="1 to 100,000 texts of up to 10,000 characters each.",

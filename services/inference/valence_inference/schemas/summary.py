@@ -16,8 +16,8 @@ class _Part(BaseModel):
 class ConfidenceBin(_Part):
     """How many answers have a confidence from `from` up to `to`, which only the last includes."""
 
-    least: float = Field(serialization_alias="from")
-    to: float
+    lower: float = Field(serialization_alias="from")
+    upper: float
     count: int
 
 
@@ -54,7 +54,7 @@ class TaskSummary(BaseModel):
     terms_reason: Reason | None = Field(description="Why there are no terms, where there are none.")
 
     @classmethod
-    def of(cls, summary: Summary) -> "TaskSummary":
+    def from_summary(cls, summary: Summary) -> "TaskSummary":
         """Say it as the wire does."""
         status, terms = summary.status, summary.terms
         known = not isinstance(terms, str)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from valence_inference.batches.deliveries import Log
+from valence_inference.batches.deliveries import DeliveryLog
 
 
 class Secret(BaseModel):
@@ -59,7 +59,7 @@ class Delivery(BaseModel):
     attempts: list[Attempt]
 
     @classmethod
-    def of(cls, log: Log) -> "Delivery":
+    def from_log(cls, log: DeliveryLog) -> "Delivery":
         """Say it as the wire does."""
         row = log.delivery
         return cls.model_validate(

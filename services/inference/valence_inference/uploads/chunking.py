@@ -6,12 +6,12 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from valence_common.problems import FieldError, TooLarge, Unprocessable
-from valence_inference.scoring import fault
+from valence_inference.scoring import text_error
 
 CHUNK_BYTES: Final = 512 * 1024
 """A chunk ends early with this much in it, so that none is many times larger than others."""
 
-MOST_ROW_BYTES: Final = 1024 * 1024
+MAX_ROW_BYTES: Final = 1024 * 1024
 """A row with all its cells, as it is written; an unclosed quote ends here at the latest."""
 
 _encode = msgspec.json.Encoder().encode
@@ -28,7 +28,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Limits:
+class UploadLimits:
     """What a batch may be: the settings of these names, in characters, texts and bytes."""
 
     max_text_characters: int
@@ -37,10 +37,10 @@ class Limits:
     batch_body_bytes: int
 
 
-class Packer:
+class Chunker:
     """Takes the rows one by one, and judges their texts."""
 
-    def __init__(self, limits: Limits, *, field: str):
+    def __init__(self, limits: UploadLimits, *, field: str):
         """`field` is what errors call the list of rows."""
         self.total = 0
         self.chunks: list[Chunk] = []
@@ -59,11 +59,11 @@ class Packer:
         """
         limits = self.limits
         if not isinstance(text, str):
-            self.refuse("string_type", "The text must be a string", line)
-        if found := fault(text, longest=limits.max_text_characters):
-            self.refuse(*found, line)
+            self.reject("string_type", "The text must be a string", line)
+        if found := text_error(text, max_characters=limits.max_text_characters):
+            self.reject(*found, line)
         if self.total >= limits.max_batch_texts:
-            self._refuse_more(line)
+            self._reject_more(line)
         if self._size:
             self._texts += b","
             self._rows += b","
@@ -90,13 +90,13 @@ class Packer:
         self._rows.clear()
         self._any_rows, self._size = False, 0
 
-    def refuse(self, rule: str, message: str, line: int | None = None) -> NoReturn:
+    def reject(self, rule: str, message: str, line: int | None = None) -> NoReturn:
         """Refuse the row that would be the next."""
         place = "" if line is None else f"Line {line}: "
         raise Unprocessable([FieldError(f"{self._field}.{self.total}", rule, place + message)])
 
-    def _refuse_more(self, line: int | None) -> NoReturn:
+    def _reject_more(self, line: int | None) -> NoReturn:
         message = f"At most {self.limits.max_batch_texts} texts"
         if line is None:
             raise Unprocessable([FieldError(self._field, "too_long", message)])
-        self.refuse("too_long", message, line)
+        self.reject("too_long", message, line)

@@ -6,37 +6,39 @@ from typing import Final, NoReturn
 import msgspec
 
 from valence_common.problems import FieldError, Unprocessable
-from valence_inference.uploads.chunking import MOST_ROW_BYTES, Packer
+from valence_inference.uploads.chunking import MAX_ROW_BYTES, Chunker
 from valence_inference.uploads.csv_dialect import SAMPLE_BYTES, sniff
-from valence_inference.uploads.line_reader import Lines, NeedMore
+from valence_inference.uploads.line_reader import LineReader, NeedMore
 
-MOST_COLUMNS: Final = 200
-MOST_NAME_CHARACTERS: Final = 200
+MAX_COLUMNS: Final = 200
+MAX_NAME_CHARACTERS: Final = 200
 
 TEXT_COLUMN: Final = "text"
 """The column that is scored when none is named."""
 
 # The library's own limit, of the process: rows end sooner, at the same length.
-csv.field_size_limit(MOST_ROW_BYTES)
+csv.field_size_limit(MAX_ROW_BYTES)
 
 _encode = msgspec.json.Encoder().encode
 
 
-class Table:
+class CsvReader:
     """The rows of a CSV file, which go to a packer: the text, and a list of the other cells.
 
     Quotes must be closed, and nothing but a delimiter or the end of the row may follow; each row
     has as many cells as the first. Blank lines do not count.
     """
 
-    def __init__(self, packer: Packer, *, column: str | None, header: bool, delimiter: str | None):
+    def __init__(
+        self, chunker: Chunker, *, column: str | None, header: bool, delimiter: str | None
+    ):
         """`column` is the name or the number, from 1, of the one with the texts."""
         self.columns: list[str] | None = None
         self.text_column: int | None = None
-        self._packer = packer
+        self._chunker = chunker
         self._column = column
         self._header = header
-        self._lines = Lines(packer, lone_cr=True)
+        self._lines = LineReader(chunker, lone_cr=True)
         self._delimiter = delimiter
 
     def feed(self, part: bytes) -> None:
@@ -68,7 +70,7 @@ class Table:
             except StopIteration:
                 return
             except csv.Error as error:
-                self._refuse_quotes(error)
+                self._reject_quotes(error)
             if not cells:
                 self._lines.skip()
                 continue
@@ -79,25 +81,25 @@ class Table:
     def _take(self, cells: list[str], line: int) -> None:
         if self.columns is None or self.text_column is None:
             names = cells if self._header else [str(n + 1) for n in range(len(cells))]
-            self.text_column = self._choose(names, line)
+            self.text_column = self._find_text_column(names, line)
             self.columns = names
             if self._header:
                 return
         if len(cells) != len(self.columns):
             message = f"{len(cells)} cells in a table of {len(self.columns)} columns"
-            self._packer.refuse("ragged", message, line)
+            self._chunker.reject("ragged", message, line)
         text = cells.pop(self.text_column)
-        self._packer.add(text, _encode(cells) if cells else None, line=line)
+        self._chunker.add(text, _encode(cells) if cells else None, line=line)
 
-    def _choose(self, names: list[str], line: int) -> int:
+    def _find_text_column(self, names: list[str], line: int) -> int:
         """The place of the column with the texts."""
-        if len(names) > MOST_COLUMNS:
-            _refuse("body.columns", "too_long", f"Line {line}: At most {MOST_COLUMNS} columns")
-        if any(len(name) > MOST_NAME_CHARACTERS for name in names):
-            message = f"Line {line}: Names of at most {MOST_NAME_CHARACTERS} characters"
-            _refuse("body.columns", "string_too_long", message)
+        if len(names) > MAX_COLUMNS:
+            _reject("body.columns", "too_long", f"Line {line}: At most {MAX_COLUMNS} columns")
+        if any(len(name) > MAX_NAME_CHARACTERS for name in names):
+            message = f"Line {line}: Names of at most {MAX_NAME_CHARACTERS} characters"
+            _reject("body.columns", "string_too_long", message)
         if len(set(names)) != len(names):
-            _refuse("body.columns", "unique_columns", f"Line {line}: Two columns have one name")
+            _reject("body.columns", "unique_columns", f"Line {line}: Two columns have one name")
         wanted = TEXT_COLUMN if self._column is None else self._column
         if wanted in names:
             return names.index(wanted)
@@ -105,17 +107,17 @@ class Table:
             return 0
         if self._column is None:
             message = "Name the column of the texts: `column`, by its name or its number from 1"
-            _refuse("column", "missing", message)
+            _reject("column", "missing", message)
         if not (wanted.isdecimal() and 1 <= int(wanted) <= len(names)):
-            _refuse("column", "unknown_column", "No column has that name or number")
+            _reject("column", "unknown_column", "No column has that name or number")
         return int(wanted) - 1
 
-    def _refuse_quotes(self, error: csv.Error) -> NoReturn:
+    def _reject_quotes(self, error: csv.Error) -> NoReturn:
         # What the library says can quote the file.
         closed = "unexpected end" not in str(error)
         message = "Something follows a closing quote" if closed else "A quote is not closed"
-        self._packer.refuse("csv", message, self._lines.row_line)
+        self._chunker.reject("csv", message, self._lines.row_line)
 
 
-def _refuse(field: str, rule: str, message: str) -> NoReturn:
+def _reject(field: str, rule: str, message: str) -> NoReturn:
     raise Unprocessable([FieldError(field, rule, message)])

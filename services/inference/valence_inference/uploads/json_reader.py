@@ -8,12 +8,12 @@ from typing import Any, Final
 
 from valence_common.problems import FieldError, Invalid, Unprocessable
 from valence_common.web.strict_json import MAX_DEPTH, loads
-from valence_inference.uploads.chunking import Packer
+from valence_inference.uploads.chunking import Chunker
 
-MOST_REST_BYTES: Final = 64 * 1024
+MAX_REST_BYTES: Final = 64 * 1024
 """All that is no text, without white space."""
 
-LONGEST_ESCAPE: Final = len(rb"\ud83d\ude00")
+MAX_ESCAPED_BYTES: Final = len(rb"\ud83d\ude00")
 
 _SPACE = re.compile(rb"[ \t\n\r]*+")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
@@ -28,75 +28,75 @@ _SCALAR = re.compile(
 _NOT_JSON: Final = "The request body is not valid JSON in UTF-8"
 
 
-class Texts:
+class JsonReader:
     """The strings of the list `texts` in a JSON object, which go to a packer.
 
     All else is collected, and is a strict JSON value (`values.loads`) in which the list is empty.
     """
 
-    def __init__(self, packer: Packer, *, max_text_characters: int):
+    def __init__(self, chunker: Chunker, *, max_text_characters: int):
         self.rest: Any = None
-        self._packer = packer
-        self._longest = max(MOST_REST_BYTES, LONGEST_ESCAPE * max_text_characters) + 2
+        self._chunker = chunker
+        self._max_pending = max(MAX_REST_BYTES, MAX_ESCAPED_BYTES * max_text_characters) + 2
         self._pending = b""
         self._rest = bytearray()
         self._marks: tuple[bytes, bytes] = (b"", b"")  # the last two tokens that are no space
         self._depth = 0
-        self._seen = self._inside = False  # the list of texts
-        self._due: bytes = b"["  # in it, the last token: an opening bracket, a text or a comma
+        self._texts_seen = self._in_texts = False  # the list of texts
+        self._previous: bytes = b"["  # in it, the last token: an opening bracket, a text or a comma
         self._ended = False
 
     def feed(self, part: bytes) -> None:
         """Take the next part; raises `Invalid`, or `Unprocessable` for the first bad text."""
         data, at = self._pending + part, 0
         while at < len(data):
-            before, inside = at, self._inside
+            before, inside = at, self._in_texts
             at = self._items(data, at) if inside else self._token(data, at)
-            if (before, inside) == (at, self._inside):
+            if (before, inside) == (at, self._in_texts):
                 break
         self._pending = data[at:]
-        if len(self._pending) > self._longest:
-            if self._inside:
-                self._packer.refuse("string_too_long", "The text is too long")
+        if len(self._pending) > self._max_pending:
+            if self._in_texts:
+                self._chunker.reject("string_too_long", "The text is too long")
             raise _too_long()
 
     def end(self) -> None:
         """There are no more parts: `rest` is the value without its texts."""
         self._ended = True
         self.feed(b"")
-        if self._pending or self._inside:
+        if self._pending or self._in_texts:
             raise Invalid(_NOT_JSON)
         self.rest = loads(self._rest)
-        if self._packer.total and isinstance(self.rest, dict):
+        if self._chunker.total and isinstance(self.rest, dict):
             self.rest["texts"] = ["…"]
 
     def _items(self, data: bytes, at: int) -> int:
         """Take what there is of the list; returns the place of what must wait for more."""
-        while self._due != b'"' and (item := _ITEM.match(data, at)):
+        while self._previous != b'"' and (item := _ITEM.match(data, at)):
             self._add(item[1])
-            self._due, at = item[2], item.end()
-            if self._due == b"]":
+            self._previous, at = item[2], item.end()
+            if self._previous == b"]":
                 return self._close(at)
         at = _SPACE.match(data, at).end()  # type: ignore[union-attr] # matches always
         mark = data[at : at + 1]
         if mark == b"":
             return at
-        if self._due == b'"':
+        if self._previous == b'"':
             if mark not in b",]":
                 raise Invalid(_NOT_JSON)
-            self._due = mark
+            self._previous = mark
             return self._close(at + 1) if mark == b"]" else at + 1
-        if mark == b"]" and self._due == b"[":
+        if mark == b"]" and self._previous == b"[":
             return self._close(at + 1)
         if mark == b'"':
             if string := _STRING.match(data, at):
                 self._add(string[0])
-                self._due, at = b'"', string.end()
+                self._previous, at = b'"', string.end()
             return at
-        return self._refuse(data, at, mark)
+        return self._reject(data, at, mark)
 
     def _close(self, at: int) -> int:
-        self._inside = False
+        self._in_texts = False
         self._rest += b"]"
         self._depth -= 1
         return at
@@ -106,20 +106,20 @@ class Texts:
             text = _plain(string) or loads(string)
         except Unprocessable as refusal:
             error = refusal.errors[0]
-            self._packer.refuse(error.rule, error.message)
-        self._packer.add(text)
+            self._chunker.reject(error.rule, error.message)
+        self._chunker.add(text)
 
-    def _refuse(self, data: bytes, at: int, mark: bytes) -> int:
+    def _reject(self, data: bytes, at: int, mark: bytes) -> int:
         """Something that is no string stands in the list, or no JSON at all."""
         if mark in b"[{":
-            self._packer.add(None)
+            self._chunker.add(None)
         literal = _LITERAL.match(data, at)
         if literal is None:
             raise Invalid(_NOT_JSON)
         if literal.end() == len(data) and not self._ended:
             return at
         if _SCALAR.fullmatch(literal[0]):
-            self._packer.add(None)
+            self._chunker.add(None)
         raise Invalid(_NOT_JSON)
 
     def _token(self, data: bytes, at: int) -> int:
@@ -136,7 +136,7 @@ class Texts:
                 return at
         token = found[0]
         self._rest += token
-        if len(self._rest) > MOST_REST_BYTES:
+        if len(self._rest) > MAX_REST_BYTES:
             raise _too_long()
         if token in b"[{":
             self._open(token)
@@ -147,14 +147,14 @@ class Texts:
 
     def _open(self, token: bytes) -> None:
         if token == b"[" and self._depth == 1 and self._marks[1] == b":":
-            self._inside = _is_texts(self._marks[0])
+            self._in_texts = _is_texts(self._marks[0])
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise Invalid(f"The request body is nested deeper than {MAX_DEPTH} levels")
-        if self._inside:
-            if self._seen:
+        if self._in_texts:
+            if self._texts_seen:
                 raise Unprocessable([FieldError("body", "unique_keys", "An object repeats a key")])
-            self._seen, self._due = True, b"["
+            self._texts_seen, self._previous = True, b"["
 
 
 def _plain(string: bytes) -> str | None:
@@ -171,5 +171,5 @@ def _is_texts(key: bytes) -> bool:
 
 
 def _too_long() -> Unprocessable:
-    message = f"Beside its texts a batch is at most {MOST_REST_BYTES} bytes"
+    message = f"Beside its texts a batch is at most {MAX_REST_BYTES} bytes"
     return Unprocessable([FieldError("body", "too_long", message)])

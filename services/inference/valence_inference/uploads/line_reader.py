@@ -3,16 +3,16 @@
 from collections import deque
 from typing import Final, NoReturn
 
-from valence_inference.uploads.chunking import MOST_ROW_BYTES, Packer
+from valence_inference.uploads.chunking import MAX_ROW_BYTES, Chunker
 
 BLOCK_BYTES: Final = 64 * 1024
-MOST_DUE_BYTES: Final = 256 * 1024
+MAX_RETRY_BYTES: Final = 256 * 1024
 BOM: Final = b"\xef\xbb\xbf"
 
-MOST_ROW_LINES: Final = 10_000
+MAX_ROW_LINES: Final = 10_000
 """As many as the longest text has characters; an unclosed quote ends here if lines are short."""
 
-LEAST_LINE_BYTES: Final = 16
+MIN_MEAN_LINE_BYTES: Final = 16
 """What a line within quotes has on average in the largest body: an empty one costs as much time."""
 
 
@@ -20,36 +20,36 @@ class NeedMore(Exception):
     """No whole line is left; there may be more once the next part has come."""
 
 
-class Lines:
+class LineReader:
     """An iterator that raises `NeedMore` where it only ends for now.
 
     Lines that were taken since the last `keep` can be put back: they belong to one row.
     """
 
-    def __init__(self, packer: Packer, *, lone_cr: bool):
+    def __init__(self, chunker: Chunker, *, lone_cr: bool):
         """A line ends with LF, or CR LF; with `lone_cr` also with CR. No other character ends one.
 
         `packer` refuses, in the name of the next row, what is no text in UTF-8.
         """
         self.number = 0
-        self._packer = packer
+        self._chunker = chunker
         self._lone_cr = lone_cr
         self._waiting: deque[bytes] = deque()
         self._taken = bytearray()
         self._taken_lines = 0
         self._blank_lines = self._quoted_lines = 0
-        self._most_blank_lines = packer.limits.max_batch_texts
-        self._most_quoted_lines = max(
-            MOST_ROW_LINES, packer.limits.batch_body_bytes // LEAST_LINE_BYTES
+        self._max_blank_lines = chunker.limits.max_batch_texts
+        self._max_quoted_lines = max(
+            MAX_ROW_LINES, chunker.limits.batch_body_bytes // MIN_MEAN_LINE_BYTES
         )
         self._rest = b""
         self._at = 0
-        self._due = 0
+        self._retry_after_bytes = 0
         self._ended = False
 
     def feed(self, part: bytes) -> None:
         """Take the next part; its lines can be taken once this is `ready`."""
-        self._due -= len(part)
+        self._retry_after_bytes -= len(part)
         self._rest = self._rest[self._at :] + part
         self._at = 0
 
@@ -86,7 +86,7 @@ class Lines:
     @property
     def ready(self) -> bool:
         """Whether much came since a row was put back: one that grows is read a few times only."""
-        return self._due <= 0
+        return self._retry_after_bytes <= 0
 
     @property
     def row_line(self) -> int:
@@ -96,17 +96,17 @@ class Lines:
     def keep(self) -> None:
         """What was taken made a whole row; raises if rows have too many lines by now."""
         self._quoted_lines += self._taken_lines - 1
-        if self._quoted_lines > self._most_quoted_lines:
-            message = f"Over {self._most_quoted_lines} lines within quotes in one file"
-            self._packer.refuse("too_many_lines", message, self.row_line)
+        if self._quoted_lines > self._max_quoted_lines:
+            message = f"Over {self._max_quoted_lines} lines within quotes in one file"
+            self._chunker.reject("too_many_lines", message, self.row_line)
         self._clear()
 
     def skip(self) -> None:
         """What was taken was a blank line; raises if there are too many."""
         self._blank_lines += 1
-        if self._blank_lines > self._most_blank_lines:
-            message = f"Over {self._most_blank_lines} blank lines in one file"
-            self._packer.refuse("too_many_blank", message, self.row_line)
+        if self._blank_lines > self._max_blank_lines:
+            message = f"Over {self._max_blank_lines} blank lines in one file"
+            self._chunker.reject("too_many_blank", message, self.row_line)
         self._clear()
 
     def _clear(self) -> None:
@@ -119,16 +119,16 @@ class Lines:
         So is a line that has not ended. It waits as it came: short lines weigh many times more.
         """
         unfinished = len(self._taken) + len(self._rest) - self._at
-        self._due = min(unfinished, MOST_DUE_BYTES)
+        self._retry_after_bytes = min(unfinished, MAX_RETRY_BYTES)
         begins = self.row_line if self._taken else self.number + len(self._waiting) + 1
         self.number -= self._taken_lines
         if self._taken:  # all that waited
             self._rest, self._at = bytes(self._taken) + self._rest[self._at :], 0
         self._clear()
-        if unfinished > MOST_ROW_BYTES:
-            self._refuse_length(begins)
+        if unfinished > MAX_ROW_BYTES:
+            self._reject_length(begins)
 
-    def __iter__(self) -> "Lines":
+    def __iter__(self) -> "LineReader":
         return self
 
     def __next__(self) -> str:
@@ -136,9 +136,9 @@ class Lines:
         try:
             text = self.take().decode("utf-8")
         except UnicodeDecodeError:
-            self._packer.refuse("utf_8", "Not UTF-8", self.number)
+            self._chunker.reject("utf_8", "Not UTF-8", self.number)
         if "\0" in text:
-            self._packer.refuse("plain_text", "Text may not hold NUL", self.number)
+            self._chunker.reject("plain_text", "Text may not hold NUL", self.number)
         return text
 
     def take(self) -> bytes:
@@ -151,25 +151,25 @@ class Lines:
         self._taken += line
         self._taken_lines += 1
         self.number += 1
-        if len(self._taken) > MOST_ROW_BYTES:
-            self._refuse_length(self.row_line)
-        if self._taken_lines > MOST_ROW_LINES:
-            message = f"A row has over {MOST_ROW_LINES} lines; is a quote not closed?"
-            self._packer.refuse("too_many_lines", message, self.row_line)
+        if len(self._taken) > MAX_ROW_BYTES:
+            self._reject_length(self.row_line)
+        if self._taken_lines > MAX_ROW_LINES:
+            message = f"A row has over {MAX_ROW_LINES} lines; is a quote not closed?"
+            self._chunker.reject("too_many_lines", message, self.row_line)
         return line.removeprefix(BOM) if self.number == 1 else line
 
-    def sample(self, most: int) -> bytes:
+    def sample(self, max_bytes: int) -> bytes:
         """The first lines that nobody has taken, up to about `most` bytes; nothing is taken."""
-        while sum(map(len, self._waiting)) < most and self._refill():
+        while sum(map(len, self._waiting)) < max_bytes and self._refill():
             pass
         lines, size = [], 0
         for line in self._waiting:
             lines.append(line)
             size += len(line)
-            if size >= most:
+            if size >= max_bytes:
                 break
         return b"".join(lines).removeprefix(BOM if self.number == 0 else b"")
 
-    def _refuse_length(self, line: int) -> NoReturn:
-        message = f"A row is over {MOST_ROW_BYTES} bytes; is a quote not closed?"
-        self._packer.refuse("row_too_long", message, line)
+    def _reject_length(self, line: int) -> NoReturn:
+        message = f"A row is over {MAX_ROW_BYTES} bytes; is a quote not closed?"
+        self._chunker.reject("row_too_long", message, line)

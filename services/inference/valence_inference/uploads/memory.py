@@ -8,7 +8,7 @@ from typing import Final
 
 from valence_common.problems import TooManyRequests, Unavailable
 
-BODIES, BODIES_EACH = 4, 2
+MAX_BODIES, MAX_USER_BODIES = 4, 2
 """As many bodies of the largest size in one process, and of one user."""
 
 FREE_BYTES: Final = 256 * 1024
@@ -17,24 +17,24 @@ FREE_BYTES: Final = 256 * 1024
 RETRY_SECONDS: Final = 5
 
 
-class Room:
+class UploadMemory:
     """Counts what is held; what comes in slowly is held for as long."""
 
     def __init__(self, *, body_bytes: int):
         """`body_bytes` is the largest body."""
-        self._most, self._each = BODIES * body_bytes, BODIES_EACH * body_bytes
+        self._most, self._each = MAX_BODIES * body_bytes, MAX_USER_BODIES * body_bytes
         self._held: Counter[uuid.UUID] = Counter()
 
     @contextmanager
-    def place(self, user_id: uuid.UUID) -> Iterator["Place"]:
+    def reserve(self, user_id: uuid.UUID) -> Iterator["Reservation"]:
         """A body's place, for as long as anything of it is held."""
-        place = Place(self, user_id)
+        place = Reservation(self, user_id)
         try:
             yield place
         finally:
-            place.leave()
+            place.release()
 
-    def take(self, user_id: uuid.UUID, octets: int) -> None:
+    def acquire(self, user_id: uuid.UUID, octets: int) -> None:
         """Hold so much more; raises `TooManyRequests`, or `Unavailable` if others fill the room."""
         if self._held[user_id] + octets > self._each:
             raise TooManyRequests(RETRY_SECONDS)
@@ -42,29 +42,29 @@ class Room:
             raise Unavailable("uploads")
         self._held[user_id] += octets
 
-    def give_back(self, user_id: uuid.UUID, octets: int) -> None:
+    def release(self, user_id: uuid.UUID, octets: int) -> None:
         """Hold so much less."""
         self._held[user_id] -= octets
         self._held += Counter()  # keeps those above zero
 
 
-class Place:
+class Reservation:
     """What is held of one body."""
 
-    def __init__(self, room: Room, user_id: uuid.UUID):
+    def __init__(self, room: UploadMemory, user_id: uuid.UUID):
         self._room, self._user_id = room, user_id
         self._octets, self._free = 0, FREE_BYTES
 
-    def take(self, octets: int) -> None:
+    def grow(self, octets: int) -> None:
         """More of it came; raises what `Room.take` does."""
         charged = max(octets - self._free, 0)
         if charged:
-            self._room.take(self._user_id, charged)
+            self._room.acquire(self._user_id, charged)
         self._free -= octets - charged
         self._octets += charged
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Nothing is held of it any more."""
         if self._octets:
-            self._room.give_back(self._user_id, self._octets)
+            self._room.release(self._user_id, self._octets)
             self._octets = 0

@@ -17,7 +17,7 @@ from valence_common.problems import (
 )
 from valence_common.web.request_body import ContentType
 from valence_inference.schemas.submissions import BatchOptions
-from valence_inference.uploads.chunking import Limits
+from valence_inference.uploads.chunking import UploadLimits
 from valence_inference.uploads.upload import (
     CSV,
     FILES,
@@ -28,23 +28,23 @@ from valence_inference.uploads.upload import (
 )
 
 FILE_PART: Final = b"file"
-TWICE: Final = "twice"
+REPEATED: Final = "twice"
 """The rule that an option breaks which is said more than once."""
 
-MOST_HEADERS: Final = 8
-MOST_HEADER_BYTES: Final = 1024
-MOST_OPTION_BYTES: Final = 4 * 1024
+MAX_HEADERS: Final = 8
+MAX_HEADER_BYTES: Final = 1024
+MAX_OPTION_BYTES: Final = 4 * 1024
 
-_ENDINGS: Final = {b".csv": CSV, b".ndjson": NDJSON, b".jsonl": NDJSON}
+_KIND_OF_SUFFIX: Final = {b".csv": CSV, b".ndjson": NDJSON, b".jsonl": NDJSON}
 
 # It quotes what it cannot read.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
-class FormUpload:
+class MultipartUpload:
     """A multipart/form-data body (RFC 7578) with one part `file`, the last one."""
 
-    def __init__(self, boundary: str, options: BatchOptions, limits: Limits):
+    def __init__(self, boundary: str, options: BatchOptions, limits: UploadLimits):
         """`options` are those of the query; each may be said once, there or in the form."""
         self._given = options.model_dump(include=options.model_fields_set)
         self._limits = limits
@@ -68,8 +68,8 @@ class FormUpload:
             self._parser = MultipartParser(
                 boundary.encode("latin-1"),
                 callbacks,
-                max_header_count=MOST_HEADERS,
-                max_header_size=MOST_HEADER_BYTES,
+                max_header_count=MAX_HEADERS,
+                max_header_size=MAX_HEADER_BYTES,
             )
         except FormParserError:
             raise UnsupportedMedia("The boundary of the form is too long") from None
@@ -94,7 +94,7 @@ class FormUpload:
 
     def _begin(self) -> None:
         if self._file is not None:
-            _refuse("body", "part_after_file", "The file must be the last part")
+            _reject("body", "part_after_file", "The file must be the last part")
         self._headers = {}
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
@@ -122,7 +122,7 @@ class FormUpload:
         elif name.decode("latin-1") in BatchOptions.model_fields:
             self._option = name
         else:
-            _refuse("body", "extra_forbidden", "Unknown part")
+            _reject("body", "extra_forbidden", "Unknown part")
 
     def _open_file(self, file_name: bytes) -> None:
         encoding = self._headers.get(b"content-transfer-encoding", b"binary")
@@ -132,7 +132,7 @@ class FormUpload:
         if media is None or media.media_type not in FILES:
             # Browsers know few kinds; the name says it.
             name = file_name.lower()
-            kinds = [kind for ending, kind in _ENDINGS.items() if name.endswith(ending)]
+            kinds = [kind for ending, kind in _KIND_OF_SUFFIX.items() if name.endswith(ending)]
             media = ContentType(kinds[0] if kinds else "", {})
         try:
             options = BatchOptions.model_validate(self._given)
@@ -145,8 +145,8 @@ class FormUpload:
             self._content += data[start:end]
             return
         self._value += data[start:end]
-        if len(self._value) > MOST_OPTION_BYTES:
-            _refuse("body", "too_long", f"An option of at most {MOST_OPTION_BYTES} bytes")
+        if len(self._value) > MAX_OPTION_BYTES:
+            _reject("body", "too_long", f"An option of at most {MAX_OPTION_BYTES} bytes")
 
     def _close(self) -> None:
         """A part has ended."""
@@ -156,9 +156,9 @@ class FormUpload:
         try:
             value = self._value.decode("utf-8")
         except UnicodeDecodeError:
-            _refuse(f"body.{name}", "utf_8", "Not UTF-8")
+            _reject(f"body.{name}", "utf_8", "Not UTF-8")
         if name in self._given:
-            _refuse(f"body.{name}", TWICE, "Said twice")
+            _reject(f"body.{name}", REPEATED, "Said twice")
         self._given[name] = value
         self._option = None
         self._value.clear()
@@ -167,5 +167,5 @@ class FormUpload:
         self._ended = True
 
 
-def _refuse(field: str, rule: str, message: str) -> NoReturn:
+def _reject(field: str, rule: str, message: str) -> NoReturn:
     raise Unprocessable([FieldError(field, rule, message)])

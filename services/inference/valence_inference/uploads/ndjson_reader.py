@@ -6,24 +6,24 @@ import msgspec
 
 from valence_common.problems import Invalid, Unprocessable
 from valence_common.web.strict_json import loads
-from valence_inference.uploads.chunking import Packer
-from valence_inference.uploads.csv_reader import MOST_COLUMNS, MOST_NAME_CHARACTERS, TEXT_COLUMN
-from valence_inference.uploads.line_reader import Lines, NeedMore
+from valence_inference.uploads.chunking import Chunker
+from valence_inference.uploads.csv_reader import MAX_COLUMNS, MAX_NAME_CHARACTERS, TEXT_COLUMN
+from valence_inference.uploads.line_reader import LineReader, NeedMore
 
 _BLANK: Final = b" \t\r\n"
 
 _encode = msgspec.json.Encoder().encode
 
 
-class Records:
+class NdjsonReader:
     """The lines of an NDJSON file, which go to a packer: the text, and an object of the rest."""
 
-    def __init__(self, packer: Packer, *, column: str | None):
+    def __init__(self, chunker: Chunker, *, column: str | None):
         """`column` names the field with the texts."""
         self._names: dict[str, int] = {}
-        self._packer = packer
+        self._chunker = chunker
         self._column = TEXT_COLUMN if column is None else column
-        self._lines = Lines(packer, lone_cr=False)
+        self._lines = LineReader(chunker, lone_cr=False)
 
     @property
     def columns(self) -> list[str] | None:
@@ -66,30 +66,30 @@ class Records:
             return loads(line)
         except Unprocessable as refusal:
             error = refusal.errors[0]
-            self._packer.refuse(error.rule, error.message, self._lines.number)
+            self._chunker.reject(error.rule, error.message, self._lines.number)
         except Invalid:
             message = "Not one JSON value in UTF-8, or one that is nested too deep"
-            self._packer.refuse("json", message, self._lines.number)
+            self._chunker.reject("json", message, self._lines.number)
 
     def _take(self, value: Any) -> None:
         line = self._lines.number
         if isinstance(value, str):
-            self._packer.add(value, line=line)
+            self._chunker.add(value, line=line)
             return
         if not isinstance(value, dict):
-            self._packer.refuse("row_type", "Neither a string nor an object", line)
+            self._chunker.reject("row_type", "Neither a string nor an object", line)
         if self._column not in value:
-            self._packer.refuse("missing", "The object has no text", line)
+            self._chunker.reject("missing", "The object has no text", line)
         for name in value:
             if name not in self._names:
-                self._name(name, line)
+                self._add_name(name, line)
         text = value.pop(self._column)
-        self._packer.add(text, _encode(value) if value else None, line=line)
+        self._chunker.add(text, _encode(value) if value else None, line=line)
 
-    def _name(self, name: str, line: int) -> None:
-        if len(self._names) >= MOST_COLUMNS:
-            self._packer.refuse("too_long", f"At most {MOST_COLUMNS} different fields", line)
-        if len(name) > MOST_NAME_CHARACTERS:
-            message = f"Names of at most {MOST_NAME_CHARACTERS} characters"
-            self._packer.refuse("string_too_long", message, line)
+    def _add_name(self, name: str, line: int) -> None:
+        if len(self._names) >= MAX_COLUMNS:
+            self._chunker.reject("too_long", f"At most {MAX_COLUMNS} different fields", line)
+        if len(name) > MAX_NAME_CHARACTERS:
+            message = f"Names of at most {MAX_NAME_CHARACTERS} characters"
+            self._chunker.reject("string_too_long", message, line)
         self._names[name] = len(self._names)

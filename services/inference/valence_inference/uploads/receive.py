@@ -13,9 +13,9 @@ from valence_common.web.request_body import (
 )
 from valence_inference.schemas.submissions import BatchOptions
 from valence_inference.settings import Settings
-from valence_inference.uploads.chunking import Limits
-from valence_inference.uploads.memory import Place
-from valence_inference.uploads.multipart import FormUpload
+from valence_inference.uploads.chunking import UploadLimits
+from valence_inference.uploads.memory import Reservation
+from valence_inference.uploads.multipart import MultipartUpload
 from valence_inference.uploads.upload import FILES, Submission, Upload, file_upload, json_upload
 
 FORM: Final = "multipart/form-data"
@@ -24,7 +24,7 @@ KINDS: Final = {JSON_TYPE: (), **FILES, FORM: ("boundary",)}
 
 
 async def receive(
-    request: StrictRequest, options: BatchOptions, settings: Settings, place: Place
+    request: StrictRequest, options: BatchOptions, settings: Settings, reservation: Reservation
 ) -> Submission:
     """Read, check and pack a batch, and store nothing.
 
@@ -36,11 +36,11 @@ async def receive(
         max_bytes=settings.batch_body_bytes, timeout=settings.body_timeout_seconds
     )
     async with reading as parts:
-        return await _feed(upload, parts, place)
+        return await _feed(upload, parts, reservation)
 
 
 def _open(media: ContentType, options: BatchOptions, settings: Settings) -> Upload:
-    limits = Limits(
+    limits = UploadLimits(
         max_text_characters=settings.max_text_characters,
         max_batch_texts=settings.max_batch_texts,
         chunk_texts=settings.chunk_texts,
@@ -53,17 +53,19 @@ def _open(media: ContentType, options: BatchOptions, settings: Settings) -> Uplo
     boundary = media.parameters.get("boundary")
     if not boundary:
         raise UnsupportedMedia("The form names no boundary")
-    return FormUpload(boundary, options, limits)
+    return MultipartUpload(boundary, options, limits)
 
 
-async def _feed(upload: Upload, parts: AsyncIterator[bytes], place: Place) -> Submission:
+async def _feed(
+    upload: Upload, parts: AsyncIterator[bytes], reservation: Reservation
+) -> Submission:
     """Feed it at once with what comes first, then with more at a time.
 
     A row that is not whole yet is read again with the next part: small parts would make that dear.
     """
     waiting, fed = bytearray(), 0
     async for part in parts:
-        place.take(len(part))
+        reservation.grow(len(part))
         waiting += part
         if len(waiting) >= min(fed, THREAD_THRESHOLD_BYTES):
             fed += len(waiting)

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from valence_common.problems import FieldError, Unprocessable, UnsupportedMedia, from_pydantic
 from valence_common.web.request_body import JSON_TYPE, ContentType
 from valence_inference.schemas.submissions import BatchOptions, BatchRequest
-from valence_inference.uploads.chunking import Chunk, Limits, Packer
-from valence_inference.uploads.csv_reader import Table
-from valence_inference.uploads.json_reader import Texts
-from valence_inference.uploads.ndjson_reader import Records
+from valence_inference.uploads.chunking import Chunk, Chunker, UploadLimits
+from valence_inference.uploads.csv_reader import CsvReader
+from valence_inference.uploads.json_reader import JsonReader
+from valence_inference.uploads.ndjson_reader import NdjsonReader
 
 CSV: Final = "text/csv"
 NDJSON: Final = "application/x-ndjson"
@@ -54,9 +54,9 @@ class Upload(Protocol):
 class JsonUpload:
     """A JSON object with the texts; its options stand in it."""
 
-    def __init__(self, limits: Limits):
-        self._packer = Packer(limits, field="body.texts")
-        self._texts = Texts(self._packer, max_text_characters=limits.max_text_characters)
+    def __init__(self, limits: UploadLimits):
+        self._chunker = Chunker(limits, field="body.texts")
+        self._texts = JsonReader(self._chunker, max_text_characters=limits.max_text_characters)
         self._hash = hashlib.sha256(b"json\n")
 
     def feed(self, part: bytes) -> None:
@@ -71,11 +71,11 @@ class JsonUpload:
             fields = BatchRequest.model_validate(self._texts.rest)
         except ValidationError as error:
             raise from_pydantic(error.errors(), within="body") from None
-        self._packer.close()
+        self._chunker.close()
         return Submission(
             format="json",
-            total=self._packer.total,
-            chunks=self._packer.chunks,
+            total=self._chunker.total,
+            chunks=self._chunker.chunks,
             columns=None,
             text_column=None,
             priority=fields.priority,
@@ -87,20 +87,20 @@ class JsonUpload:
 class FileUpload:
     """A CSV or NDJSON file; its options came beside it."""
 
-    def __init__(self, kind: str, options: BatchOptions, limits: Limits):
-        self._packer = Packer(limits, field="body.rows")
+    def __init__(self, kind: str, options: BatchOptions, limits: UploadLimits):
+        self._chunker = Chunker(limits, field="body.rows")
         self._options = options
         self._format = "csv" if kind == CSV else "ndjson"
-        self._rows: Table | Records
+        self._rows: CsvReader | NdjsonReader
         if kind == CSV:
-            self._rows = Table(
-                self._packer,
+            self._rows = CsvReader(
+                self._chunker,
                 column=options.column,
                 header=options.header == "true",
                 delimiter="\t" if options.delimiter == "tab" else options.delimiter,
             )
         else:
-            self._rows = Records(self._packer, column=options.column)
+            self._rows = NdjsonReader(self._chunker, column=options.column)
         asked: list[Any] = [self._format, options.model_dump()]
         self._hash = hashlib.sha256(msgspec.json.encode(asked, order="deterministic") + b"\n")
 
@@ -112,13 +112,13 @@ class FileUpload:
     def end(self) -> Submission:
         """There must have been a row."""
         self._rows.end()
-        if not self._packer.total:
+        if not self._chunker.total:
             raise Unprocessable([FieldError("body.rows", "too_short", "At least one row")])
-        self._packer.close()
+        self._chunker.close()
         return Submission(
             format=self._format,
-            total=self._packer.total,
-            chunks=self._packer.chunks,
+            total=self._chunker.total,
+            chunks=self._chunker.chunks,
             columns=self._rows.columns,
             text_column=self._rows.text_column,
             priority=self._options.priority,
@@ -127,19 +127,19 @@ class FileUpload:
         )
 
 
-def json_upload(options: BatchOptions, limits: Limits) -> JsonUpload:
+def json_upload(options: BatchOptions, limits: UploadLimits) -> JsonUpload:
     """An upload of JSON; raises `Unprocessable` when options came beside it."""
-    _refuse_options(options, options.model_fields_set, JSON_TYPE)
+    _reject_options(options, options.model_fields_set, JSON_TYPE)
     return JsonUpload(limits)
 
 
-def file_upload(media: ContentType, options: BatchOptions, limits: Limits) -> FileUpload:
+def file_upload(media: ContentType, options: BatchOptions, limits: UploadLimits) -> FileUpload:
     """An upload of a CSV or NDJSON file; raises `UnsupportedMedia`, or `Unprocessable` for options
     that do not go with it.
     """
     media.check(FILES)
     if media.media_type == NDJSON:
-        _refuse_options(options, {"header", "delimiter"}, NDJSON)
+        _reject_options(options, {"header", "delimiter"}, NDJSON)
     if "header" in media.parameters:
         options = _with_header(options, media.parameters["header"].lower())
     return FileUpload(media.media_type, options, limits)
@@ -155,7 +155,7 @@ def _with_header(options: BatchOptions, said: str) -> BatchOptions:
     return options.model_copy(update={"header": header})
 
 
-def _refuse_options(options: BatchOptions, names: set[str], kind: str) -> None:
+def _reject_options(options: BatchOptions, names: set[str], kind: str) -> None:
     message = f"Does not go with {kind}"
     if refused := sorted(options.model_fields_set & names):
         raise Unprocessable([FieldError(f"query.{name}", "not_here", message) for name in refused])
