@@ -1,4 +1,4 @@
-"""History: what a user had scored, recorded before they see the answer, read newest first."""
+"""The history of scored texts: recorded before the answer is sent, read newest first."""
 
 import base64
 import binascii
@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, delete, func, insert, select, tuple_
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from valence_common.concurrency import TimedSemaphore
 from valence_common.db import Database, new_id
 from valence_common.models import Prediction
-from valence_common.problems import FieldError, InvalidCredential, Unavailable, Unprocessable
+from valence_common.postgres import require_user
+from valence_common.problems import FieldError, Unavailable, Unprocessable
 from valence_ml import Score
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -26,20 +26,20 @@ MAX_DELETED_ROWS = 5_000
 
 
 class Cursor(NamedTuple):
-    """Where a page ended: the last item's time and id."""
+    """The position of a page's last item: its time and id."""
 
     created_at: datetime
     id: uuid.UUID
 
     def encode(self) -> str:
-        """The cursor as the opaque string that clients send back."""
+        """Return the cursor as an opaque string for clients."""
         microseconds = (self.created_at - _EPOCH) // timedelta(microseconds=1)
         raw = microseconds.to_bytes(8, "big") + self.id.bytes
         return base64.urlsafe_b64encode(raw).decode()
 
     @classmethod
     def decode(cls, cursor: str) -> "Cursor":
-        """Read what `encode` wrote; raises `Unprocessable` for anything else."""
+        """Parse a string made by `encode`; raise `Unprocessable` for any other."""
         try:
             raw = base64.b64decode(cursor, altchars=b"-_", validate=True)
             if len(raw) != _CURSOR_BYTES:
@@ -47,12 +47,12 @@ class Cursor(NamedTuple):
             time = _EPOCH + timedelta(microseconds=int.from_bytes(raw[:8], "big"))
             return cls(time, uuid.UUID(bytes=raw[8:]))
         except (binascii.Error, ValueError, OverflowError):
-            error = FieldError("query.cursor", "cursor", "Not a cursor that a page gave")
+            error = FieldError("query.cursor", "cursor", "Not a `next_cursor` of a page")
             raise Unprocessable([error]) from None
 
 
 class HistoryFilter(NamedTuple):
-    """Which of a user's predictions; times are aware, `since` is included and `until` is not."""
+    """A filter on a user's predictions; times are aware, `since` inclusive, `until` exclusive."""
 
     sentiment: str | None = None
     model: str | None = None
@@ -61,7 +61,7 @@ class HistoryFilter(NamedTuple):
     q: str | None = None
 
     def conditions(self, user_id: uuid.UUID) -> list[ColumnElement[bool]]:
-        """The filter as SQL."""
+        """Return the filter as SQL conditions."""
         conditions = [Prediction.user_id == user_id]
         if self.sentiment is not None:
             conditions.append(Prediction.sentiment == self.sentiment)
@@ -77,17 +77,20 @@ class HistoryFilter(NamedTuple):
 
 
 class History:
-    """Records predictions and pages through them; their texts are stored, or only hashed."""
+    """Records, reads and deletes predictions; their texts are stored, or only hashed."""
 
     def __init__(self, database: Database, *, required: bool, store_texts: bool = True):
         self._database = database
         self._required = required
-        # A search reads every text of its user: more at once would take all connections.
+        # A search reads all texts of its user; concurrent searches would use up the connections.
         self._search = TimedSemaphore("search", timeout=database.timeout)
         self._store_texts = store_texts
 
     async def record(self, prediction: Prediction) -> bool:
-        """Commit one prediction; False if that failed and is not required, else `Unavailable`."""
+        """Commit one prediction; return whether it was stored.
+
+        If history is required, raise `Unavailable` instead of returning False.
+        """
         try:
             await self._database.run(_insert, prediction, store_text=self._store_texts)
         except Unavailable:
@@ -99,7 +102,7 @@ class History:
     async def read_page(
         self, user_id: uuid.UUID, filter_: HistoryFilter, *, limit: int, cursor: str | None
     ) -> tuple[Sequence[Prediction], str | None]:
-        """Up to `limit` predictions before `cursor`, newest first, and the next page's cursor."""
+        """Return up to `limit` predictions before `cursor`, newest first, and the next cursor."""
         after = None if cursor is None else Cursor.decode(cursor)
         async with self._search.slot() if filter_.q is not None else contextlib.nullcontext():
             rows = await self._database.run(_read_page, user_id, filter_, limit + 1, after)
@@ -109,7 +112,7 @@ class History:
         return rows[:limit], Cursor(last.created_at, last.id).encode()
 
     async def delete(self, user_id: uuid.UUID, filter_: HistoryFilter) -> None:
-        """Delete what the filter leaves as of now, a bounded number of rows a transaction."""
+        """Delete the predictions that match the filter now, `MAX_DELETED_ROWS` per transaction."""
         now = await self._database.run(_now)
         filter_ = filter_._replace(until=now if filter_.until is None else min(filter_.until, now))
         after: Cursor | None = Cursor(_EPOCH, uuid.UUID(int=0))
@@ -118,7 +121,7 @@ class History:
 
 
 def prediction_from_score(user_id: uuid.UUID, text: str, score: Score, model: str) -> Prediction:
-    """What is recorded of one text's score."""
+    """Return the history record of one score."""
     return Prediction(
         id=new_id(),
         user_id=user_id,
@@ -131,7 +134,7 @@ def prediction_from_score(user_id: uuid.UUID, text: str, score: Score, model: st
 
 
 def _now(session: Session) -> datetime:
-    """The database's clock, by which predictions are dated."""
+    """Return the time by the database's clock, which dates predictions."""
     return session.execute(select(func.now())).scalar_one()
 
 
@@ -147,11 +150,8 @@ def _insert(session: Session, prediction: Prediction, *, store_text: bool) -> No
         "low_confidence": prediction.low_confidence,
         "model": prediction.model,
     }
-    try:
+    with require_user():
         session.execute(insert(Prediction).values(values))
-    except IntegrityError as error:
-        # The one reference of the row: the user is gone, and the token with them.
-        raise InvalidCredential from error
 
 
 def _read_page(
@@ -167,15 +167,17 @@ def _read_page(
 def _delete(
     session: Session, user_id: uuid.UUID, filter_: HistoryFilter, after: Cursor
 ) -> Cursor | None:
-    """Delete the next rows in the order of the index; where they ended, or None after the last."""
+    """Delete the next rows in the order of the index; return the last one's position, or None at
+    the end.
+    """
     key = tuple_(Prediction.created_at, Prediction.id)
-    some = (
+    page = (
         select(Prediction.created_at, Prediction.id)
         .where(*filter_.conditions(user_id), key > after)
         .order_by(Prediction.created_at, Prediction.id)
         .limit(MAX_DELETED_ROWS)
     )
-    gone = session.execute(
-        delete(Prediction).where(key.in_(some)).returning(Prediction.created_at, Prediction.id)
+    deleted = session.execute(
+        delete(Prediction).where(key.in_(page)).returning(Prediction.created_at, Prediction.id)
     ).all()
-    return Cursor(*max(gone)) if len(gone) == MAX_DELETED_ROWS else None
+    return Cursor(*max(deleted)) if len(deleted) == MAX_DELETED_ROWS else None

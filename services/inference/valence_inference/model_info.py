@@ -1,12 +1,9 @@
-"""Releases: which models are served, and what their makers say about them."""
+"""The served model as its release describes it: the manifest and the model card."""
 
 from pathlib import Path
 
-import msgspec
-
 from valence_common.problems import NotFound
-from valence_inference.schemas import models as schemas
-from valence_ml import Scorer, model_name
+from valence_ml import Manifest, Scorer, model_name
 
 CARD_FILE = "MODEL_CARD.md"
 
@@ -17,20 +14,17 @@ class ModelNotFound(NotFound):
     detail = "Model not found"
 
 
-def get_summary(scorer: Scorer) -> schemas.ModelSummary:
-    """The served model in short."""
-    return schemas.ModelSummary.model_validate(_fields(scorer), extra="ignore")
+def find(scorer: Scorer, version: str) -> Manifest:
+    """Return the manifest of the served model if `version` is its version or `name@version`.
 
-
-def get_model(scorer: Scorer, folder: Path, version: str) -> schemas.Model:
-    """The served model in full, if it is called `version`; raises `ModelNotFound`."""
+    Raises `ModelNotFound` otherwise.
+    """
     if version not in {scorer.version, model_name(scorer)}:
         raise ModelNotFound
+    return scorer.manifest
+
+
+def read_card(folder: Path) -> str:
+    """Return the model card of a release, in Markdown; empty if it has none."""
     path = folder / CARD_FILE
-    card = path.read_text(encoding="utf-8") if path.is_file() else ""
-    return schemas.Model.model_validate(_fields(scorer) | {"card": card}, extra="ignore")
-
-
-def _fields(scorer: Scorer) -> dict[str, object]:
-    fields: dict[str, object] = msgspec.to_builtins(scorer.manifest)
-    return fields
+    return path.read_text(encoding="utf-8") if path.is_file() else ""

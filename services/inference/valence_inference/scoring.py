@@ -1,4 +1,4 @@
-"""Scoring: which texts are taken, and what one text's answer says."""
+"""Scoring of single texts: which texts are accepted, and their scores."""
 
 import asyncio
 import time
@@ -6,12 +6,11 @@ import time
 import structlog
 
 from valence_common.problems import FieldError, Unprocessable
-from valence_inference.schemas import analyses as schemas
 from valence_ml import ModelError, Score, Scorer, model_name
 
 
 def text_error(text: str, *, max_characters: int) -> tuple[str, str] | None:
-    """The rule that a text breaks, blank or over `longest` characters, and what to say of it."""
+    """Return the rule that a text breaks with a message, or None for a text that can be scored."""
     if len(text) > max_characters:
         return "string_too_long", f"At most {max_characters} characters"
     if not text or text.isspace():
@@ -20,37 +19,22 @@ def text_error(text: str, *, max_characters: int) -> tuple[str, str] | None:
 
 
 def check_text(text: str, *, max_characters: int, field: str = "body.text") -> None:
-    """Refuse a text that may not be scored, naming its field."""
-    if found := text_error(text, max_characters=max_characters):
-        raise Unprocessable([FieldError(field, *found)])
+    """Raise `Unprocessable`, naming the field, for a text that cannot be scored."""
+    if error := text_error(text, max_characters=max_characters):
+        raise Unprocessable([FieldError(field, *error)])
 
 
 async def score(scorer: Scorer, text: str) -> tuple[Score, float]:
-    """Score one text; returns the score and the seconds it took."""
+    """Score one text; return the score and the time it took, in seconds."""
     started = time.perf_counter()
     try:
         if scorer.manifest.kind == "linear":
-            (scored,) = scorer.score([text])
+            (result,) = scorer.score([text])
         else:
-            # Anybody's pipeline, and maybe a slow one: the event loop must go on.
-            (scored,) = await asyncio.to_thread(scorer.score, [text])
+            # An operator's own pipeline can be slow, and must not block the event loop.
+            (result,) = await asyncio.to_thread(scorer.score, [text])
     except ModelError:
         structlog.get_logger().error("scoring_failed", model=model_name(scorer))
         unscorable = FieldError("body.text", "unscorable", "The model cannot score this text")
         raise Unprocessable([unscorable]) from None
-    return scored, time.perf_counter() - started
-
-
-def explain(scorer: Scorer, text: str) -> schemas.Explanation | None:
-    """What each term contributed, or None where the model cannot tell."""
-    explanation = scorer.explain(text)
-    if explanation is None:
-        return None
-    return schemas.Explanation(
-        bias=explanation.bias,
-        logit=explanation.logit,
-        terms=[
-            schemas.Term(term=part.term, count=part.count, contribution=part.value)
-            for part in explanation.contributions
-        ],
-    )
+    return result, time.perf_counter() - started

@@ -13,7 +13,7 @@ MAX_BODY_BYTES: Final = 256 * 1024
 
 
 class Settings(WebSettings, BatchSettings):
-    """What inference needs beyond any web service and the worker."""
+    """The settings of the inference service alone."""
 
     model_dir: Path = Field(
         default=DEFAULT_MODEL, description="Folder of the model release to serve."

@@ -1,1 +1,1 @@
-"""Batches: submitting, reading and controlling them."""
+"""Batches: submission, status, lifecycle, results, summaries and webhooks."""

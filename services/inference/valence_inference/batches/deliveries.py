@@ -1,4 +1,4 @@
-"""Deliveries of a batch's webhooks as its owner sees them: the log, and sending once more."""
+"""The webhook deliveries of a batch as its owner sees them, and redelivery."""
 
 import uuid
 from collections import defaultdict
@@ -21,20 +21,20 @@ HOUR: Final = timedelta(hours=1)
 
 
 class DeliveryNotFound(NotFound):
-    """The batch has no delivery of that id."""
+    """The batch has no delivery with that id."""
 
     detail = "Delivery not found"
 
 
 class WebhooksDisabled(Conflict):
-    """Nobody would send it."""
+    """This installation sends no webhooks."""
 
     detail = "Webhooks are not enabled here"
 
 
 @dataclass(frozen=True)
 class DeliveryLog:
-    """A delivery with its attempts, first to last."""
+    """A delivery with its attempts, oldest first."""
 
     delivery: WebhookDelivery
     attempts: Sequence[WebhookAttempt]
@@ -48,17 +48,18 @@ def read_page(
     limit: int,
     cursor: uuid.UUID | None,
 ) -> tuple[list[DeliveryLog], uuid.UUID | None]:
-    """Up to `limit` deliveries of a batch, newest first, and where the next page begins."""
+    """Return up to `limit` deliveries of a batch, newest first, and the next cursor."""
     status.find(session, user_id, task_id)
-    of_batch = [WebhookDelivery.batch_id == task_id]
-    shown, following = pagination.newest_first(
-        session, WebhookDelivery, of_batch, limit=limit, cursor=cursor
+    conditions = [WebhookDelivery.batch_id == task_id]
+    deliveries, next_cursor = pagination.newest_first(
+        session, WebhookDelivery, conditions, limit=limit, cursor=cursor
     )
     attempts = defaultdict(list)
-    tried = WebhookAttempt.delivery_id.in_([delivery.id for delivery in shown])
-    for attempt in session.scalars(select(WebhookAttempt).where(tried).order_by(WebhookAttempt.id)):
+    in_page = WebhookAttempt.delivery_id.in_([delivery.id for delivery in deliveries])
+    query = select(WebhookAttempt).where(in_page).order_by(WebhookAttempt.id)
+    for attempt in session.scalars(query):
         attempts[attempt.delivery_id].append(attempt)
-    return [DeliveryLog(delivery, attempts[delivery.id]) for delivery in shown], following
+    return [DeliveryLog(delivery, attempts[delivery.id]) for delivery in deliveries], next_cursor
 
 
 def redeliver(
@@ -69,9 +70,9 @@ def redeliver(
     *,
     enabled: bool,
 ) -> DeliveryLog:
-    """Queue the event of a delivery once more, as a delivery of its own; the old one stays.
+    """Queue the event of a delivery again, as a new delivery; the old one stays in the log.
 
-    Raises `TooManyRequests` after `MOST_AN_HOUR` deliveries of the batch.
+    Raises `TooManyRequests` if the batch has `MAX_PER_HOUR` deliveries from the last hour.
     """
     status.find(session, user_id, task_id, lock=True)
     old = session.get(WebhookDelivery, delivery_id)
@@ -79,17 +80,16 @@ def redeliver(
         raise DeliveryNotFound
     if not enabled:
         raise WebhooksDisabled
-    # From the one that must grow an hour old before there is room again.
-    since = (
+    # The time until the newest delivery but `MAX_PER_HOUR - 1` is an hour old.
+    retry_after = session.scalar(
         select(func.extract("epoch", WebhookDelivery.created_at + HOUR - func.now()))
         .where(WebhookDelivery.batch_id == task_id)
         .order_by(WebhookDelivery.created_at.desc())
         .offset(MAX_PER_HOUR - 1)
         .limit(1)
     )
-    wait = session.scalar(since)
-    if wait is not None and wait > 0:
-        raise TooManyRequests(int(wait) + 1)
+    if retry_after is not None and retry_after > 0:
+        raise TooManyRequests(int(retry_after) + 1)
     new = WebhookDelivery(
         id=new_id(),
         batch_id=task_id,

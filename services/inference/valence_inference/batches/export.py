@@ -1,4 +1,4 @@
-"""Exports: a batch's results as JSON, NDJSON and CSV, with the columns of the file it came from."""
+"""The results of a batch as JSON, NDJSON or CSV, with the columns of the uploaded file."""
 
 import csv
 import io
@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from valence_common.db import Database
 from valence_common.models import TERMINAL, Batch
+from valence_common.postgres import repeatable_read
 from valence_common.problems import Conflict, PreconditionFailed
 from valence_inference.batches import results, status
 from valence_inference.batches.results import ResultRow
-from valence_inference.reading import repeatable_read
 
 Format = Literal["json", "ndjson", "csv"]
 ANSWER_COLUMNS = ("sentiment", "confidence", "low_confidence", "model", "error")
@@ -25,49 +25,49 @@ RETRY_SECONDS = (1, 60)
 
 
 class NotEnded(Conflict):
-    """The batch is still worked on: it has no results that stay as they are."""
+    """The batch has not ended, so its results can still change."""
 
-    detail = "The results come when the batch has ended"
+    detail = "The results are available once the batch has ended"
 
     def __init__(self, eta_seconds: int | None):
-        least, most = RETRY_SECONDS
-        soon = min(max(eta_seconds or 0, least), most)
-        super().__init__(headers={"Retry-After": str(soon)})
+        shortest, longest = RETRY_SECONDS
+        retry_after = min(max(eta_seconds or 0, shortest), longest)
+        super().__init__(headers={"Retry-After": str(retry_after)})
 
 
 class ChangedMeanwhile(Conflict):
-    """What was being read is not there any more as it was."""
+    """The batch was retried or deleted while its results were being sent."""
 
-    detail = "The batch was changed meanwhile"
+    detail = "The batch was changed during the download"
 
 
 class VersionMismatch(PreconditionFailed):
-    """The batch was tried again since: what was read before and what would come are of two runs."""
+    """The batch was retried since: earlier results and the rest would come from different runs."""
 
-    detail = "The batch has ended anew since; read its results from the beginning"
+    detail = "The batch was retried; download again from the start"
 
 
 class NotResumable(Conflict):
-    """Of a batch with gaps, records that tell no index do not say how far they go."""
+    """A cancelled batch has gaps, and this CSV has no index column to resume from."""
 
-    detail = "Of a cancelled batch this CSV tells no index to go on from; ndjson does"
+    detail = "CSV of a cancelled batch cannot be resumed; use ndjson"
 
 
 class Columns(NamedTuple):
-    """The columns of the file in their order; the text is the one at `text`."""
+    """The columns of an uploaded file in order; `text_index` is the position of the text."""
 
     names: list[str]
     text_index: int
 
     @classmethod
     def from_batch(cls, batch: Batch) -> "Columns | None":
-        """A batch's columns; None for one that was a list of texts."""
+        """Return the columns of a batch, or None if it was a list of texts."""
         if batch.columns is None or batch.text_column is None:
             return None
         return cls(batch.columns, batch.text_column)
 
     def cells(self, row: ResultRow) -> list[Any]:
-        """A row as it was, one value a column; what it did not have, or is not stored, is None."""
+        """Return the original row, one value per column; missing or unstored values are None."""
         if isinstance(row.cells, dict):
             others = [row.cells.get(name) for name in self._others]
         else:
@@ -76,12 +76,12 @@ class Columns(NamedTuple):
         return [*others[: self.text_index], row.text, *others[self.text_index :]]
 
     def as_object(self, row: ResultRow) -> dict[str, Any] | None:
-        """A row as an object with the fields that it had; None where it is not stored."""
+        """Return the original row as an object with the fields it had; None if it is not stored."""
         if row.text is None:
             return None
         if isinstance(row.cells, list):
             return dict(zip(self.names, self.cells(row), strict=True))
-        # An object's fields, or none but the text.
+        # An NDJSON line: an object, or just the text.
         fields = {**(row.cells or {}), self.names[self.text_index]: row.text}
         order = dict.fromkeys([*self.names, *fields])
         return {name: fields[name] for name in order if name in fields}
@@ -95,17 +95,17 @@ class Writer(Protocol):
     """Writes results in one format."""
 
     def head(self) -> bytes:
-        """What comes before the first row."""
+        """Return what comes before the first row."""
         ...
 
     def rows(self, rows: Sequence[ResultRow]) -> bytes:
-        """These rows."""
+        """Return the rows in this format."""
         ...
 
 
 def items(rows: Sequence[ResultRow], columns: Columns | None) -> list[dict[str, Any]]:
-    """The rows as objects, for JSON; `row` is there where the original one is known."""
-    found = []
+    """Return the rows as JSON objects, with the original row as `row` where it is known."""
+    objects = []
     for row in rows:
         item: dict[str, Any] = {
             "index": row.index,
@@ -118,46 +118,46 @@ def items(rows: Sequence[ResultRow], columns: Columns | None) -> list[dict[str, 
         }
         if columns is not None and (original := columns.as_object(row)) is not None:
             item["row"] = original
-        found.append(item)
-    return found
+        objects.append(item)
+    return objects
 
 
 class NdjsonWriter:
-    """One JSON object a line."""
+    """One JSON object per line."""
 
     def __init__(self, columns: Columns | None):
         self._columns = columns
         self._encoder = msgspec.json.Encoder()
 
     def head(self) -> bytes:
-        """Nothing."""
+        """Return nothing."""
         return b""
 
     def rows(self, rows: Sequence[ResultRow]) -> bytes:
-        """These rows, each with its line's end."""
+        """Return the rows, each ending in a line feed."""
         return self._encoder.encode_lines(items(rows, self._columns))
 
 
 class CsvWriter:
-    """RFC 4180: the original columns in their order, then the answer's.
+    """RFC 4180: the original columns in order, then those of the answer.
 
-    Cells are data and stay as they are, also those that a spreadsheet would take for a formula.
+    Cells are data and are not changed, even if a spreadsheet would take them for a formula.
     """
 
     def __init__(self, columns: Columns | None):
         self._columns = columns
 
     def head(self) -> bytes:
-        """The line of names; a name that the file has as well gets a prefix."""
+        """Return the header; an answer column whose name the file uses gets a prefix."""
         names = ["index", "text"] if self._columns is None else [*self._columns.names]
         for name in ANSWER_COLUMNS:
             while name in names:
-                name = f"{CLASH_PREFIX}{name}"  # noqa: PLW2901 - until it is free
+                name = f"{CLASH_PREFIX}{name}"  # noqa: PLW2901 - until it is unique
             names.append(name)
         return self._lines([names])
 
     def rows(self, rows: Sequence[ResultRow]) -> bytes:
-        """These rows."""
+        """Return the rows in this format."""
         return self._lines(
             [
                 *([row.index, row.text] if self._columns is None else self._columns.cells(row)),
@@ -177,14 +177,14 @@ class CsvWriter:
 
 
 def _cell(value: Any) -> str:
-    """What is no text is written as in JSON; what is not there is empty."""
+    """Return a string as it is, another value as JSON, and None as an empty cell."""
     if isinstance(value, str):
         return value
     return "" if value is None else msgspec.json.encode(value).decode()
 
 
 ANY_VERSION = "*"
-"""The version that every one is."""
+"""`If-Match: *` accepts every version."""
 
 
 def read_page(
@@ -196,22 +196,23 @@ def read_page(
     limit: int,
     versions: Collection[str] | None = None,
 ) -> tuple[list[dict[str, Any]], int | None, str]:
-    """Up to `limit` results from place `start` on, for JSON, where the next page begins, and the
-    version that all of them are of; raises `Outdated` unless that is `known`.
+    """Return up to `limit` results as JSON objects from index `start` on, the index at which the
+    next page starts, and the version of the results.
 
-    Fewer where rows are heavy.
+    Returns fewer if the rows are heavy. Raises `VersionMismatch` unless the version is one of
+    `versions`, if those are given.
     """
     repeatable_read(session)
-    batch = _ended(session, user_id, task_id)
-    version = _version(batch, "json", versions)
-    found = results.read_page(session, batch.id, start=start, limit=limit)
-    return items(found.rows, Columns.from_batch(batch)), found.next_start, version
+    batch = _find_ended(session, user_id, task_id)
+    version = _check_version(batch, "json", versions)
+    page = results.read_page(session, batch.id, start=start, limit=limit)
+    return items(page.rows, Columns.from_batch(batch)), page.next_start, version
 
 
 class ResultStream:
-    """All results of a batch from a place on, written page by page, a transaction each.
+    """All results of a batch from an index on, written page by page, each in its own transaction.
 
-    The batch must stay as it is: who retries or deletes it meanwhile breaks the stream off.
+    The stream breaks off if the batch is retried or deleted meanwhile.
     """
 
     def __init__(
@@ -223,63 +224,68 @@ class ResultStream:
         start: int,
         versions: Collection[str] | None = None,
     ):
-        """It must be of a version that is `known`, if any are named."""
+        """If `versions` are given, the results must be of one of them."""
         self._database = database
         self._user_id, self._task_id = user_id, task_id
-        self._form, self._start = format_, start
-        self._known = versions
+        self._format, self._start = format_, start
+        self._versions = versions
         self.version = ""
 
     async def open(self) -> AsyncIterator[bytes]:
-        """The pieces; raises what keeps them from being begun, iterating what breaks them off.
+        """Read the first page, set `version`, and return an iterator over the document.
 
-        From now on `version` is known: what another stream of it says goes before or after this.
+        Raises `TaskNotFound`, `NotEnded`, `NotResumable` or `VersionMismatch`. Iterating raises the
+        error that breaks the stream off. Streams of the same `version` can be concatenated.
         """
         return self._pieces(*await self._database.run(self._first, self._start))
 
-    async def _pieces(self, piece: bytes, following: int | None) -> AsyncIterator[bytes]:
+    async def _pieces(self, piece: bytes, next_start: int | None) -> AsyncIterator[bytes]:
         yield piece
-        while following is not None:
-            piece, following = await self._database.run(self._next, following)
+        while next_start is not None:
+            piece, next_start = await self._database.run(self._next, next_start)
             yield piece
 
     def _first(self, session: Session, start: int) -> tuple[bytes, int | None]:
         repeatable_read(session)
-        batch = _ended(session, self._user_id, self._task_id)
+        batch = _find_ended(session, self._user_id, self._task_id)
         columns = Columns.from_batch(batch)
-        if start and self._form == "csv" and columns is not None and batch.status == "cancelled":
+        if start and self._format == "csv" and columns is not None and batch.status == "cancelled":
             raise NotResumable
-        self.version = _version(batch, self._form, self._known)
+        self.version = _check_version(batch, self._format, self._versions)
         head = self._writer(columns).head() if start == 0 else b""
-        piece, following = self._read(session, batch, start)
-        return head + piece, following
+        piece, next_start = self._read(session, batch, start)
+        return head + piece, next_start
 
     def _next(self, session: Session, start: int) -> tuple[bytes, int | None]:
         repeatable_read(session)
-        batch = _ended(session, self._user_id, self._task_id)
-        if _version(batch, self._form) != self.version:
+        batch = _find_ended(session, self._user_id, self._task_id)
+        if _version(batch, self._format) != self.version:
             raise ChangedMeanwhile
         return self._read(session, batch, start)
 
     def _read(self, session: Session, batch: Batch, start: int) -> tuple[bytes, int | None]:
-        found = results.read_page(session, batch.id, start=start, limit=PAGE_ROWS)
-        return self._writer(Columns.from_batch(batch)).rows(found.rows), found.next_start
+        page = results.read_page(session, batch.id, start=start, limit=PAGE_ROWS)
+        return self._writer(Columns.from_batch(batch)).rows(page.rows), page.next_start
 
     def _writer(self, columns: Columns | None) -> Writer:
-        return CsvWriter(columns) if self._form == "csv" else NdjsonWriter(columns)
+        return CsvWriter(columns) if self._format == "csv" else NdjsonWriter(columns)
 
 
-def _ended(session: Session, user_id: uuid.UUID, task_id: uuid.UUID) -> Batch:
+def _find_ended(session: Session, user_id: uuid.UUID, task_id: uuid.UUID) -> Batch:
     batch = status.find(session, user_id, task_id)
     if batch.status not in TERMINAL:
         raise NotEnded(status.compute_status(session, batch, max_inline=0).eta_seconds)
     return batch
 
 
-def _version(batch: Batch, form: Format, known: Collection[str] | None = None) -> str:
-    """What the results of a batch that has ended are called until it is tried again."""
-    ended_at = batch.finished_at or batch.created_at  # the first, but the type does not say so
-    version = f"{batch.id}.{ended_at.timestamp():.6f}.{form}"
-    if known is not None and not {version, ANY_VERSION}.intersection(known):
+def _version(batch: Batch, format_: Format) -> str:
+    """Return the version of an ended batch's results; a retry changes it."""
+    ended_at = batch.finished_at or batch.created_at  # never the latter: for the type checker
+    return f"{batch.id}.{ended_at.timestamp():.6f}.{format_}"
+
+
+def _check_version(batch: Batch, format_: Format, versions: Collection[str] | None) -> str:
+    version = _version(batch, format_)
+    if versions is not None and not {version, ANY_VERSION}.intersection(versions):
         raise VersionMismatch
     return version

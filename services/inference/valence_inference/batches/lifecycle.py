@@ -1,7 +1,7 @@
-"""Steering: what an owner may still do with a batch that was accepted: cancel, retry, delete.
+"""What the owner of a submitted batch can do with it: cancel, retry, delete.
 
-Lock order: the batch, then its chunks, as everywhere. A claim or a cut holds chunks and never waits
-for the batch, so waiting for them here ends soon.
+Locks are taken in one order everywhere: the batch, then its chunks. A transaction that claims or
+bisects chunks never waits for the batch, so waiting for chunks here is short.
 """
 
 import uuid
@@ -36,10 +36,10 @@ FROM batch_chunks WHERE batch_id = :id AND state = 'done' AND failed > 0
 
 _NEXT_FAILED_CHUNKS = text("""
 SELECT id FROM batch_chunks WHERE batch_id = :id AND state = 'done' AND failed > 0
-ORDER BY start LIMIT :most
+ORDER BY start LIMIT :limit
 """)
 
-# A chunk that failed failed whole: `give_up` records all of its texts, by then a single one.
+# The worker fails a chunk as a whole, and only after it was bisected down to a single text.
 _DELETE_RESULTS = text("""
 DELETE FROM batch_results AS result USING batch_chunks AS chunk
 WHERE chunk.id = ANY(:old) AND result.batch_id = chunk.batch_id
@@ -66,26 +66,26 @@ _MARK_DELETED = text("UPDATE batches SET deleted_at = now() WHERE id = :id")
 class AlreadyEnded(Conflict):
     """A batch that has ended cannot be cancelled."""
 
-    detail = "The batch has ended already"
+    detail = "The batch has already ended"
 
 
 class NothingToRetry(Conflict):
-    """The batch has not ended, was cancelled, or every text was scored."""
+    """The batch has not ended, was cancelled, or has no failed texts."""
 
-    detail = "The batch has no failed texts that could be tried again"
+    detail = "The batch has no failed texts to retry"
 
 
 class TextsNotStored(Conflict):
-    """Texts are not stored in this installation."""
+    """This installation does not store texts."""
 
-    detail = "The texts of the batch are not stored, so none can be tried again"
+    detail = "The texts of the batch are not stored, so they cannot be retried"
 
 
 def cancel(session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, max_inline: int) -> Status:
-    """End a batch before its time: what is done stays, the rest is never done.
+    """End a batch early: keep the results so far and drop the rest.
 
-    What a worker has in hand is lost to it. Cancelling again is no error; raises `AlreadyEnded` for
-    a batch that ended otherwise.
+    Workers discard the chunks that they hold. Cancelling a cancelled batch changes nothing. Raises
+    `AlreadyEnded` for a batch that ended otherwise.
     """
     batch = status.find(session, user_id, task_id, lock=True)
     if batch.status != "cancelled":
@@ -97,7 +97,7 @@ def cancel(session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, max_inli
 
 
 def _end(session: Session, batch: Batch) -> None:
-    # Who waits for a sweeper that cuts a chunk finds it gone, and its halves at the next look.
+    # A delete that waited for a bisected chunk does not see the chunk's halves: look again.
     while session.scalar(_HAS_OPEN_CHUNKS, {"id": batch.id}):
         session.execute(_DELETE_OPEN_CHUNKS, {"id": batch.id})
     counts = session.execute(_COUNT_DONE, {"id": batch.id}).one()
@@ -111,11 +111,11 @@ def _end(session: Session, batch: Batch) -> None:
 
 
 def count_retriable(session: Session, user_id: uuid.UUID, task_id: uuid.UUID) -> int:
-    """How many texts of a batch `retry` would try again, at least one; raises what it would."""
-    return _retriable_texts(session, status.find(session, user_id, task_id))
+    """Return how many texts of a batch `retry` would retry, at least one; raise what it raises."""
+    return _count_retriable(session, status.find(session, user_id, task_id))
 
 
-def _retriable_texts(session: Session, batch: Batch) -> int:
+def _count_retriable(session: Session, batch: Batch) -> int:
     if batch.status not in {"completed_with_errors", "failed"}:
         raise NothingToRetry
     row = session.execute(_COUNT_FAILED, {"id": batch.id}).one()
@@ -130,16 +130,15 @@ def _retriable_texts(session: Session, batch: Batch) -> int:
 def retry(
     session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, texts: int, max_inline: int
 ) -> Status:
-    """Begin a batch again for its failed texts, of which there must be `texts`.
+    """Reopen a batch for its failed texts, of which there must be exactly `texts`.
 
-    Their chunks come back under new ids, since the old fencing tokens are used up.
+    Their chunks get new ids, because the fencing tokens of the old ones are used up.
     """
     batch = status.find(session, user_id, task_id, lock=True)
-    if _retriable_texts(session, batch) != texts:
-        raise NothingToRetry  # somebody else has just tried them again
-    while old := session.scalars(
-        _NEXT_FAILED_CHUNKS, {"id": batch.id, "most": MAX_CHUNKS_PER_STATEMENT}
-    ).all():
+    if _count_retriable(session, batch) != texts:
+        raise NothingToRetry  # a concurrent request has just retried them
+    values = {"id": batch.id, "limit": MAX_CHUNKS_PER_STATEMENT}
+    while old := session.scalars(_NEXT_FAILED_CHUNKS, values).all():
         _replace_chunks(session, batch, old)
         renew_deadline()
     session.execute(_REOPEN_BATCH, {"id": batch.id})
@@ -151,13 +150,12 @@ def retry(
 def _replace_chunks(session: Session, batch: Batch, old: Sequence[uuid.UUID]) -> None:
     ids = {"old": list(old), "new": [new_id() for _ in old]}
     session.execute(_DELETE_RESULTS, {"old": ids["old"]})
-    whose = {"user_id": batch.user_id, "priority": batch.priority}
-    session.execute(_COPY_CHUNKS, {**ids, **whose})
+    session.execute(_COPY_CHUNKS, {**ids, "user_id": batch.user_id, "priority": batch.priority})
     session.execute(_DELETE_CHUNKS, {"old": ids["old"]})
 
 
 def delete(session: Session, user_id: uuid.UUID, task_id: uuid.UUID) -> None:
-    """Let a batch vanish, cancelled if it is still worked on; workers delete its rows soon."""
+    """Hide a batch, cancelling it if it has not ended; workers delete its rows later."""
     batch = status.find(session, user_id, task_id, lock=True)
     if batch.status not in TERMINAL:
         _end(session, batch)
@@ -166,5 +164,4 @@ def delete(session: Session, user_id: uuid.UUID, task_id: uuid.UUID) -> None:
 
 
 def _audit(session: Session, batch: Batch, action: str, details: dict[str, int]) -> None:
-    owner = batch.user_id
-    record(session, action, actor_id=owner, user_id=owner, subject_id=batch.id, details=details)
+    record(session, action, user_id=batch.user_id, subject_id=batch.id, details=details)

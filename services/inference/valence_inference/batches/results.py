@@ -1,4 +1,4 @@
-"""Results: what came of each text of a batch, in their order, beside what else stood in its row."""
+"""The results of a batch in the order of its texts, with what else each text's row held."""
 
 import uuid
 from collections.abc import Iterator, Sequence
@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 from valence_common.models import BatchResult
 
 Cells = list[str] | dict[str, Any] | None
-"""What else stood in a text's row: the other cells in their order, or an object's other fields."""
+"""What else a text's row held: the other cells in order, or the other fields of an object."""
 
-# A bisected batch has chunks of any size, so a text is looked for in the last chunk that begins at
-# or before it. Of what comes after the first one, as much as fits in `:octets`.
+# Bisected batches have chunks of any size, so a text is in the last chunk that starts at or before
+# its index. After the first chunk, as many as fit into `:octets`.
 _CHUNKS = text("""
 SELECT start, size, model, texts, CASE WHEN :cells THEN rows END AS rows FROM (
     SELECT start, size, model, texts, rows, coalesce(sum(
@@ -28,12 +28,12 @@ SELECT start, size, model, texts, CASE WHEN :cells THEN rows END AS rows FROM (
 """)
 
 MAX_PAGE_BYTES = 1024 * 1024
-"""Rows that are read at once end with the chunk that goes over this size of texts."""
+"""A page ends with the chunk whose texts (and cells) exceed this size."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResultRow:
-    """The answer for one text; without `sentiment`, `error` says why."""
+    """The result for one text; `error` says why there is no `sentiment`."""
 
     index: int
     text: str | None
@@ -46,7 +46,7 @@ class ResultRow:
 
 
 class ResultPage(NamedTuple):
-    """Rows in their order, and the place where the next ones begin; None after the last."""
+    """Rows in order, and the index at which the next page starts; None after the last row."""
 
     rows: list[ResultRow]
     next_start: int | None
@@ -60,10 +60,10 @@ def read_page(
     limit: int,
     cells: bool = True,
 ) -> ResultPage:
-    """Up to `most` rows of a batch that was found, from place `start` on.
+    """Return up to `limit` rows of an existing batch, from index `start` on.
 
-    Fewer where they are heavy (`PAGE_OCTETS`). Without `cells` nothing is read of them but their
-    texts: of the rest there may be far more.
+    Returns fewer if the rows are heavy (`MAX_PAGE_BYTES`). Without `cells` only the texts of the
+    rows are read; the rest can be many times larger.
     """
     query = (
         select(
@@ -77,29 +77,30 @@ def read_page(
         .order_by(BatchResult.position)
         .limit(limit + 1)
     )
-    found = session.execute(query).all()
-    if not found:
+    answers = session.execute(query).all()
+    if not answers:
         return ResultPage([], None)
-    answers = found[:limit]
-    reach = {"first": answers[0].position, "last": answers[-1].position}
-    values = {"id": batch_id, "octets": MAX_PAGE_BYTES, "cells": cells, **reach}
+    page = answers[:limit]
+    bounds = {"first": page[0].position, "last": page[-1].position}
+    values = {"id": batch_id, "octets": MAX_PAGE_BYTES, "cells": cells, **bounds}
     chunks = session.execute(_CHUNKS, values)
-    rows = list(_joined(answers, chunks.all()))
-    return ResultPage(rows, found[len(rows)].position if len(rows) < len(found) else None)
+    rows = list(_join(page, chunks.all()))
+    next_start = answers[len(rows)].position if len(rows) < len(answers) else None
+    return ResultPage(rows, next_start)
 
 
-def _joined(answers: Sequence[Any], chunks: Sequence[Any]) -> Iterator[ResultRow]:
-    """The answers up to the last chunk's end, each with its text."""
-    following = iter(chunks)
-    chunk = next(following)
+def _join(answers: Sequence[Any], chunks: Sequence[Any]) -> Iterator[ResultRow]:
+    """Yield each answer with its text, up to the end of the last chunk."""
+    remaining = iter(chunks)
+    chunk = next(remaining)
     for position, sentiment, confidence, low, error in answers:
         while position >= chunk.start + chunk.size:
             try:
-                chunk = next(following)
+                chunk = next(remaining)
             except StopIteration:
                 return
-        place = position - chunk.start
-        # Where texts are not stored, a chunk that is done has neither.
-        said = chunk.texts[place] if chunk.texts else None
-        cells = chunk.rows[place] if chunk.rows else None
-        yield ResultRow(position, said, sentiment, confidence, low, chunk.model, error, cells)
+        offset = position - chunk.start
+        # Where texts are not stored, a finished chunk has neither texts nor rows.
+        value = chunk.texts[offset] if chunk.texts else None
+        cells = chunk.rows[offset] if chunk.rows else None
+        yield ResultRow(position, value, sentiment, confidence, low, chunk.model, error, cells)

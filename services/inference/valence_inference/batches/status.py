@@ -1,4 +1,4 @@
-"""Batches as their owner sees them: how far they are, and what came of their rows."""
+"""The status of batches: progress, rate, remaining time, and the results of small ones."""
 
 import math
 import uuid
@@ -11,16 +11,17 @@ from sqlalchemy import ColumnElement, select, text
 from sqlalchemy.orm import Session
 
 from valence_common.models import TERMINAL, Batch
+from valence_common.postgres import force_index_scans, repeatable_read
 from valence_common.problems import NotFound
 from valence_common.web import pagination
 from valence_inference.batches import results
 from valence_inference.batches.results import ResultRow
-from valence_inference.reading import force_index_scans, repeatable_read
 
 RATE_SECONDS = 60
-"""The time over which a running batch's rate is taken: long against a chunk, short for people."""
+"""The window of a running batch's rate: much longer than a chunk takes, short for a reader."""
 
-# What a batch has done since it began, or was begun again by a retry; of one that runs, lately.
+# `of_this_run`: texts scored since the batch started, or was last retried. `lately`: those within
+# the window, which for a batch that has ended is the whole run.
 _PROGRESS = text("""
 SELECT batch.id,
     coalesce(sum(chunk.size) FILTER (WHERE chunk.state = 'done'), 0) AS done,
@@ -38,13 +39,13 @@ GROUP BY batch.id, since, batch.finished_at
 
 
 class TaskNotFound(NotFound):
-    """No batch of that id belongs to the user, or it was deleted."""
+    """The user has no batch with that id, or it was deleted."""
 
     detail = "Task not found"
 
 
 class Progress(NamedTuple):
-    """How far a batch is, counted from its chunks; `rate` is in texts per second."""
+    """The progress of a batch, counted from its chunks; `rate` is in texts per second."""
 
     done: int
     failed: int
@@ -53,9 +54,10 @@ class Progress(NamedTuple):
 
 @dataclass(frozen=True)
 class Status:
-    """One batch as of one moment; `done` and `failed` are counted from its chunks.
+    """A snapshot of one batch; `done` and `failed` are counted from its chunks.
 
-    `rate` is in texts per second and None until it is known.
+    `rate` is in texts per second, and None until it is known. `results` is None unless the batch
+    has ended and its results are few and light.
     """
 
     batch: Batch
@@ -66,26 +68,26 @@ class Status:
 
     @property
     def eta_seconds(self) -> int | None:
-        """The time that is left at that rate; None where nobody can tell, or there is none."""
+        """The remaining time at the current rate; None if it is unknown or the batch has ended."""
         if self.batch.status in TERMINAL:
             return None
         return eta_seconds(self.batch.total - self.done, self.rate)
 
 
 def eta_seconds(remaining: int, rate: float | None) -> int | None:
-    """The time that so many texts take at that rate; None where nobody can tell."""
+    """Return the time that this many texts take, in seconds; None if the rate is unknown or 0."""
     return math.ceil(remaining / rate) if rate else None
 
 
 class BatchFilter(NamedTuple):
-    """Which of a user's batches; times are aware, `since` is included and `until` is not."""
+    """A filter on a user's batches; times are aware, `since` is inclusive, `until` exclusive."""
 
     statuses: Collection[str] = ()
     since: datetime | None = None
     until: datetime | None = None
 
     def conditions(self, user_id: uuid.UUID) -> list[ColumnElement[bool]]:
-        """The filter as SQL."""
+        """Return the filter as SQL conditions."""
         conditions = [Batch.user_id == user_id, Batch.deleted_at.is_(None)]
         if self.statuses:
             conditions.append(Batch.status.in_(self.statuses))
@@ -97,16 +99,19 @@ class BatchFilter(NamedTuple):
 
 
 def find(session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, lock: bool = False) -> Batch:
-    """A user's batch, raising `TaskNotFound`; locked, no chunk of it is completed meanwhile.
+    """Return a user's batch; raise `TaskNotFound`.
 
-    NO KEY: rows that only refer to the batch may be written. What follows in the transaction is
-    searched along indexes.
+    With `lock` no worker can complete a chunk of it before the transaction ends; other rows may
+    still be inserted that reference it (FOR NO KEY UPDATE). The rest of the transaction uses index
+    scans only.
     """
     force_index_scans(session)
-    mine = select(Batch).where(
+    query = select(Batch).where(
         Batch.id == task_id, Batch.user_id == user_id, Batch.deleted_at.is_(None)
     )
-    batch = session.scalars(mine.with_for_update(key_share=True) if lock else mine).one_or_none()
+    if lock:
+        query = query.with_for_update(key_share=True)
+    batch = session.scalars(query).one_or_none()
     if batch is None:
         raise TaskNotFound
     return batch
@@ -115,19 +120,20 @@ def find(session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, lock: bool
 def get_status(
     session: Session, user_id: uuid.UUID, task_id: uuid.UUID, *, max_inline: int
 ) -> Status:
-    """The state of a user's batch, with results if it has ended and is small."""
+    """Return the status of a user's batch, with up to `max_inline` results once it has ended."""
     repeatable_read(session)
     return compute_status(session, find(session, user_id, task_id), max_inline=max_inline)
 
 
 def compute_status(session: Session, batch: Batch, *, max_inline: int) -> Status:
-    """The state of a batch, of which nobody may write anything before the transaction ends."""
-    how_far = read_progress(session, [batch.id])[batch.id]
-    small = batch.status in TERMINAL and batch.total <= max_inline
-    found = results.read_page(session, batch.id, limit=batch.total, cells=False) if small else None
-    # All of them or none: who sees only the first ones may take them for all.
-    rows = found.rows if found is not None and found.next_start is None else None
-    return Status(batch, how_far.done, how_far.failed, rows, how_far.rate)
+    """Return the status of a batch that is locked, or read in a repeatable-read transaction."""
+    progress = read_progress(session, [batch.id])[batch.id]
+    rows = None
+    if batch.status in TERMINAL and batch.total <= max_inline:
+        page = results.read_page(session, batch.id, limit=batch.total, cells=False)
+        # All results or none: a client could take the first ones for all of them.
+        rows = page.rows if page.next_start is None else None
+    return Status(batch, progress.done, progress.failed, rows, progress.rate)
 
 
 def read_page(
@@ -138,19 +144,21 @@ def read_page(
     limit: int,
     cursor: uuid.UUID | None,
 ) -> tuple[list[Status], uuid.UUID | None]:
-    """Up to `limit` of a user's batches made before `cursor`, newest first, and the next cursor."""
+    """Return up to `limit` of a user's batches before `cursor`, newest first, and the next
+    cursor.
+    """
     repeatable_read(session)
     force_index_scans(session)
-    shown, following = pagination.newest_first(
+    batches, next_cursor = pagination.newest_first(
         session, Batch, filter_.conditions(user_id), limit=limit, cursor=cursor
     )
-    how_far = read_progress(session, [batch.id for batch in shown])
-    items = [Status(b, p.done, p.failed, None, p.rate) for b in shown for p in [how_far[b.id]]]
-    return items, following
+    progress = read_progress(session, [batch.id for batch in batches])
+    items = [Status(b, p.done, p.failed, None, p.rate) for b in batches for p in [progress[b.id]]]
+    return items, next_cursor
 
 
 def read_progress(session: Session, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Progress]:
-    """How far these batches are, in the snapshot in which they were found."""
+    """Return the progress of batches that were read in the same snapshot."""
     rows = session.execute(_PROGRESS, {"ids": list(ids), "window": RATE_SECONDS})
     return {
         row.id: Progress(

@@ -1,26 +1,24 @@
-"""Batches handed in: stored whole or not at all, and once however often they are sent.
+"""Submission of batches: stored completely or not at all, and once for each idempotency key.
 
-A client that names its request (`Idempotency-Key`, draft-ietf-httpapi-idempotency-key-header) may
-send it again when the answer was lost: the same name and the same request give the same batch.
+A client that names its request (`Idempotency-Key`, draft-ietf-httpapi-idempotency-key-header) can
+repeat it when it did not receive the answer: the same key and the same request give the same batch.
 """
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from sqlalchemy import delete, func, insert, select, text
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from valence_common.audit import record
 from valence_common.db import Database, new_id, renew_deadline
 from valence_common.models import IDEMPOTENCY_TTL, Batch, IdempotencyKey
-from valence_common.problems import Conflict, FieldError, InvalidCredential, Unprocessable
+from valence_common.postgres import require_user, try_lock
+from valence_common.problems import Conflict, FieldError, Unprocessable
 from valence_inference.batches import webhook_secrets
-from valence_inference.uploads.upload import Submission
-
-_TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
+from valence_inference.batches.submission import Submission
 
 _INSERT_CHUNK = text("""
 INSERT INTO batch_chunks (id, batch_id, user_id, priority, start, size, texts, rows)
@@ -28,9 +26,12 @@ VALUES (:id, :batch_id, :user_id, :priority, :start, :size, CAST(:texts AS json)
     CAST(:rows AS json))
 """)
 
+ReserveTexts = Callable[[int], AbstractAsyncContextManager[Callable[[], Awaitable[None]]]]
+"""Takes texts from the daily quota; the block is given a function that returns them."""
+
 
 class InFlight(Conflict):
-    """A request of the same name is being accepted at this moment."""
+    """A concurrent request with the same key is being stored."""
 
     detail = "A request with this Idempotency-Key is in progress"
 
@@ -39,20 +40,19 @@ class InFlight(Conflict):
 
 
 @dataclass(frozen=True)
-class Receipt:
-    """A batch that is stored; `replayed` if it was before this request came."""
+class Submitted:
+    """A batch that this request stored."""
 
     batch_id: uuid.UUID
     total: int
-    replayed: bool = False
 
 
-class Accepted(Exception):
-    """The request was accepted before, as this batch: there is nothing to store."""
+@dataclass(frozen=True)
+class AlreadySubmitted:
+    """A batch that an earlier request with the same key stored."""
 
-    def __init__(self, receipt: Receipt):
-        super().__init__()
-        self.receipt = receipt
+    batch_id: uuid.UUID
+    total: int
 
 
 async def submit(
@@ -61,25 +61,31 @@ async def submit(
     submission: Submission,
     *,
     key: str | None,
-    reserve_texts: Callable[[int], AbstractAsyncContextManager[None]],
-) -> Receipt:
-    """Store a batch, or find it stored; `charge` takes its texts from the day's while it is.
+    reserve_texts: ReserveTexts,
+) -> Submitted | AlreadySubmitted:
+    """Store a batch, unless an earlier request with the same key has stored it.
 
-    Raises `Unprocessable` for a key that named another request, and `InFlight`.
+    Raises what `store` and `reserve_texts` raise.
     """
-    try:
-        if key is not None:
-            await database.run(find_submitted, user_id, key, submission.fingerprint)
-        async with reserve_texts(submission.total):
-            batch = await database.run(store, user_id, submission, key=key)
-    except Accepted as before:
-        return before.receipt
-    return Receipt(batch.id, batch.total)
+    if key is not None:
+        earlier = await database.run(find_submitted, user_id, key, submission.fingerprint)
+        if earlier is not None:
+            return earlier
+    async with reserve_texts(submission.total) as refund:
+        outcome = await database.run(store, user_id, submission, key=key)
+        if isinstance(outcome, AlreadySubmitted):
+            await refund()
+        return outcome
 
 
-def find_submitted(session: Session, user_id: uuid.UUID, key: str, fingerprint: bytes) -> None:
-    """Raise `Accepted` if the user's key has named this request, or `Unprocessable` if another."""
-    found = session.execute(
+def find_submitted(
+    session: Session, user_id: uuid.UUID, key: str, fingerprint: bytes
+) -> AlreadySubmitted | None:
+    """Return the batch that an earlier request with this key stored, or None.
+
+    Raises `Unprocessable` if the key was used for a different request.
+    """
+    row = session.execute(
         select(Batch.id, Batch.total, IdempotencyKey.fingerprint)
         .join(Batch, Batch.id == IdempotencyKey.batch_id)
         .where(
@@ -89,26 +95,53 @@ def find_submitted(session: Session, user_id: uuid.UUID, key: str, fingerprint: 
             Batch.deleted_at.is_(None),
         )
     ).one_or_none()
-    if found is None:
-        return
-    if found.fingerprint != fingerprint:
-        message = "The key was used for another request"
+    if row is None:
+        return None
+    if row.fingerprint != fingerprint:
+        message = "The key was used for a different request"
         raise Unprocessable([FieldError("header.idempotency-key", "reused", message)])
-    raise Accepted(Receipt(found.id, found.total, replayed=True))
+    return AlreadySubmitted(row.id, row.total)
 
 
 def store(
     session: Session, user_id: uuid.UUID, submission: Submission, *, key: str | None = None
-) -> Batch:
-    """Store a batch with its chunks, and its key; durable once the transaction is.
+) -> Submitted | AlreadySubmitted:
+    """Insert a batch with its chunks and its key; it is durable once the transaction commits.
 
-    Raises `InvalidCredential` when the user is gone, `Unprocessable` when nothing could sign the
-    webhook that it asks for, and with a key what `find` raises, and `InFlight`.
+    Raises `InvalidCredential` if the user was deleted, and `Unprocessable` if the batch has a
+    webhook and the user has no secret to sign it. With a key it also raises `InFlight` and what
+    `find_submitted` raises.
     """
     if key is not None:
-        _claim_key(session, user_id, key, submission.fingerprint)
+        _lock_key(session, user_id, key)
+        earlier = find_submitted(session, user_id, key, submission.fingerprint)
+        if earlier is not None:
+            return earlier
     if submission.webhook_url is not None:
         webhook_secrets.require_secret(session, user_id)
+    batch = _insert_batch(session, user_id, submission)
+    for chunk in submission.chunks:
+        values = {
+            "id": new_id(),
+            "batch_id": batch.id,
+            "user_id": user_id,
+            "priority": submission.priority,
+            "start": chunk.start,
+            "size": chunk.size,
+            "texts": chunk.texts.decode(),
+            "rows": None if chunk.rows is None else chunk.rows.decode(),
+        }
+        # A single statement for all chunks would hold several copies of the batch in memory.
+        session.execute(_INSERT_CHUNK, values)
+        renew_deadline()
+    if key is not None:
+        _store_key(session, user_id, key, submission.fingerprint, batch.id)
+    details = {"total": batch.total}
+    record(session, "batch.accepted", user_id=user_id, subject_id=batch.id, details=details)
+    return Submitted(batch.id, batch.total)
+
+
+def _insert_batch(session: Session, user_id: uuid.UUID, submission: Submission) -> Batch:
     batch = Batch(
         id=new_id(),
         user_id=user_id,
@@ -121,44 +154,22 @@ def store(
         webhook_url=submission.webhook_url,
     )
     session.add(batch)
-    try:
+    with require_user():
         session.flush()
-    except IntegrityError as error:
-        # The one reference of the row: the user is gone, and the token with them.
-        raise InvalidCredential from error
-    for chunk in submission.chunks:
-        values = {
-            "id": new_id(),
-            "batch_id": batch.id,
-            "user_id": user_id,
-            "priority": submission.priority,
-            "start": chunk.start,
-            "size": chunk.size,
-            "texts": chunk.texts.decode(),
-            "rows": None if chunk.rows is None else chunk.rows.decode(),
-        }
-        # One statement a chunk: all in one would hold the batch in memory several times over.
-        session.execute(_INSERT_CHUNK, values)
-        renew_deadline()
-    if key is not None:
-        named = {"key": key, "fingerprint": submission.fingerprint, "batch_id": batch.id}
-        session.execute(insert(IdempotencyKey), named | {"user_id": user_id})
-    record(
-        session,
-        "batch.accepted",
-        actor_id=user_id,
-        user_id=user_id,
-        subject_id=batch.id,
-        details={"total": batch.total},
-    )
     return batch
 
 
-def _claim_key(session: Session, user_id: uuid.UUID, key: str, fingerprint: bytes) -> None:
-    """Be the one request that may use the key until the transaction ends."""
-    if not session.scalar(_TRY_LOCK, {"name": f"valence.idempotency.{user_id}.{key}"}):
+def _lock_key(session: Session, user_id: uuid.UUID, key: str) -> None:
+    """Let one transaction at a time use a key; raise `InFlight` for the others."""
+    if not try_lock(session, f"valence.idempotency.{user_id}.{key}"):
         raise InFlight
-    find_submitted(session, user_id, key, fingerprint)
-    # What `find` does not see is too old to mean anything, or its batch was deleted.
-    mine = (IdempotencyKey.user_id == user_id, IdempotencyKey.key == key)
-    session.execute(delete(IdempotencyKey).where(*mine))
+
+
+def _store_key(
+    session: Session, user_id: uuid.UUID, key: str, fingerprint: bytes, batch_id: uuid.UUID
+) -> None:
+    # An existing row is expired, or its batch was deleted.
+    existing = (IdempotencyKey.user_id == user_id, IdempotencyKey.key == key)
+    session.execute(delete(IdempotencyKey).where(*existing))
+    row = {"key": key, "fingerprint": fingerprint, "batch_id": batch_id, "user_id": user_id}
+    session.execute(insert(IdempotencyKey), row)

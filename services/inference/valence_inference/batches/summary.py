@@ -1,4 +1,4 @@
-"""Summaries: a batch's answers in a few numbers, and the terms that decided most of them."""
+"""Summaries of batches: counts, a histogram of confidence, and the most influential terms."""
 
 import asyncio
 import uuid
@@ -17,13 +17,13 @@ from valence_ml import Scorer, model_name
 
 BINS: Final = 10
 MAX_SAMPLE_TEXTS: Final = 1_000
-MAX_SAMPLE_CHARACTERS: Final = 1_000_000  # explained in a second or two
+MAX_SAMPLE_CHARACTERS: Final = 1_000_000  # explaining them takes a second or two
 MAX_TERMS: Final = 20
 MAX_WAITING: Final = 100
 RETRY_SECONDS: Final = 2
 
 Reason = Literal["nothing_scored", "another_model", "texts_not_stored", "model_cannot_explain"]
-"""Why there are no terms."""
+"""Why a summary has no terms."""
 
 _ANSWERS = text("""
 SELECT sentiment, width_bucket(confidence, 0.5, 1, :bins) AS bin, count(*) AS texts,
@@ -36,19 +36,19 @@ SELECT DISTINCT model FROM batch_chunks
 WHERE batch_id = :id AND state = 'done' AND model IS NOT NULL ORDER BY model
 """)
 
-# Of `:total` places `:sample`, as far from each other as may be.
+# `:sample` of the `:total` texts, evenly spaced.
 _SAMPLE = text("""
-SELECT element.said FROM batch_chunks AS chunk,
-    json_array_elements_text(chunk.texts) WITH ORDINALITY AS element (said, n),
-    LATERAL (SELECT chunk.start + element.n - 1 AS place) AS here
+SELECT element.value FROM batch_chunks AS chunk,
+    json_array_elements_text(chunk.texts) WITH ORDINALITY AS element (value, n),
+    LATERAL (SELECT chunk.start + element.n - 1 AS index) AS here
 WHERE chunk.batch_id = :id AND chunk.state = 'done' AND chunk.model = :model
-    AND (place + 1) * :sample / :total > place * :sample / :total
+    AND (index + 1) * :sample / :total > index * :sample / :total
 """)
 
 
 @dataclass(frozen=True)
 class Bin:
-    """How many answers are as sure as this; `to` belongs to the next one, but to the last."""
+    """A bin of the histogram, `lower` included; only the last bin includes its `upper`."""
 
     lower: float
     upper: float
@@ -56,7 +56,7 @@ class Bin:
 
 
 class Term(NamedTuple):
-    """What a term added to the logits of the texts that it stands in."""
+    """A term, the sum of its contributions to the logit of `positive`, and its number of texts."""
 
     term: str
     contribution: float
@@ -64,7 +64,7 @@ class Term(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """The terms that spoke most for each side, in `sampled` texts."""
+    """The most influential terms for each sentiment, in `sampled` texts."""
 
     sampled: int
     positive: list[Term]
@@ -73,7 +73,7 @@ class Terms(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """A batch, or what is done of it, as of one moment; confidences are None without answers."""
+    """A snapshot of a batch, or of its finished part; `mean_confidence` is None without answers."""
 
     status: batch_status.Status
     labels: dict[str, int]
@@ -85,33 +85,37 @@ class Summary:
 
 
 class Summaries:
-    """Sums batches up, one at a time in a process: each reads all of a batch.
+    """Summarizes batches, one at a time in a process, because each summary reads a whole batch.
 
-    Of one user one waits: no more of them keep the others from their turn.
+    A user can have one summary running or waiting, so that no user holds up the others.
     """
 
     def __init__(self, database: Database):
         self._database = database
         self._users = ConcurrencyLimit(max_total=MAX_WAITING, retry_after=RETRY_SECONDS)
-        self._line = TimedSemaphore("summary", timeout=database.timeout)
+        self._semaphore = TimedSemaphore("summary", timeout=database.timeout)
 
     async def summarize(self, scorer: Scorer, user_id: uuid.UUID, task_id: uuid.UUID) -> Summary:
-        """Sum a user's batch up; raises `TaskNotFound`, `TooManyRequests` while one of theirs is
-        under way, or `Unavailable` when no turn comes.
+        """Summarize a user's batch.
+
+        Raises `TaskNotFound`, `TooManyRequests` while another summary of the user is running or
+        waiting, or `Unavailable` if no slot becomes free in time.
         """
         with self._users.slot(user_id):
-            async with self._line.slot():
-                found, texts = await self._database.run(_read, user_id, task_id, model_name(scorer))
-                terms = await asyncio.to_thread(_explain, scorer, texts, found["models"])
-        return Summary(**found, terms=terms)
+            async with self._semaphore.slot():
+                fields, texts = await self._database.run(
+                    _read, user_id, task_id, model_name(scorer)
+                )
+                terms = await asyncio.to_thread(_explain, scorer, texts, fields["models"])
+        return Summary(**fields, terms=terms)
 
 
 def _read(
     session: Session, user_id: uuid.UUID, task_id: uuid.UUID, model: str
 ) -> tuple[dict[str, Any], list[str]]:
-    """All but the terms, and the texts to find these in: those that this model has scored.
+    """Return the fields of the summary but the terms, and a sample of texts scored by `model`.
 
-    All in the snapshot that `status` takes.
+    All of it is read in the snapshot that `get_status` opens.
     """
     status = batch_status.get_status(session, user_id, task_id, max_inline=0)
     labels, low, total = {"positive": 0, "negative": 0}, 0, 0.0
@@ -119,10 +123,10 @@ def _read(
     for row in session.execute(_ANSWERS, {"id": task_id, "bins": BINS}):
         labels[row.sentiment] += row.texts
         low, total = low + row.low, total + row.confidence
-        # A confidence of exactly 1 is beyond the last bin's end, and the last bin's.
+        # `width_bucket` puts a confidence of exactly 1 past the last bin; it belongs to the last.
         bins[min(max(row.bin, 1), BINS) - 1] += row.texts
     answers = sum(labels.values())
-    found = {
+    fields = {
         "status": status,
         "labels": labels,
         "low_confidence": low,
@@ -130,9 +134,9 @@ def _read(
         "histogram": [Bin(_bound(n), _bound(n + 1), count) for n, count in enumerate(bins)],
         "models": session.scalars(_MODELS, {"id": task_id}).all(),
     }
-    places = {"sample": min(MAX_SAMPLE_TEXTS, status.batch.total), "total": status.batch.total}
-    texts = session.scalars(_SAMPLE, {"id": task_id, "model": model, **places}).all()
-    return found, list(texts)
+    sample = {"sample": min(MAX_SAMPLE_TEXTS, status.batch.total), "total": status.batch.total}
+    texts = session.scalars(_SAMPLE, {"id": task_id, "model": model, **sample}).all()
+    return fields, list(texts)
 
 
 def _bound(n: int) -> float:
@@ -147,19 +151,19 @@ def _explain(scorer: Scorer, texts: Sequence[str], models: Sequence[str]) -> Ter
     if not texts:
         return "texts_not_stored"
     characters = sum(map(len, texts))
-    some = texts[:: characters // MAX_SAMPLE_CHARACTERS + 1]
-    added: defaultdict[str, float] = defaultdict(float)
-    seen: defaultdict[str, int] = defaultdict(int)
-    for said in some:
-        explanation = scorer.explain(said)
+    sample = texts[:: characters // MAX_SAMPLE_CHARACTERS + 1]
+    contributions: defaultdict[str, float] = defaultdict(float)
+    counts: defaultdict[str, int] = defaultdict(int)
+    for value in sample:
+        explanation = scorer.explain(value)
         if explanation is None:
             return "model_cannot_explain"
         for part in explanation.contributions:
-            added[part.term] += part.value
-            seen[part.term] += 1
-    order = sorted(added, key=lambda term: (-abs(added[term]), term))
-    for_each = (
-        [Term(t, added[t], seen[t]) for t in order if added[t] * sign > 0][:MAX_TERMS]
+            contributions[part.term] += part.value
+            counts[part.term] += 1
+    order = sorted(contributions, key=lambda term: (-abs(contributions[term]), term))
+    positive, negative = (
+        [Term(t, contributions[t], counts[t]) for t in order if contributions[t] * sign > 0]
         for sign in (1, -1)
     )
-    return Terms(len(some), *for_each)
+    return Terms(len(sample), positive[:MAX_TERMS], negative[:MAX_TERMS])

@@ -1,4 +1,4 @@
-"""Webhooks as their owner sets them up: which URLs are taken, and the secrets that sign."""
+"""Webhook URLs and the secrets that sign webhooks, as users manage them."""
 
 import base64
 import ipaddress
@@ -9,32 +9,32 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
-from sqlalchemy import Select, delete, func, insert, or_, select, text, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Select, delete, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from valence_common.audit import record
 from valence_common.db import new_id
 from valence_common.models import WebhookSecret
-from valence_common.problems import FieldError, Forbidden, InvalidCredential, Unprocessable
+from valence_common.postgres import lock, require_user
+from valence_common.problems import FieldError, Forbidden, Unprocessable
 from valence_common.security import Principal
 from valence_common.ssrf import Address, Network, is_allowed
 
 FIELD: Final = "webhook_url"
 MAX_URL_CHARACTERS: Final = 2048
-SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what a secret begins with
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - the prefix of every secret
 SECRET_BYTES: Final = 32
+"""Of the 24 to 64 that Standard Webhooks allows."""
+
 GRACE_PERIOD: Final = timedelta(hours=24)
-"""What a receiver has to learn a new secret, while the old one signs as well."""
+"""For this long after a rotation the old secret signs as well."""
 
 MAX_SECRETS: Final = 5
-"""Each makes every message longer; there is room for a few whose answer was lost."""
-
-_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+"""Active secrets of a user: each adds a signature to every message."""
 
 
 class Secret(NamedTuple):
-    """A secret without its value: one that has an end was replaced, and signs until then."""
+    """A secret without its value; one with `expires_at` was replaced and signs until then."""
 
     id: uuid.UUID
     created_at: datetime
@@ -42,7 +42,7 @@ class Secret(NamedTuple):
 
 
 class LoginRequired(Forbidden):
-    """Who holds the secret can speak for us to its owner's receiver: no program manages it."""
+    """Whoever has a secret can forge webhooks, so API keys cannot manage secrets."""
 
     detail = "Webhook secrets are managed with a login, not with an API key"
 
@@ -50,73 +50,70 @@ class LoginRequired(Forbidden):
 def check_url(
     url: str, *, enabled: bool, allow_http: bool, allowed_networks: Iterable[Network] = ()
 ) -> None:
-    """Raise `Unprocessable` for a URL that no webhook could ever be sent to.
+    """Raise `Unprocessable` for a URL that no webhook can ever be sent to.
 
-    What its name leads to is looked at when it is sent, since that can change.
+    The worker resolves and checks the host name at each delivery, because its address can change.
     """
     if not enabled:
         _reject("not_enabled", "Webhooks are not enabled here; leave the field out")
     if len(url) > MAX_URL_CHARACTERS:
         _reject("too_long", f"The URL may have at most {MAX_URL_CHARACTERS} characters")
     if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
-        _reject("characters", "The URL must be printable ASCII: other names in their xn-- form")
+        _reject("characters", "The URL must be printable ASCII; write other host names in their xn-- form")
     schemes = ("https", "http") if allow_http else ("https",)
     host = _host(url, schemes)
     if "@" in url.split("/")[2] or "#" in url:
-        _reject("parts", "The URL may have neither a user's name nor a fragment")
+        _reject("parts", "The URL may have neither a user name nor a fragment")
     address = _ip_literal(host)
     if address is not None and not is_allowed(address, allowed_networks):
         _reject("address", "The URL's address is not public")
 
 
 def require_secret(session: Session, user_id: uuid.UUID) -> None:
-    """Raise `Unprocessable` unless the user has a secret: nothing is sent without a signature."""
+    """Raise `Unprocessable` unless the user has a secret: every webhook is signed."""
     if not list_secrets(session, user_id):
-        _reject("no_secret", "Make a secret first: POST /api/v1/webhooks/secret")
+        _reject("no_secret", "Create a secret first: POST /api/v1/webhooks/secret")
 
 
 def require_login(principal: Principal) -> None:
-    """Raise `OnlyLogins` for who acts through an API key."""
+    """Raise `LoginRequired` for a request that uses an API key."""
     if principal.session_id is None:
         raise LoginRequired
 
 
 def create_secret(session: Session, user_id: uuid.UUID) -> tuple[Secret, str]:
-    """A new secret, which nobody can show again; the one before it signs for `GRACE` more.
+    """Create a secret and return it with its value, which cannot be read again.
 
-    So do those that are in their grace already: the newest may be one that nobody has seen, since
-    its answer was lost. At most `MOST_SECRETS` live; beyond that the oldest ends now.
+    The previous secret signs for another `GRACE_PERIOD`, and those already in their grace period
+    keep signing: the answer with the newest value may have been lost. At most `MAX_SECRETS` are
+    active; beyond that the oldest are deleted.
     """
-    _lock(session, user_id)
-    mine = WebhookSecret.user_id == user_id
-    rotated = list_secrets(session, user_id)
-    ends = func.now() + GRACE_PERIOD
-    last = update(WebhookSecret).where(mine, WebhookSecret.expires_at.is_(None))
-    session.execute(last.values(expires_at=ends))
-    kept = [secret.id for secret in rotated[: MAX_SECRETS - 1]]
-    session.execute(delete(WebhookSecret).where(mine, WebhookSecret.id.not_in(kept)))
-    random = base64.urlsafe_b64encode(secrets.token_bytes(SECRET_BYTES)).decode().rstrip("=")
-    value = SECRET_PREFIX + random
-    made = Secret(new_id(), session.scalars(select(func.now())).one(), None)
-    row = {**made._asdict(), "user_id": user_id, "secret": value}
-    try:
-        session.execute(insert(WebhookSecret), row)
-    except IntegrityError as error:
-        # The one reference of the row: the user is gone, and the token with them.
-        raise InvalidCredential from error
-    _audit(session, "rotated" if rotated else "created", user_id, made.id)
-    return made, value
+    lock(session, _lock_name(user_id))
+    owned = WebhookSecret.user_id == user_id
+    active = list_secrets(session, user_id)
+    current = update(WebhookSecret).where(owned, WebhookSecret.expires_at.is_(None))
+    session.execute(current.values(expires_at=func.now() + GRACE_PERIOD))
+    keep = [secret.id for secret in active[: MAX_SECRETS - 1]]
+    session.execute(delete(WebhookSecret).where(owned, WebhookSecret.id.not_in(keep)))
+    value = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+    secret = Secret(new_id(), session.scalars(select(func.now())).one(), None)
+    with require_user():
+        session.execute(
+            insert(WebhookSecret), {**secret._asdict(), "user_id": user_id, "secret": value}
+        )
+    _audit(session, "rotated" if active else "created", user_id, secret.id)
+    return secret, value
 
 
 def list_secrets(session: Session, user_id: uuid.UUID) -> list[Secret]:
-    """The secrets that sign, newest first, without their values."""
+    """Return the active secrets, newest first, without their values."""
     rows = session.execute(_select_active(user_id).order_by(WebhookSecret.id.desc()))
     return [Secret(row.id, row.created_at, row.expires_at) for row in rows]
 
 
 def delete_secrets(session: Session, user_id: uuid.UUID) -> None:
-    """Delete all of a user's; what would be sent fails until there is a new one."""
-    _lock(session, user_id)
+    """Delete all secrets of a user; deliveries fail until there is a new one."""
+    lock(session, _lock_name(user_id))
     for secret in list_secrets(session, user_id):
         _audit(session, "deleted", user_id, secret.id)
     session.execute(delete(WebhookSecret).where(WebhookSecret.user_id == user_id))
@@ -126,7 +123,7 @@ def _host(url: str, schemes: Sequence[str]) -> str:
     try:
         parts = urlsplit(url)
         host = parts.hostname if parts.port != 0 else None
-    except ValueError:  # a port that is no number, or brackets around no address
+    except ValueError:  # the port is not a number, or the brackets hold no address
         host = None
     if not host or not url.startswith(tuple(f"{scheme}://" for scheme in schemes)):
         _reject("url", f"Must be an absolute URL that begins with {' or '.join(schemes)}://")
@@ -134,19 +131,19 @@ def _host(url: str, schemes: Sequence[str]) -> str:
 
 
 def _select_active(user_id: uuid.UUID) -> Select[uuid.UUID, datetime, datetime | None]:
-    ends = WebhookSecret.expires_at
-    columns = select(WebhookSecret.id, WebhookSecret.created_at, ends)
-    return columns.where(WebhookSecret.user_id == user_id, or_(ends.is_(None), ends > func.now()))
+    expires_at = WebhookSecret.expires_at
+    is_active = or_(expires_at.is_(None), expires_at > func.now())
+    columns = select(WebhookSecret.id, WebhookSecret.created_at, expires_at)
+    return columns.where(WebhookSecret.user_id == user_id, is_active)
 
 
-def _lock(session: Session, user_id: uuid.UUID) -> None:
-    """Let one request at a time change a user's secrets."""
-    session.execute(_LOCK, {"name": f"valence.webhook_secrets.{user_id}"})
+def _lock_name(user_id: uuid.UUID) -> str:
+    """Return the advisory lock under which one transaction at a time changes a user's secrets."""
+    return f"valence.webhook_secrets.{user_id}"
 
 
-def _audit(session: Session, what: str, user_id: uuid.UUID, secret_id: uuid.UUID) -> None:
-    action = f"webhook_secret.{what}"
-    record(session, action, actor_id=user_id, user_id=user_id, subject_id=secret_id)
+def _audit(session: Session, verb: str, user_id: uuid.UUID, secret_id: uuid.UUID) -> None:
+    record(session, f"webhook_secret.{verb}", user_id=user_id, subject_id=secret_id)
 
 
 def _reject(rule: str, message: str) -> NoReturn:
@@ -154,14 +151,14 @@ def _reject(rule: str, message: str) -> NoReturn:
 
 
 def _ip_literal(host: str) -> Address | None:
-    """The address that a host is, if it is one; also refuses those that only look like numbers.
+    """Return the host as an IP address, or None for a name; reject other spellings of addresses.
 
-    `127.1`, `0x7f000001` and `2130706433` are all one address to the systems that look names up.
+    Resolvers read `127.1`, `0x7f000001` and `2130706433` as the same address.
     """
     try:
         return ipaddress.ip_address(host)
     except ValueError:
         last = host.rstrip(".").rpartition(".")[2]
         if last.isdigit() or last.startswith("0x"):
-            _reject("address", "The URL's address is not written as one usually is")
+            _reject("address", "The URL's address must be in standard notation")
         return None

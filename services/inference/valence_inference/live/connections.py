@@ -1,6 +1,7 @@
-"""What stays open: event streams and WebSockets, counted, bounded, and ended when they must.
+"""The registry of open connections: event streams and WebSockets.
 
-One ends when its credential does, and with the process; who holds it learns why, and says goodbye.
+It bounds their number, and asks a connection to close when its credential is no longer valid or the
+process stops. The handler of the connection then closes it and can tell the client why.
 """
 
 import asyncio
@@ -19,55 +20,60 @@ from valence_common.security import Principal
 from valence_common.web.access import authenticate
 from valence_inference.live.metrics import ConnectionMetrics
 
-POLL_SECONDS: Final = 2.0  # after the second in which revocations are heard of
+POLL_SECONDS: Final = 2.0
+"""The interval of credential checks; a revocation is known within a second before."""
+
 MAX_CONCURRENT_CHECKS: Final = 50
 RETRY_SECONDS: Final = 5
 
 
 class CloseReason(enum.Enum):
-    """Why a stream must end."""
+    """Why a connection must close."""
 
-    CREDENTIAL = "its credential has ended"
+    CREDENTIAL = "its credential is no longer valid"
     STOPPING = "the process stops"
 
 
 class Connection:
-    """One open stream; `ending` says that it must end, and why."""
+    """One open connection; once `close_reason` is set, its handler must close it."""
 
-    def __init__(self, connection: HTTPConnection, principal: Principal):
-        self.connection = connection
+    def __init__(self, request: HTTPConnection, principal: Principal):
+        self.request = request
         self.principal = principal
         self.close_reason: CloseReason | None = None
         self._changed = asyncio.Event()
-        self._deadline: tuple[asyncio.Timeout, float] | None = None
+        self._timeout: tuple[asyncio.Timeout, float] | None = None
 
     def notify(self) -> None:
-        """There is news for it."""
+        """Wake the handler that waits for a change."""
         self._changed.set()
 
-    def request_close(self, why: CloseReason) -> None:
-        """It must end."""
+    def request_close(self, reason: CloseReason) -> None:
+        """Ask the handler to close the connection; only the first reason counts."""
         if self.close_reason is not None:
             return
-        self.close_reason = why
+        self.close_reason = reason
         self.notify()
-        if self._deadline is not None:
-            timeout, grace = self._deadline
+        if self._timeout is not None:
+            timeout, grace = self._timeout
             if not timeout.expired():
                 timeout.reschedule(asyncio.get_running_loop().time() + grace)
 
     @contextlib.asynccontextmanager
     async def timeout(self, seconds: float, *, grace: float = 0.0) -> AsyncIterator[None]:
-        """Give the block so many seconds, and `grace` once the end has come; or `TimeoutError`."""
+        """Raise `TimeoutError` if the block takes longer than `seconds`.
+
+        Once the connection must close, the block has `grace` seconds left.
+        """
         async with asyncio.timeout(seconds if self.close_reason is None else grace) as timeout:
-            self._deadline = timeout, grace
+            self._timeout = timeout, grace
             try:
                 yield
             finally:
-                self._deadline = None
+                self._timeout = None
 
     async def wait_for_change(self, timeout: float) -> bool:
-        """Whether there was news within so many seconds."""
+        """Wait for `notify`; return False after `timeout` seconds without one."""
         try:
             async with asyncio.timeout(timeout):
                 await self._changed.wait()
@@ -78,7 +84,7 @@ class Connection:
 
 
 class ConnectionRegistry:
-    """All open streams of this process: at most so many, and so many of one user."""
+    """The open connections of this process, limited in total and per user."""
 
     def __init__(self, *, max_total: int, per_user: int, metrics: ConnectionMetrics):
         self._limit = ConcurrencyLimit(
@@ -89,27 +95,27 @@ class ConnectionRegistry:
         self._stopping = False
 
     @contextlib.contextmanager
-    def open(self, connection: HTTPConnection, principal: Principal) -> Iterator[Connection]:
-        """Hold one for as long as the block lasts; raises `TooManyRequests`."""
+    def open(self, request: HTTPConnection, principal: Principal) -> Iterator[Connection]:
+        """Register a connection for the duration of the block; raise `TooManyRequests`."""
         with self._limit.slot(principal.user_id):
-            stream = Connection(connection, principal)
+            connection = Connection(request, principal)
             if self._stopping:
-                stream.request_close(CloseReason.STOPPING)
-            self._open.add(stream)
-            gauge = self._metrics.open.labels(connection.scope["type"])
+                connection.request_close(CloseReason.STOPPING)
+            self._open.add(connection)
+            gauge = self._metrics.open.labels(request.scope["type"])
             gauge.inc()
             try:
-                yield stream
+                yield connection
             finally:
                 gauge.dec()
-                self._open.discard(stream)
+                self._open.discard(connection)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, stopping: asyncio.Event) -> AsyncIterator[None]:
-        """End what must end, for as long as the block lasts."""
+        """Check credentials during the block, and close all connections once `stopping` is set."""
         tasks = [
-            asyncio.create_task(each)
-            for each in (self._poll_forever(), self._close_on_stop(stopping))
+            asyncio.create_task(self._poll_forever()),
+            asyncio.create_task(self._close_on_stop(stopping)),
         ]
         try:
             yield
@@ -120,24 +126,25 @@ class ConnectionRegistry:
     async def _close_on_stop(self, stopping: asyncio.Event) -> None:
         await stopping.wait()
         self._stopping = True
-        for stream in self._open:
-            stream.request_close(CloseReason.STOPPING)
+        for connection in self._open:
+            connection.request_close(CloseReason.STOPPING)
 
     async def _poll_forever(self) -> None:
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            streams = list(self._open)
-            for start in range(0, len(streams), MAX_CONCURRENT_CHECKS):
-                await asyncio.gather(*map(_check, streams[start : start + MAX_CONCURRENT_CHECKS]))
+            connections = list(self._open)
+            for start in range(0, len(connections), MAX_CONCURRENT_CHECKS):
+                some = connections[start : start + MAX_CONCURRENT_CHECKS]
+                await asyncio.gather(*map(_check_credential, some))
 
 
-async def _check(stream: Connection) -> None:
-    """End a stream that would not be let in any more."""
+async def _check_credential(connection: Connection) -> None:
+    """Close a connection whose request would be rejected now."""
     try:
-        await authenticate(stream.connection)
+        await authenticate(connection.request)
     except Unavailable:
-        return  # what is known stays good while nobody can say otherwise
+        return  # during an outage the connection stays open
     except DomainError:
-        stream.request_close(CloseReason.CREDENTIAL)
-    except Exception as error:  # noqa: BLE001 - the next look may succeed, and others wait for it
+        connection.request_close(CloseReason.CREDENTIAL)
+    except Exception as error:  # noqa: BLE001 - other connections wait, and the next poll may succeed
         structlog.get_logger().error("credential_not_checked", **log_fields(error))

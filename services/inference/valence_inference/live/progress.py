@@ -1,41 +1,39 @@
-"""Watching batches: how far each is, told as it changes, until it has ended.
+"""Live progress of batches: one poll for all subscribed batches, and an update for each change.
 
-One look each half second asks for all batches that anybody watches here. What is told depends on
-the database alone, so any replica goes on where another stopped.
+A poll every half second reads all batches that a connection of this process has subscribed to.
+Updates and their ids depend on the database alone, so a client can resume at any replica.
 """
 
 import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
 from datetime import datetime
 from typing import Final, NamedTuple
 
 import structlog
-from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from valence_common.db import Database
 from valence_common.log import log_fields
 from valence_common.models import TERMINAL, Batch
+from valence_common.postgres import repeatable_read
 from valence_common.problems import Unavailable
 from valence_inference.batches import status as batch_status
-from valence_inference.batches.status import TaskNotFound
+from valence_inference.batches.status import Status, TaskNotFound
 from valence_inference.live.connections import Connection
-from valence_inference.reading import repeatable_read
-from valence_inference.schemas.batches import Task
-from valence_inference.schemas.streaming import Progress
 
 POLL_SECONDS: Final = 0.5
-BACKOFF_FACTOR: Final = 4  # a look that takes long is followed by a pause so many times as long
+BACKOFF_FACTOR: Final = 4
+"""A slow poll is followed by a pause of this many times its duration."""
+
 HEARTBEAT_SECONDS: Final = 15.0
-RETRY_MS: Final = 1_000
 
 
 class Snapshot(NamedTuple):
-    """How far a batch is; `rate` is in texts per second, as its status says it."""
+    """The progress of a batch at one moment; `rate` is in texts per second."""
 
     status: str
     started_at: datetime | None
@@ -46,135 +44,133 @@ class Snapshot(NamedTuple):
 
     @property
     def id(self) -> str:
-        """What the event is called that tells this."""
-        return event_id(self.done, self.failed, self.status, self.started_at)
+        """The id of the update with this snapshot."""
+        return _update_id(self.done, self.failed, self.status, self.started_at)
 
     @property
     def ended(self) -> bool:
-        """Whether nobody works on it any more."""
+        """Whether the batch has ended."""
         return self.status in TERMINAL
 
-    def described(self) -> Progress:
-        """As it is told."""
-        told = Progress(
-            status=self.status,
-            total=self.total,
-            done=self.done,
-            failed=self.failed,
-            progress=self.done / self.total,
-        )
-        if self.rate is not None:
-            told.rate = round(self.rate, 1)
-            told.eta_seconds = batch_status.eta_seconds(self.total - self.done, self.rate)
-        return told
+
+class End(NamedTuple):
+    """The last update: the status of a batch that has ended."""
+
+    status: Status
+
+    @property
+    def id(self) -> str:
+        """The id of the update; equal to that of a snapshot with the same progress."""
+        status, batch = self.status, self.status.batch
+        return _update_id(status.done, status.failed, batch.status, batch.started_at)
 
 
-def event_id(done: int, failed: int, status: str, started_at: datetime | None) -> str:
-    """An event's id: what the database says, and nothing else.
+HEARTBEAT: Final = None
+"""Yielded after `HEARTBEAT_SECONDS` without an update."""
 
-    A batch that was tried again can end just as before: the time of its start, in milliseconds,
-    tells the runs apart.
+Update = Snapshot | End | None
+
+
+def _update_id(done: int, failed: int, status: str, started_at: datetime | None) -> str:
+    """Return the id of an update, computed from the database's values alone.
+
+    A retried batch can end just as before; the time of its start, in milliseconds, tells the runs
+    apart.
     """
     run = 0 if started_at is None else int(started_at.timestamp() * 1000)
     return f"{done}.{failed}.{status}.{run}"
 
 
 class _Subscription:
-    """A batch that streams watch: where it was when last looked at, or that it is gone.
+    """A batch with its subscribed connections, and the result of the last poll.
 
-    A stream has its own first look. Only one that began after that is news to it: an older one may
-    know less, and nothing is told twice.
+    Each connection has read a first snapshot itself. A poll that began before that may know less,
+    so its result is not new to the connection, and no connection gets an update twice.
     """
 
     def __init__(self) -> None:
-        self.streams: dict[Connection, float] = {}
-        self.looked_at = float("-inf")
-        self.point: Snapshot | None = None
-        self.gone = False
+        self.subscribed_at: dict[Connection, float] = {}
+        self.polled_at = float("-inf")
+        self.snapshot: Snapshot | None = None
+        self.deleted = False
 
-    def update(self, point: Snapshot | None, looked_at: float) -> None:
-        changed = point is None or self.point is None or point.id != self.point.id
-        for stream, since in self.streams.items():
-            if changed or self.looked_at < since <= looked_at:
-                stream.notify()
-        self.point, self.gone, self.looked_at = point, point is None, looked_at
+    def update(self, snapshot: Snapshot | None, polled_at: float) -> None:
+        """Store the result of a poll (None: no such batch), and notify those it is new to."""
+        changed = snapshot is None or self.snapshot is None or snapshot.id != self.snapshot.id
+        for connection, subscribed_at in self.subscribed_at.items():
+            if changed or self.polled_at < subscribed_at <= polled_at:
+                connection.notify()
+        self.snapshot, self.deleted, self.polled_at = snapshot, snapshot is None, polled_at
 
-    def news(self, stream: Connection) -> Snapshot | None:
-        """Where the batch is, if that is news."""
-        return self.point if self.streams[stream] <= self.looked_at else None
+    def new_snapshot(self, connection: Connection) -> Snapshot | None:
+        """Return the last snapshot if it was polled after the connection subscribed."""
+        return self.snapshot if self.subscribed_at[connection] <= self.polled_at else None
 
 
 class ProgressFeed:
-    """The batches that are watched in this process."""
+    """The progress of all batches that connections of this process have subscribed to."""
 
     def __init__(self, database: Database):
         self._database = database
-        self._watches: dict[uuid.UUID, _Subscription] = {}
-        self._wanted = asyncio.Event()
+        self._subscriptions: dict[uuid.UUID, _Subscription] = {}
+        self._subscribed = asyncio.Event()
 
     async def snapshot(self, user_id: uuid.UUID, task_id: uuid.UUID) -> Snapshot:
-        """How far a user's batch is; raises `TaskNotFound`."""
-        points = await self._database.run(_read, [task_id], user_id=user_id)
-        if task_id not in points:
+        """Read the progress of a user's batch; raise `TaskNotFound`."""
+        snapshots = await self._database.run(_read, [task_id], user_id=user_id)
+        if task_id not in snapshots:
             raise TaskNotFound
-        return points[task_id]
+        return snapshots[task_id]
 
-    async def events(
-        self, stream: Connection, task_id: uuid.UUID, point: Snapshot, last_id: str | None
-    ) -> AsyncIterator[bytes]:
-        """The events of a batch that stands at `point`, for who knows the one called `last_id`.
+    async def updates(
+        self, connection: Connection, task_id: uuid.UUID, snapshot: Snapshot, last_id: str | None
+    ) -> AsyncGenerator[Update, None]:
+        """Yield the updates of a batch after the one with `last_id`, beginning with `snapshot`.
 
-        They end after the batch's end, when it is gone, and when the stream must end.
+        Ends after the batch's `End`, when the batch is deleted, or when the connection must close.
         """
-        yield format_sse_event(retry=RETRY_MS)  # with the head, before there is anything to tell
-        with self._watched(task_id, stream) as watch:
-            while stream.close_reason is None and not watch.gone:
-                point = watch.news(stream) or point
-                patience = HEARTBEAT_SECONDS
-                if point.ended:
-                    end = await self._end(stream, task_id)
+        with self._subscribe(task_id, connection) as subscription:
+            while connection.close_reason is None and not subscription.deleted:
+                snapshot = subscription.new_snapshot(connection) or snapshot
+                timeout = HEARTBEAT_SECONDS
+                if snapshot.ended:
+                    end = await self._read_end(connection, task_id)
                     if end is not None:
                         yield end
                         return
-                    patience = POLL_SECONDS
-                elif point.id != last_id:
-                    last_id = point.id
-                    told = point.described().model_dump_json(exclude_none=True)
-                    yield format_sse_event(event="progress", data_str=told, id=point.id)
-                if not await stream.wait_for_change(patience) and patience == HEARTBEAT_SECONDS:
-                    yield KEEPALIVE_COMMENT
+                    timeout = POLL_SECONDS
+                elif snapshot.id != last_id:
+                    last_id = snapshot.id
+                    yield snapshot
+                if not await connection.wait_for_change(timeout) and timeout == HEARTBEAT_SECONDS:
+                    yield HEARTBEAT
 
-    async def _end(self, stream: Connection, task_id: uuid.UUID) -> bytes | None:
-        """The last event; None when nobody can say now, or when it goes on after all."""
-        user_id = stream.principal.user_id
+    async def _read_end(self, connection: Connection, task_id: uuid.UUID) -> End | None:
+        """Read the last update; None if the read fails, or the batch was retried meanwhile."""
+        user_id = connection.principal.user_id
         try:
             status = await self._database.run(
                 batch_status.get_status, user_id, task_id, max_inline=0
             )
-        except (Unavailable, TaskNotFound):  # the next look tells which
+        except (Unavailable, TaskNotFound):  # the next poll shows which
             return None
-        if status.batch.status not in TERMINAL:
-            return None
-        told = Task.from_status(status).model_dump_json(exclude={"results"})
-        batch = status.batch
-        name = event_id(status.done, status.failed, batch.status, batch.started_at)
-        return format_sse_event(event="end", data_str=told, id=name)
+        return End(status) if status.batch.status in TERMINAL else None
 
     @contextlib.contextmanager
-    def _watched(self, task_id: uuid.UUID, stream: Connection) -> Iterator[_Subscription]:
-        watch = self._watches.setdefault(task_id, _Subscription())
-        watch.streams[stream] = time.monotonic()
-        self._wanted.set()
+    def _subscribe(self, task_id: uuid.UUID, connection: Connection) -> Iterator[_Subscription]:
+        subscription = self._subscriptions.setdefault(task_id, _Subscription())
+        subscription.subscribed_at[connection] = time.monotonic()
+        self._subscribed.set()
         try:
-            yield watch
+            yield subscription
         finally:
-            del watch.streams[stream]
-            if not watch.streams:
-                self._watches.pop(task_id, None)
+            del subscription.subscribed_at[connection]
+            if not subscription.subscribed_at:
+                self._subscriptions.pop(task_id, None)
 
     @contextlib.asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        """Look at what is watched, for as long as the block lasts."""
+        """Poll the subscribed batches for the duration of the block."""
         task = asyncio.create_task(self._poll_forever())
         try:
             yield
@@ -183,35 +179,37 @@ class ProgressFeed:
 
     async def _poll_forever(self) -> None:
         while True:
-            await self._wanted.wait()
+            await self._subscribed.wait()
             started = time.monotonic()
             try:
                 await self._poll()
             except Unavailable as error:
                 structlog.get_logger().warning("unavailable", dependency=error.dependency)
-            except Exception as error:  # noqa: BLE001 - the next look may succeed
+            except Exception as error:  # noqa: BLE001 - the next poll may succeed
                 structlog.get_logger().error("batches_not_read", **log_fields(error))
-            if not self._watches:
-                self._wanted.clear()
+            if not self._subscriptions:
+                self._subscribed.clear()
             await asyncio.sleep(max(POLL_SECONDS, BACKOFF_FACTOR * (time.monotonic() - started)))
 
     async def _poll(self) -> None:
-        asked, looked_at = dict(self._watches), time.monotonic()
-        points = await self._database.run(_read, list(asked)) if asked else {}
-        for task_id, watch in asked.items():
-            watch.update(points.get(task_id), looked_at)
+        subscriptions, polled_at = dict(self._subscriptions), time.monotonic()
+        if not subscriptions:
+            return
+        snapshots = await self._database.run(_read, list(subscriptions))
+        for task_id, subscription in subscriptions.items():
+            subscription.update(snapshots.get(task_id), polled_at)
 
 
 def _read(
     session: Session, task_ids: Collection[uuid.UUID], *, user_id: uuid.UUID | None = None
 ) -> dict[uuid.UUID, Snapshot]:
-    """How far these batches are, without those that are deleted or not the user's."""
+    """Return snapshots of these batches, without deleted ones and those of other users."""
     repeatable_read(session)
     query = select(Batch.id, Batch.status, Batch.started_at, Batch.total).where(
         Batch.id.in_(task_ids), Batch.deleted_at.is_(None)
     )
     if user_id is not None:
         query = query.where(Batch.user_id == user_id)
-    found = session.execute(query).all()
-    progress = batch_status.read_progress(session, [row.id for row in found])
-    return {row.id: Snapshot(*row[1:], *progress[row.id]) for row in found}
+    rows = session.execute(query).all()
+    progress = batch_status.read_progress(session, [row.id for row in rows])
+    return {row.id: Snapshot(*row[1:], *progress[row.id]) for row in rows}

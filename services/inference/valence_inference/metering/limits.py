@@ -1,8 +1,8 @@
-"""The meter: who may ask for how much now, decided before their request's body is read."""
+"""Rate limits and daily quotas of requests, checked before the request body is read."""
 
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
 from fastapi import Request
@@ -29,15 +29,17 @@ LIMIT_OF_ROUTE: Final = {
     f"{API}/webhooks/secret": WEBHOOKS,
     f"{API}/sentiment/task/{{task_id}}/deliveries/{{delivery_id}}/redeliver": WEBHOOKS,
 }
-"""The routes that ask for work, by their templates, and what their limits are called."""
+"""The name of the limit of each rate-limited route, by the route's template."""
 
 MINUTE: Final = 60
 
+Refund = Callable[[], Awaitable[None]]
+
 
 class RequestLimiter:
-    """Counts requests against the limits of their user and key.
+    """Counts requests against the limits of their user and API key.
 
-    A request that its body's faults end has been counted: it was work as well.
+    A request that is rejected because of its body still counts.
     """
 
     def __init__(
@@ -50,77 +52,82 @@ class RequestLimiter:
         texts_today: TextsToday,
     ):
         self._limiter = limiter
-        self._written = texts_today
-        self._allowances = plans
+        self._texts_today = texts_today
+        self._plans = plans
         self._api_keys = api_keys
         self._usage = usage
 
     async def count(self, connection: HTTPConnection, principal: Principal) -> None:
-        """Count one request; raises `TooManyRequests`."""
+        """Count one request; raise `TooManyRequests`."""
         if principal.key_id is not None:
             self._usage.touch(principal.key_id)
         name = LIMIT_OF_ROUTE.get(connection.scope["route"].path)
         if name is not None:
-            charges = await self._hits(name, principal)
-            _add_headers(connection, await self._acquire(charges))
+            hits = await self._hits(name, principal)
+            _add_headers(connection, await self._acquire(hits))
 
     async def count_message(self, principal: Principal) -> None:
-        """Count one text of a connection as one analysis; raises `TooManyRequests`."""
+        """Count one WebSocket message as one analysis; raise `TooManyRequests`."""
         if principal.key_id is not None:
             self._usage.touch(principal.key_id)
         await self._acquire(await self._hits(ANALYZE, principal))
 
     async def _hits(self, name: str, principal: Principal) -> list[Hit]:
-        plan = await self._allowances.get(principal.user_id)
-        charges = [Hit(Rate(name, plan.per_minute, MINUTE, plan.burst), str(principal.user_id))]
+        plan = await self._plans.get(principal.user_id)
+        hits = [Hit(Rate(name, plan.per_minute, MINUTE, plan.burst), str(principal.user_id))]
         if principal.key_id is not None:
             per_minute = await self._api_keys.per_minute(principal.key_id)
             if per_minute is not None:
-                charges.append(Hit(Rate("key", per_minute, MINUTE), str(principal.key_id)))
+                hits.append(Hit(Rate("key", per_minute, MINUTE), str(principal.key_id)))
         if name == ANALYZE:
-            charges.append(self._texts_hit(principal.user_id, plan, 1))
-        return charges
+            hits.append(self._texts_hit(principal.user_id, plan, 1))
+        return hits
 
     @contextlib.asynccontextmanager
     async def reserve_texts(
         self, request: Request, principal: Principal, texts: int
-    ) -> AsyncIterator[None]:
-        """Take a batch's texts from the day's; raises `TooManyRequests`.
+    ) -> AsyncIterator[Refund]:
+        """Take the texts of a batch from the daily quota; raise `TooManyRequests`.
 
-        They are given back if the batch is not stored.
+        The block is given a function that returns the texts to the quota. They are also returned
+        if the block raises.
         """
-        plan = await self._allowances.get(principal.user_id)
-        charge = self._texts_hit(principal.user_id, plan, texts)
-        taken = await self._acquire([charge])
-        _add_headers(request, taken)
+        plan = await self._plans.get(principal.user_id)
+        hit = self._texts_hit(principal.user_id, plan, texts)
+        acquired = await self._acquire([hit])
+        _add_headers(request, acquired)
+
+        async def refund() -> None:
+            if acquired:
+                await self._limiter.refund(hit)
+
         try:
-            yield
+            yield refund
         except Exception:
-            if taken:
-                await self._limiter.refund(charge)
+            await refund()
             raise
 
     def _texts_hit(self, user_id: uuid.UUID, plan: Plan, texts: int) -> Hit:
-        """The charge of today's texts, which goes on from what is written when Redis forgot."""
+        """Return the hit on the daily quota; its counter starts at the usage in Postgres."""
 
-        async def written() -> int:
-            if self._allowances.unavailable:
+        async def initial() -> int:
+            if self._plans.unavailable:
                 raise Unavailable("postgres")
-            return await self._written.get(user_id)
+            return await self._texts_today.get(user_id)
 
-        return Hit(Day("texts", plan.texts_per_day), str(user_id), texts, written)
+        return Hit(Day("texts", plan.texts_per_day), str(user_id), texts, initial)
 
-    async def _acquire(self, charges: Sequence[Hit]) -> list[LimitStatus]:
+    async def _acquire(self, hits: Sequence[Hit]) -> list[LimitStatus]:
         try:
-            return await self._limiter.acquire(*charges)
+            return await self._limiter.acquire(*hits)
         except Unavailable:
-            # Nobody knows how many texts it were today: the other limits hold.
-            known = [charge for charge in charges if charge.initial is None]
-            return await self._limiter.acquire(*known) if known else []
+            # Without Redis and Postgres the quota is not known; the rate limits still apply.
+            rates = [hit for hit in hits if hit.initial is None]
+            return await self._limiter.acquire(*rates) if rates else []
 
 
-def _add_headers(connection: HTTPConnection, states: Sequence[LimitStatus]) -> None:
-    """Put the state of all limits that the request met into its answer."""
+def _add_headers(connection: HTTPConnection, statuses: Sequence[LimitStatus]) -> None:
+    """Add the status of every limit that the request was counted against to its response."""
     state = request_state(connection.scope)
-    state.limits += states
+    state.limits += statuses
     state.headers.update(rate_limits.headers(state.limits))

@@ -11,7 +11,7 @@ from valence_common.db import Database
 from valence_common.models import User
 from valence_common.problems import Unavailable
 from valence_common.revocations import Revocations
-from valence_common.settings import DEFAULT_PLAN, Plan
+from valence_common.setting_types import DEFAULT_PLAN, Plan
 from valence_inference.metering.row_cache import RowCache
 
 TIMEOUT_SECONDS: Final = 0.25

@@ -1,4 +1,4 @@
-"""Usage: counted in memory, written every few seconds for many requests at once."""
+"""Usage of the API, counted in memory and written to Postgres every few seconds."""
 
 import asyncio
 import contextlib
@@ -22,12 +22,15 @@ from valence_common.security import Principal
 from valence_inference.metering.row_cache import RowCache
 
 FLUSH_SECONDS: Final = 5.0
-MAX_ROWS_PER_FLUSH: Final = 1_000  # rows a transaction
-MAX_PENDING: Final = 100_000  # rows in memory, while Postgres is away
+MAX_ROWS_PER_FLUSH: Final = 1_000
+"""Rows per transaction."""
+
+MAX_PENDING: Final = 100_000
+"""Rows that a process holds while Postgres is unavailable."""
 
 
 class UsageKey(NamedTuple):
-    """Where something is counted: the primary key of its row."""
+    """The primary key of a row of usage."""
 
     user_id: uuid.UUID
     day: date
@@ -36,14 +39,14 @@ class UsageKey(NamedTuple):
 
 
 class Count(NamedTuple):
-    """How much."""
+    """Requests and the texts in them."""
 
     requests: int
     texts: int
 
 
 class Usage:
-    """Counts what was answered, and when keys were used."""
+    """Counts answered requests, and notes when API keys were last used."""
 
     def __init__(self, database: Database):
         self._database = database
@@ -52,28 +55,27 @@ class Usage:
         self._dropped = 0
 
     def count(self, principal: Principal, route: str, texts: int) -> None:
-        """One request to a route was answered, with this many texts in it."""
+        """Count one answered request to a route, with this many texts."""
         key_id = principal.key_id or NO_KEY
-        place = UsageKey(principal.user_id, _today(), key_id, route)
-        self._add(place, Count(1, texts))
+        self._add(UsageKey(principal.user_id, _today(), key_id, route), Count(1, texts))
 
     def touch(self, key_id: uuid.UUID) -> None:
-        """A key was used, whatever came of it."""
+        """Note that an API key was used, whatever the outcome of the request."""
         if len(self._key_uses) < MAX_PENDING or key_id in self._key_uses:
             self._key_uses[key_id] = datetime.now(UTC)
 
     @contextlib.asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        """Write what is counted every few seconds, and once more at the end."""
+        """Flush every `FLUSH_SECONDS`, and once more at the end of the block."""
         ended = asyncio.Event()
 
-        async def write() -> None:
+        async def flush_forever() -> None:
             while not ended.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(ended.wait(), FLUSH_SECONDS)
                 await self.flush()
 
-        task = asyncio.create_task(write())
+        task = asyncio.create_task(flush_forever())
         try:
             yield
         finally:
@@ -81,33 +83,33 @@ class Usage:
             await task
 
     async def flush(self) -> None:
-        """Write what was counted so far; what cannot be written now is kept."""
+        """Write the pending counts; what cannot be written stays pending."""
         if self._dropped:
             structlog.get_logger().error("usage_lost", requests=self._dropped)
             self._dropped = 0
         counts, self._counts = self._counts, {}
-        used, self._key_uses = self._key_uses, {}
+        key_uses, self._key_uses = self._key_uses, {}
         try:
-            while counts or used:
-                some = dict(list(counts.items())[:MAX_ROWS_PER_FLUSH])
-                keys = dict(list(used.items())[:MAX_ROWS_PER_FLUSH])
-                await self._database.run(_write, some, keys)
-                counts = {k: v for k, v in counts.items() if k not in some}
-                used = {k: v for k, v in used.items() if k not in keys}
+            while counts or key_uses:
+                some_counts = dict(list(counts.items())[:MAX_ROWS_PER_FLUSH])
+                some_uses = dict(list(key_uses.items())[:MAX_ROWS_PER_FLUSH])
+                await self._database.run(_write, some_counts, some_uses)
+                counts = {k: v for k, v in counts.items() if k not in some_counts}
+                key_uses = {k: v for k, v in key_uses.items() if k not in some_uses}
         except (Unavailable, SQLAlchemyError) as error:
             structlog.get_logger().warning("usage_not_written", error=type(error).__name__)
-        for place, count in counts.items():
-            self._add(place, count)
-        self._key_uses = used | self._key_uses
+        for key, count in counts.items():
+            self._add(key, count)
+        self._key_uses = key_uses | self._key_uses
 
-    def _add(self, place: UsageKey, count: Count) -> None:
-        known = self._counts.get(place)
-        if known is not None:
-            count = Count(known.requests + count.requests, known.texts + count.texts)
+    def _add(self, key: UsageKey, count: Count) -> None:
+        pending = self._counts.get(key)
+        if pending is not None:
+            count = Count(pending.requests + count.requests, pending.texts + count.texts)
         elif len(self._counts) >= MAX_PENDING:
             self._dropped += count.requests
             return
-        self._counts[place] = count
+        self._counts[key] = count
 
 
 class _TextsRow(NamedTuple):
@@ -121,14 +123,14 @@ class _TextsRow(NamedTuple):
 
 
 class TextsToday:
-    """How many texts of a user all processes have written for today."""
+    """The texts of each user that all processes have written to Postgres today."""
 
     def __init__(self, database: Database, revocations: Revocations):
-        # Asked for when Redis has no count: by many requests at once, and then not again.
+        # Read when Redis has no counter: by many requests at once, and then not again.
         self._users = RowCache(database, revocations, _read_today, timeout=0.25, fresh_seconds=1.0)
 
     async def get(self, user_id: uuid.UUID) -> int:
-        """The number; raises `Unavailable` when nobody knows."""
+        """Return the number; raise `Unavailable` if Postgres does not answer."""
         row = await self._users.get(user_id)
         return row.texts if row is not None and row.day == _today() else 0
 
@@ -144,18 +146,20 @@ def _read_today(session: Session, user_ids: Collection[uuid.UUID]) -> Iterator[_
         .where(UsageRow.user_id.in_(user_ids), UsageRow.day == day)
         .group_by(UsageRow.user_id)
     )
-    counted = {user_id: int(texts) for user_id, texts in session.execute(query)}
+    texts = {user_id: int(total) for user_id, total in session.execute(query)}
     for user_id in user_ids:
-        yield _TextsRow(user_id, day, counted.get(user_id, 0))
+        yield _TextsRow(user_id, day, texts.get(user_id, 0))
 
 
 def _write(
-    session: Session, counts: Mapping[UsageKey, Count], used: Mapping[uuid.UUID, datetime]
+    session: Session,
+    counts: Mapping[UsageKey, Count],
+    key_uses: Mapping[uuid.UUID, datetime],
 ) -> None:
     if counts:
-        _upsert_counts(session, [(*place, *count) for place, count in counts.items()])
-    if used:
-        _update_last_used(session, used)
+        _upsert_counts(session, [(*key, *count) for key, count in counts.items()])
+    if key_uses:
+        _update_last_used(session, key_uses)
 
 
 def _upsert_counts(session: Session, rows: Sequence[tuple[object, ...]]) -> None:
@@ -168,13 +172,13 @@ def _upsert_counts(session: Session, rows: Sequence[tuple[object, ...]]) -> None
         column("texts", Integer),
         name="new",
     ).data(rows)
-    # Of users that are gone nothing is counted; in one order, so that no two processes deadlock.
-    known = (
+    # The join leaves out users deleted meanwhile; one order for all processes avoids deadlocks.
+    existing = (
         select(new)
         .join(User, User.id == new.c.user_id)
         .order_by(new.c.user_id, new.c.day, new.c.key_id, new.c.route)
     )
-    statement = insert(UsageRow).from_select([c.name for c in new.c], known)
+    statement = insert(UsageRow).from_select([c.name for c in new.c], existing)
     session.execute(
         statement.on_conflict_do_update(
             constraint="pk_usage",
@@ -186,17 +190,17 @@ def _upsert_counts(session: Session, rows: Sequence[tuple[object, ...]]) -> None
     )
 
 
-def _update_last_used(session: Session, used: Mapping[uuid.UUID, datetime]) -> None:
-    """Say when keys were last used; a row that somebody else is writing gets it next time."""
-    free = select(ApiKey.id).where(ApiKey.id.in_(used)).with_for_update(skip_locked=True)
-    keys = session.scalars(free).all()
+def _update_last_used(session: Session, key_uses: Mapping[uuid.UUID, datetime]) -> None:
+    """Update when API keys were last used; a key locked by a transaction waits for its next use."""
+    unlocked = select(ApiKey.id).where(ApiKey.id.in_(key_uses)).with_for_update(skip_locked=True)
+    keys = session.scalars(unlocked).all()
     if not keys:
         return
     new = values(column("id", Uuid), column("used_at", DateTime(timezone=True)), name="new").data(
-        [(key_id, used[key_id]) for key_id in keys]
+        [(key_id, key_uses[key_id]) for key_id in keys]
     )
-    last = func.greatest(ApiKey.last_used_at, new.c.used_at)
+    latest = func.greatest(ApiKey.last_used_at, new.c.used_at)
     session.execute(
-        update(ApiKey).where(ApiKey.id == new.c.id).values(last_used_at=last),
+        update(ApiKey).where(ApiKey.id == new.c.id).values(last_used_at=latest),
         execution_options={"synchronize_session": False},
     )

@@ -1,1 +1,1 @@
-"""What the inference service takes and answers, a file for each noun."""
+"""The requests and responses of the API, one file per noun."""

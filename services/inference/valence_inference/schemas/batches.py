@@ -1,4 +1,4 @@
-"""Batches: how far they are, what came of them."""
+"""Batches: status, progress and results."""
 
 import uuid
 from datetime import datetime
@@ -17,7 +17,7 @@ TaskStatus = Literal[
 
 
 class Task(BaseModel):
-    """A batch; `progress` goes from 0 to 1, `results` come with small batches that have ended."""
+    """A batch; `progress` goes from 0 to 1."""
 
     task_id: uuid.UUID
     status: TaskStatus
@@ -25,26 +25,28 @@ class Task(BaseModel):
     done: int
     failed: int
     progress: float = Field(ge=0, le=1)
-    priority: int = Field(ge=1, le=9, description="Among one's own batches; 1 comes first.")
+    priority: int = Field(ge=1, le=9, description="Priority among your batches; 1 runs first.")
     rate: float | None = Field(
-        description="Texts per second: of the last minute, of one that has ended the average;"
-        " null until it is known."
+        description="Texts per second, over the last minute, or over the whole run once the batch"
+        " has ended; null until it is known."
     )
     eta_seconds: int | None = Field(
-        description="Seconds that are left at that rate; null where nobody can tell."
+        description="Remaining time at that rate, in seconds; null if it cannot be estimated."
     )
     created_at: datetime
-    started_at: datetime | None = Field(description="When work on it began; anew by a retry.")
+    started_at: datetime | None = Field(
+        description="When the first worker started; a retry sets it again."
+    )
     finished_at: datetime | None
     results: list[Result] | None = Field(
         default=None,
-        description="Of a batch that has ended, if they are few and not heavy; else null, and"
-        " `/results` has them.",
+        description="The results, once the batch has ended, if they are few and small; otherwise"
+        " null: get them from `/results`.",
     )
 
     @classmethod
     def from_status(cls, status: Status) -> "Task":
-        """Say it as the wire does."""
+        """Convert a batch's status."""
         batch = status.batch
         return cls.model_validate(
             {
@@ -66,15 +68,17 @@ class Task(BaseModel):
 
 
 class TasksQuery(PageQuery):
-    """Which of one's batches; all that is given must match."""
+    """A page of your batches; a batch must match all filters."""
 
     status: list[TaskStatus] = Field(
-        default=[], max_length=20, description="One, or several by repeating it."
+        default=[], max_length=20, description="A status; repeat the parameter for several."
     )
     since: Timestamp | None = Field(
-        default=None, alias="from", description="Accepted then or later."
+        default=None, alias="from", description="Submitted at or after this time."
     )
-    until: Timestamp | None = Field(default=None, alias="to", description="Accepted before.")
+    until: Timestamp | None = Field(
+        default=None, alias="to", description="Submitted before this time."
+    )
 
 
 class TaskItem(Task):
@@ -84,7 +88,7 @@ class TaskItem(Task):
 
 
 class TaskPage(BaseModel):
-    """Newest first; `next_cursor` is null on the last page."""
+    """Batches, newest first; `next_cursor` is null on the last page."""
 
     items: list[TaskItem]
     next_cursor: uuid.UUID | None

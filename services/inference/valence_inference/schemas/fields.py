@@ -1,4 +1,4 @@
-"""Words that several of the service's schemas use."""
+"""Field types and configuration that several schemas share."""
 
 from typing import Annotated, Literal
 
@@ -8,4 +8,4 @@ Sentiment = Literal["positive", "negative"]
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 
 STRICT = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
-"""Of what clients send: nothing unknown, nothing converted, nothing said back."""
+"""Strict: no unknown fields, no coercion, no input in errors."""

@@ -1,4 +1,4 @@
-"""The history: which part of it, and what stands in it."""
+"""The history of scored texts."""
 
 import uuid
 from datetime import datetime
@@ -10,33 +10,38 @@ from valence_inference.schemas.fields import Sentiment
 
 
 class HistoryFilter(BaseModel):
-    """Which part of the history; all that is given must match."""
+    """A filter on the history; an entry must match all its fields."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     sentiment: Sentiment | None = None
     model: TextWithoutNul | None = Field(
-        default=None, max_length=128, description="`name@version`."
+        default=None, max_length=128, description="The model, as `name@version`."
     )
-    since: Timestamp | None = Field(default=None, alias="from", description="Included.")
-    until: Timestamp | None = Field(default=None, alias="to", description="Not included.")
+    since: Timestamp | None = Field(
+        default=None, alias="from", description="Scored at or after this time."
+    )
+    until: Timestamp | None = Field(default=None, alias="to", description="Scored before this time.")
     q: TextWithoutNul | None = Field(
         default=None,
         min_length=1,
         max_length=200,
-        description="Part of the text, in any case; finds nothing where texts are not stored.",
+        description="A part of the text, case-insensitive; matches nothing where texts are not"
+        " stored.",
     )
 
 
 class HistoryQuery(HistoryFilter):
-    """Which page of which part of the history."""
+    """A page of the filtered history."""
 
-    limit: int = Field(default=20, ge=1, le=100)
-    cursor: str | None = Field(default=None, max_length=64)
+    limit: int = Field(default=20, ge=1, le=100, description="Maximum number of items.")
+    cursor: str | None = Field(
+        default=None, max_length=64, description="The `next_cursor` of the previous page."
+    )
 
 
 class HistoryItem(BaseModel):
-    """A text that was scored."""
+    """A scored text."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -44,7 +49,7 @@ class HistoryItem(BaseModel):
     text: str | None = Field(description="Null where texts are not stored.")
     text_sha256: HexDigest = Field(
         validation_alias="text_hash",
-        description="In its place, the SHA-256 of its UTF-8 in hexadecimal.",
+        description="Where texts are not stored, the SHA-256 of the text's UTF-8 in hexadecimal.",
     )
     sentiment: Sentiment
     confidence: float
@@ -54,7 +59,7 @@ class HistoryItem(BaseModel):
 
 
 class HistoryPage(BaseModel):
-    """Newest first; `next_cursor` is null on the last page."""
+    """Scored texts, newest first; `next_cursor` is null on the last page."""
 
     items: list[HistoryItem]
     next_cursor: str | None

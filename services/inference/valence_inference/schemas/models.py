@@ -1,23 +1,31 @@
-"""The models that are served."""
+"""The served models."""
 
-from typing import Literal
+from typing import Literal, Self
 
+import msgspec
 from pydantic import BaseModel
 
 from valence_inference.schemas.fields import Sentiment
+from valence_ml import Manifest
 
 
 class ModelSummary(BaseModel):
-    """A model that is served."""
+    """A served model."""
 
     name: str
     version: str
     kind: Literal["linear", "joblib"]
     labels: list[Sentiment]
 
+    @classmethod
+    def from_manifest(cls, manifest: Manifest, **extra: str) -> Self:
+        """Convert the manifest of a model; `extra` are fields that it does not have."""
+        fields = msgspec.to_builtins(manifest) | extra
+        return cls.model_validate(fields, extra="ignore")
+
 
 class ModelMetric(BaseModel):
-    """How well it does on one data set that it was not trained on."""
+    """How well the model does on one data set that it was not trained on."""
 
     file: str
     rows: int
@@ -26,7 +34,7 @@ class ModelMetric(BaseModel):
 
 
 class ModelSource(BaseModel):
-    """What it was trained on; the licence is as stated, or `not stated`."""
+    """A data set that the model was trained on; `licence` as published, or `not stated`."""
 
     file: str
     rows: int
@@ -35,7 +43,7 @@ class ModelSource(BaseModel):
 
 
 class Model(ModelSummary):
-    """A model with what its release says about it; `card` is Markdown."""
+    """A model with its metrics, sources and model card; `card` is Markdown."""
 
     low_confidence_below: float
     metrics: list[ModelMetric]
@@ -44,7 +52,7 @@ class Model(ModelSummary):
 
 
 class ModelPage(BaseModel):
-    """The models that are served."""
+    """The served models."""
 
     items: list[ModelSummary]
     next_cursor: str | None = None

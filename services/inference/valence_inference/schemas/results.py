@@ -1,4 +1,4 @@
-"""Results: which of them, in which form, and what one of them says."""
+"""The results of a batch."""
 
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ MAX_INDEX = 2**31 - 2
 
 
 class Result(BaseModel):
-    """The answer for one text of a batch; without `sentiment`, `error` says why."""
+    """The result for one text of a batch; if `sentiment` is null, `error` says why."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -25,50 +25,53 @@ class Result(BaseModel):
 
 
 class ResultItem(Result):
-    """The same, with the row of the file that the batch came in."""
+    """A result with its row of the uploaded file."""
 
     row: dict[str, Any] | None = Field(
         default=None,
-        description="The original columns by their names, the text's among them; absent for a"
-        " batch that came as a list of texts, and where texts are not stored.",
+        description="The original columns by name, including the text's; absent for a batch that"
+        " was a list of texts, and where texts are not stored.",
     )
 
 
 class ResultPage(BaseModel):
-    """In the order of the texts; `next_cursor` is null on the last page."""
+    """Results in the order of the texts; `next_cursor` is null on the last page."""
 
     items: list[ResultItem]
     next_cursor: int | None
 
 
 class ResultsQuery(BaseModel):
-    """Which results, in which form."""
+    """A range of results, and their format."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     format: Format = Field(
-        default="json", description="`json` comes in pages, `ndjson` and `csv` as one stream."
+        default="json", description="`json` is paginated; `ndjson` and `csv` are one stream."
     )
     limit: int | None = Field(
-        default=None, ge=1, le=1_000, description="Most items of a JSON page; 100 unless given."
+        default=None,
+        ge=1,
+        le=1_000,
+        description="Maximum number of items of a JSON page; 100 by default.",
     )
     cursor: int | None = Field(
-        default=None, ge=0, le=MAX_INDEX, description="The `next_cursor` of the page before."
+        default=None, ge=0, le=MAX_INDEX, description="The `next_cursor` of the previous page."
     )
     start: int | None = Field(
         default=None,
         alias="from",
         ge=0,
         le=MAX_INDEX,
-        description="Of a stream, the first index that is wanted. Above 0 a CSV has no line of"
-        " names, so that it can be joined to what came before; of a cancelled batch it may be"
-        " refused (409), since it tells no index.",
+        description="The first index of a stream. Above 0, CSV has no header, so it can be appended"
+        " to an earlier download. CSV of a cancelled file batch cannot be resumed (409): it has no"
+        " index column.",
     )
 
     @model_validator(mode="after")
-    def _belongs_to_its_form(self) -> Self:
+    def _check_format(self) -> Self:
         if self.format == "json" and self.start is not None:
-            raise ValueError("`from` is for ndjson and csv; json has `cursor`")
+            raise ValueError("`from` is for ndjson and csv; use `cursor` with json")
         if self.format != "json" and (self.limit is not None or self.cursor is not None):
-            raise ValueError("`limit` and `cursor` are for json; streams have `from`")
+            raise ValueError("`limit` and `cursor` are for json; use `from` with streams")
         return self

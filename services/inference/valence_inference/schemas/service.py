@@ -1,4 +1,4 @@
-"""What stands outside the versioned API."""
+"""Responses of the routes outside the versioned API."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 
 class Health(BaseModel):
-    """Whether the service and what it needs work."""
+    """The state of the service and its dependencies."""
 
     status: Literal["healthy", "degraded", "unhealthy"]
     api: Literal["ok"] = "ok"
@@ -15,7 +15,7 @@ class Health(BaseModel):
 
 
 class Root(BaseModel):
-    """Where to go from here."""
+    """The service's name and version, and the path of its documentation."""
 
     message: str
     version: str

@@ -1,4 +1,4 @@
-"""What goes over event streams and WebSockets."""
+"""Messages of event streams and WebSockets."""
 
 import uuid
 from typing import Annotated, Final
@@ -9,22 +9,22 @@ from valence_inference.schemas.analyses import Explanation
 from valence_inference.schemas.fields import STRICT, Sentiment, Text
 
 MAX_ID_CHARACTERS: Final = 128
-MAX_ID_NUMBER: Final = 2**53 - 1  # what a browser's numbers hold
+MAX_ID_NUMBER: Final = 2**53 - 1  # the largest integer that JavaScript represents exactly
 
 
-def _id(value: object) -> str | int:
-    short = isinstance(value, str) and len(value) <= MAX_ID_CHARACTERS
-    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_ID_NUMBER
-    if isinstance(value, str | int) and (short or whole):
+def _check_id(value: object) -> str | int:
+    if isinstance(value, str) and len(value) <= MAX_ID_CHARACTERS:
         return value
-    raise ValueError(f"must be a whole number or up to {MAX_ID_CHARACTERS} characters")
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_ID_NUMBER:
+        return value
+    raise ValueError(f"must be an integer or a string of up to {MAX_ID_CHARACTERS} characters")
 
 
-MessageId = Annotated[str | int, PlainValidator(_id)]
+MessageId = Annotated[str | int, PlainValidator(_check_id)]
 
 
 class Progress(BaseModel):
-    """How far a batch is: as its status says it."""
+    """The progress of a batch; the fields are those of its status."""
 
     status: str
     total: int
@@ -36,7 +36,7 @@ class Progress(BaseModel):
 
 
 class Message(BaseModel):
-    """A text to score now; `id` comes back with its answer."""
+    """A text to score; the reply has the same `id`."""
 
     model_config = STRICT
 
@@ -47,7 +47,7 @@ class Message(BaseModel):
 
 
 class Reply(BaseModel):
-    """The answer to one message; the last two where it asked to be recorded."""
+    """The reply to one message; the last two fields only if it asked to be recorded."""
 
     id: MessageId | None = None
     sentiment: Sentiment

@@ -1,4 +1,4 @@
-"""A batch summed up."""
+"""The summary of a batch."""
 
 import uuid
 
@@ -14,15 +14,15 @@ class _Part(BaseModel):
 
 
 class ConfidenceBin(_Part):
-    """How many answers have a confidence from `from` up to `to`, which only the last includes."""
+    """A bin of the histogram, from `from` (inclusive) to `to` (exclusive, but in the last bin)."""
 
     lower: float = Field(serialization_alias="from")
-    upper: float
+    upper: float = Field(serialization_alias="to")
     count: int
 
 
 class SummaryTerm(_Part):
-    """A term, what it added to the logits of the sampled texts, and how many of them have it."""
+    """A term, its contribution to the logits of the sampled texts, and how many contain it."""
 
     term: str
     contribution: float
@@ -30,15 +30,15 @@ class SummaryTerm(_Part):
 
 
 class SummaryTerms(_Part):
-    """The terms that spoke most for each side, the strongest first."""
+    """The most influential terms for each sentiment, the strongest first."""
 
-    sampled: int = Field(description="Texts that they were found in, evenly spread.")
+    sampled: int = Field(description="The number of evenly spaced texts that were explained.")
     positive: list[SummaryTerm]
     negative: list[SummaryTerm]
 
 
 class TaskSummary(BaseModel):
-    """A batch in a few numbers; of one that has not ended, what is done so far."""
+    """The summary of a batch; of its finished part, if the batch has not ended."""
 
     task_id: uuid.UUID
     status: TaskStatus
@@ -48,16 +48,18 @@ class TaskSummary(BaseModel):
     labels: dict[Sentiment, int]
     low_confidence: int
     mean_confidence: float | None
-    histogram: list[ConfidenceBin] = Field(description="Of confidence, in ten equal bins.")
-    models: list[str] = Field(description="The models that scored it.")
+    histogram: list[ConfidenceBin] = Field(
+        description="A histogram of the confidence in ten equal bins."
+    )
+    models: list[str] = Field(description="The models that scored the batch.")
     terms: SummaryTerms | None
-    terms_reason: Reason | None = Field(description="Why there are no terms, where there are none.")
+    terms_reason: Reason | None = Field(description="Why `terms` is null, if it is.")
 
     @classmethod
     def from_summary(cls, summary: Summary) -> "TaskSummary":
-        """Say it as the wire does."""
+        """Convert a batch's summary."""
         status, terms = summary.status, summary.terms
-        known = not isinstance(terms, str)
+        has_terms = not isinstance(terms, str)
         return cls.model_validate(
             {
                 "task_id": status.batch.id,
@@ -70,7 +72,7 @@ class TaskSummary(BaseModel):
                 "mean_confidence": summary.mean_confidence,
                 "histogram": summary.histogram,
                 "models": summary.models,
-                "terms": terms if known else None,
-                "terms_reason": None if known else terms,
+                "terms": terms if has_terms else None,
+                "terms_reason": None if has_terms else terms,
             }
         )

@@ -1,4 +1,4 @@
-"""Webhooks: the secrets that sign them, and the log of what was sent."""
+"""Webhooks: signing secrets and the log of deliveries."""
 
 import uuid
 from datetime import datetime
@@ -10,7 +10,7 @@ from valence_inference.batches.deliveries import DeliveryLog
 
 
 class Secret(BaseModel):
-    """A secret that signs; one that has an end was replaced."""
+    """A signing secret without its value; one with `expires_at` was replaced."""
 
     id: uuid.UUID
     created_at: datetime
@@ -18,7 +18,7 @@ class Secret(BaseModel):
 
 
 class NewSecret(Secret):
-    """A secret that was just made; `secret` is shown this once."""
+    """A new signing secret; `secret` is shown only once."""
 
     secret: str = Field(
         description="The signing secret by Standard Webhooks: `whsec_` and the key in Base64."
@@ -26,14 +26,14 @@ class NewSecret(Secret):
 
 
 class SecretPage(BaseModel):
-    """At most five, newest first."""
+    """The signing secrets, at most five, newest first."""
 
     items: list[Secret]
     next_cursor: None = None
 
 
 class Attempt(BaseModel):
-    """One attempt: the receiver's status, or the word for why there was none."""
+    """One delivery attempt: the receiver's status code, or why there was none."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -48,19 +48,19 @@ class Attempt(BaseModel):
 
 
 class Delivery(BaseModel):
-    """One message; the receiver knows it by its id."""
+    """The delivery of one message; the receiver sees the same id."""
 
     id: uuid.UUID
     event: str
     status: Literal["pending", "delivered", "failed"]
     created_at: datetime
-    next_attempt_at: datetime | None = Field(description="Null once it is over.")
+    next_attempt_at: datetime | None = Field(description="Null once the delivery has ended.")
     finished_at: datetime | None
     attempts: list[Attempt]
 
     @classmethod
     def from_log(cls, log: DeliveryLog) -> "Delivery":
-        """Say it as the wire does."""
+        """Convert a delivery and its attempts."""
         row = log.delivery
         return cls.model_validate(
             {
@@ -76,7 +76,7 @@ class Delivery(BaseModel):
 
 
 class DeliveryPage(BaseModel):
-    """Newest first; `next_cursor` is null on the last page."""
+    """Deliveries, newest first; `next_cursor` is null on the last page."""
 
     items: list[Delivery]
     next_cursor: uuid.UUID | None
