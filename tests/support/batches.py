@@ -7,12 +7,14 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from support.uploads import any_url
 from valence_batch_worker.batches import chunks
 from valence_common.db import new_id
 from valence_common.models import Batch, User
 from valence_inference.batches import submit
+from valence_inference.batches.submission import Submission
 from valence_inference.uploads.chunking import UploadLimits
-from valence_inference.uploads.upload import JsonUpload, Submission
+from valence_inference.uploads.upload import JsonUpload
 from valence_ml import Score
 
 
@@ -32,7 +34,7 @@ def make_user(session: Session) -> uuid.UUID:
 
 
 def make_batch(session: Session, texts: Sequence[str], *, chunk_texts: int = 2) -> Batch:
-    """A batch of a new user, accepted as the inference service does it."""
+    """Store a batch of a new user as the inference service does."""
     return accept(session, make_user(session), texts, chunk_texts=chunk_texts)
 
 
@@ -45,15 +47,16 @@ def accept(
     key: str | None = None,
     **options: Any,
 ) -> Batch:
-    """A batch of this user, handed in as JSON."""
+    """Store a batch of this user, uploaded as JSON."""
     submission = packed(texts, chunk_texts=chunk_texts, **options)
-    return submit.store(session, user_id, submission, key=key)
+    outcome = submit.store(session, user_id, submission, key=key)
+    return session.get_one(Batch, outcome.batch_id)
 
 
 def packed(texts: Sequence[str], *, chunk_texts: int = 2, **options: Any) -> Submission:
-    """What a JSON body with these texts becomes."""
+    """Return the submission of a JSON body with these texts."""
     limits = UploadLimits(10_000, 100_000, chunk_texts, 32 * 1024 * 1024)
-    upload = JsonUpload(limits)
+    upload = JsonUpload(limits, any_url)
     upload.feed(json.dumps({"texts": texts, **options}).encode())
     return upload.end()
 

@@ -1,4 +1,4 @@
-"""Bodies read by the readers of batches alone, without any process, in parts of any size."""
+"""Uploads read in parts of any size, without any process."""
 
 import itertools
 import json
@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from valence_common.web.request_body import ContentType
-from valence_inference.schemas.submissions import BatchOptions
+from valence_inference.batches.submission import Submission
 from valence_inference.uploads.chunking import UploadLimits
-from valence_inference.uploads.upload import CSV, JsonUpload, Submission, Upload, file_upload
+from valence_inference.uploads.options import BatchOptions
+from valence_inference.uploads.upload import CSV, JsonUpload, Upload, file_upload
 
 LIMITS = UploadLimits(10_000, 100_000, 500, 32 * 1024 * 1024)
 
@@ -19,8 +20,12 @@ def limits(
     return UploadLimits(characters, texts, chunk_texts, LIMITS.batch_body_bytes)
 
 
+def any_url(_url: str) -> None:
+    """Accept every webhook URL."""
+
+
 def read(upload: Upload, body: bytes, cuts: Iterable[int] = ()) -> Submission:
-    """Feed the body, cut at these places, and end it."""
+    """Feed the body, split at these offsets, and end it."""
     places = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
     for start, end in itertools.pairwise(places):
         upload.feed(body[start:end])
@@ -36,20 +41,20 @@ def read_file(
     **options: Any,
 ) -> Submission:
     media = ContentType(kind, {})
-    return read(file_upload(media, BatchOptions(**options), limits), body, cuts)
+    return read(file_upload(media, BatchOptions(**options), limits, any_url), body, cuts)
 
 
 def read_json(body: bytes, cuts: Iterable[int] = (), limits: UploadLimits = LIMITS) -> Submission:
-    return read(JsonUpload(limits), body, cuts)
+    return read(JsonUpload(limits, any_url), body, cuts)
 
 
 def texts_of(submission: Submission) -> list[str]:
-    """All texts, in their order."""
+    """Return all texts in order."""
     return [text for chunk in submission.chunks for text in json.loads(chunk.texts)]
 
 
 def rows_of(submission: Submission) -> list[Any]:
-    """What else stood in each row; None where nothing did."""
+    """Return what else each row held; None for nothing."""
     return [
         row
         for chunk in submission.chunks

@@ -1,1 +1,1 @@
-"""Sentiment now: scores one text, accepts batches, shows history and results."""
+"""The inference service: scores texts, and serves batches, results and the history."""

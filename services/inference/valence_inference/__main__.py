@@ -1,4 +1,4 @@
-"""`python -m valence_inference` serves the inference service; imported by nobody."""
+"""`python -m valence_inference` serves the inference service; no module imports this one."""
 
 from valence_common.web.process import run_web
 from valence_inference.app import create_app

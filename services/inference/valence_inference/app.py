@@ -1,4 +1,4 @@
-"""The inference service, composed."""
+"""The application of the inference service."""
 
 from fastapi import FastAPI
 
@@ -16,7 +16,7 @@ def create_app(settings: Settings) -> FastAPI:
     return web_app.create_app(
         resources,
         title="Valence inference",
-        description="Sentiment of texts, one now or many soon.",
+        description="Sentiment analysis of single texts and of batches.",
         routers=[*api.routers, service.router, *documentation],
         background=resources.background,
     )

@@ -1,4 +1,4 @@
-"""What the inference service holds for its lifetime."""
+"""The resources of the inference service."""
 
 import asyncio
 import contextlib
@@ -24,11 +24,11 @@ from valence_inference.uploads.memory import UploadMemory
 from valence_ml import Scorer, load
 
 MAX_DOWNLOADS, MAX_USER_DOWNLOADS = 16, 2
-"""Concurrent result downloads of one process, and of one user: each holds a page in memory."""
+"""Concurrent downloads of results in one process, and of one user: each holds a page in memory."""
 
 
 class InferenceResources(Resources):
-    """The resources of the inference service; `scorer` is there once `background` was entered."""
+    """The resources of the inference service; `scorer` is set while `background` is entered."""
 
     settings: Settings
     scorer: Scorer
@@ -43,7 +43,7 @@ class InferenceResources(Resources):
             self.database, required=settings.history_required, store_texts=settings.store_texts
         )
         self.summaries = Summaries(self.database)
-        self.downloads = ConcurrencyLimit(max_total=MAX_DOWNLOADS, per_user=MAX_USER_DOWNLOADS)
+        self.download_limit = ConcurrencyLimit(max_total=MAX_DOWNLOADS, per_user=MAX_USER_DOWNLOADS)
         self.upload_memory = UploadMemory(body_bytes=settings.batch_body_bytes)
         self.usage = Usage(self.database)
         self.api_keys = ApiKeyVerifier(self.database, self.revocations)

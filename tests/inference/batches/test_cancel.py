@@ -91,7 +91,7 @@ def test_case_113_what_is_done_cannot_be_cancelled(jobs: Jobs) -> None:
     account, task_id, texts = jobs.submit(20)
     jobs.judge(account, task_id, texts)
     answer = steer(jobs, account, task_id)
-    assert (409, "The batch has ended already") == (answer.status_code, answer.json()["detail"])
+    assert (409, "The batch has already ended") == (answer.status_code, answer.json()["detail"])
     jobs.judge(account, task_id, texts)
 
 

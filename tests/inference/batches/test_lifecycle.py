@@ -90,12 +90,12 @@ def test_what_has_ended_cannot_be_cancelled(session: Session) -> None:
     assert "completed_with_errors" == batch.status
 
 
-@pytest.mark.parametrize("verb", ["cancel", "retry", "delete", "failed"])
+@pytest.mark.parametrize("verb", ["cancel", "retry", "delete", "count_retriable"])
 def test_others_batches_are_not_found(session: Session, verb: str) -> None:
     """Foreign, deleted and made up alike."""
     mine, deleted = half_failed(session), half_failed(session)
     lifecycle.delete(session, deleted.user_id, deleted.id)
-    more = {"cancel": {"inline": 0}, "retry": {"texts": 2, "inline": 0}}.get(verb, {})
+    more = {"cancel": {"max_inline": 0}, "retry": {"texts": 2, "max_inline": 0}}.get(verb, {})
     for user, batch in (
         (make_user(session), mine.id),
         (deleted.user_id, deleted.id),

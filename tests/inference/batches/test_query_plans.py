@@ -10,9 +10,9 @@ from sqlalchemy import event, select, text
 from sqlalchemy.orm import Session
 
 from support.batches import make_user
+from valence_common import postgres
 from valence_common.db import Database
 from valence_common.models import Batch
-from valence_inference import reading
 from valence_inference.batches import lifecycle, results, summary
 from valence_inference.batches import status as batch_status
 
@@ -97,7 +97,7 @@ def retry(session: Session, user: uuid.UUID, task: uuid.UUID) -> None:
 
 
 def cancel(session: Session, user: uuid.UUID, task: uuid.UUID) -> None:
-    reading.force_index_scans(session)
+    postgres.force_index_scans(session)
     reopen = "UPDATE batches SET status = 'processing', finished_at = NULL WHERE id = :id"
     session.execute(text(reopen), {"id": task})
     pending = "UPDATE batch_chunks SET state = 'pending' WHERE batch_id = :id AND failed > 0"

@@ -79,7 +79,7 @@ def test_what_goes_on_is_of_the_same_run(
         refused.status_code,
         refused.headers["content-type"],
     )
-    assert "from the beginning" in refused.json()["detail"]
+    assert "from the start" in refused.json()["detail"]
     assert tag != read(stack, owner, task_id, **rest).headers["etag"]
     running = "UPDATE batches SET status = 'processing', finished_at = NULL WHERE id = :id"
     query(database_url, running, id=task_id)

@@ -1,10 +1,10 @@
-"""Server-Sent Events: told as it changes, once, from where the client is, to the end."""
+"""Server-Sent Events: each change once, from where the client left off, to the end."""
 
 import asyncio
 import contextlib
 import itertools
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from types import SimpleNamespace
 
 import httpx
@@ -18,9 +18,10 @@ from support.servers import Servers
 from support.stack import Account, Service
 from support.waiting import until
 from valence_common.db import Database
+from valence_inference.api.sse import format_events
 from valence_inference.live import progress
 from valence_inference.live.connections import Connection
-from valence_inference.live.progress import ProgressFeed, Snapshot
+from valence_inference.live.progress import HEARTBEAT, ProgressFeed, Snapshot, Update
 
 
 @pytest.fixture
@@ -34,10 +35,10 @@ def task_id(servers: Servers, user: Account) -> str:
     return servers.stack.submit(user, [f"text {n}" for n in range(50)])
 
 
-def test_what_changes_is_told_and_the_end_is_the_last(
+def test_each_change_is_sent_and_the_end_is_the_last(
     service: Service, url: str, user: Account, task_id: str
 ) -> None:
-    """Progress each time it changed, its id from the database's state; then the task, and EOF."""
+    """Progress after each change, with an id from the database's state; then the task, and EOF."""
     with following(service, task_id, user.headers) as events:
         first = next(events)
         assert Event("progress", "0.0.pending.0", first.data) == first
@@ -56,8 +57,8 @@ def test_what_changes_is_told_and_the_end_is_the_last(
     until(lambda: open_streams(service, "http") == 0, timeout=10)
 
 
-def test_answer_says_how_to_treat_it(service: Service, user: Account, task_id: str) -> None:
-    """Not stored, not buffered by nginx, to be tried again after a second."""
+def test_headers_and_retry(service: Service, user: Account, task_id: str) -> None:
+    """Caches do not store it, nginx does not buffer it, and clients reconnect after a second."""
     address = service.url + events_path(task_id)
     with httpx.stream("GET", address, headers=user.headers, timeout=60) as answer:
         assert "no-store" == answer.headers["cache-control"]
@@ -68,10 +69,10 @@ def test_answer_says_how_to_treat_it(service: Service, user: Account, task_id: s
         assert 1 == open_streams(service, "http")
 
 
-def test_who_comes_back_gets_what_is_new(
+def test_a_client_that_reconnects_gets_what_is_new(
     service: Service, url: str, user: Account, task_id: str
 ) -> None:
-    """Nothing that is known already, never without the end; and 204 once that is known."""
+    """Nothing that it has received, always the end, and 204 once it has received the end."""
     advance(url, task_id)
     with following(service, task_id, user.headers) as events:
         known = next(events).id
@@ -86,22 +87,22 @@ def test_who_comes_back_gets_what_is_new(
     again = user.headers | {"Last-Event-ID": end.id}
     answer = httpx.get(service.url + events_path(task_id), headers=again)
     assert (204, b"") == (answer.status_code, answer.content)
-    set_status(url, task_id, "processing")  # tried again
+    set_status(url, task_id, "processing")  # as a retry does
     with following(service, task_id, user.headers, end.id) as events:
         assert "50.0.processing" == next(events).stand
         set_status(url, task_id, "completed")
         assert "end" == next(events).name
 
 
-def test_a_run_that_ends_as_the_one_before_is_told(
+def test_a_retry_that_ends_as_before_has_an_end_of_its_own(
     service: Service, url: str, user: Account, task_id: str
 ) -> None:
-    """Who knows the end of a run that was tried again meanwhile hears of the end of the next."""
+    """A client that has received the end of the first run receives the end of the second."""
     advance(url, task_id, 5, status="completed_with_errors")
     with following(service, task_id, user.headers) as events:
         [known] = events
-    anew = "UPDATE batches SET started_at = started_at + interval '1 s' WHERE id = :id"
-    query(url, anew, id=task_id)
+    restart = "UPDATE batches SET started_at = started_at + interval '1 s' WHERE id = :id"
+    query(url, restart, id=task_id)
     with following(service, task_id, user.headers, known.id) as events:
         [end] = events
     assert ("end", known.stand) == (end.name, end.stand)
@@ -111,7 +112,7 @@ def test_a_run_that_ends_as_the_one_before_is_told(
 def test_a_deleted_batch_ends_its_streams(
     service: Service, url: str, user: Account, task_id: str
 ) -> None:
-    """Without an end to tell; who asks again is told that there is no such task."""
+    """Without an `end` event; the next request gets 404."""
     with following(service, task_id, user.headers) as events:
         next(events)
         query(url, "UPDATE batches SET deleted_at = now() WHERE id = :id", id=task_id)
@@ -119,10 +120,10 @@ def test_a_deleted_batch_ends_its_streams(
     assert 404 == httpx.get(service.url + events_path(task_id), headers=user.headers).status_code
 
 
-def test_strangers_are_refused_before_a_stream_begins(
+def test_requests_without_access_are_rejected(
     servers: Servers, service: Service, user: Account, task_id: str
 ) -> None:
-    """A foreign task is an unknown one; without a credential, or its scope, there is none."""
+    """A foreign task is answered like an unknown one; a credential with the scope is required."""
     stranger = servers.stack.account()
     unknown = "01a1fe96-fd7e-7565-8ebe-ad96f1cb2dc6"
     answers = [
@@ -143,7 +144,7 @@ def test_strangers_are_refused_before_a_stream_begins(
 
 @pytest.fixture(scope="module")
 def narrow(servers: Servers) -> Iterator[Service]:
-    """A replica that keeps few streams open."""
+    """A replica that allows few open streams."""
     service = servers.stack.start("inference", max_streams=3, max_user_streams=2)
     yield service
     service.stop()
@@ -152,7 +153,7 @@ def narrow(servers: Servers) -> Iterator[Service]:
 def test_streams_are_bounded(
     servers: Servers, narrow: Service, user: Account, task_id: str
 ) -> None:
-    """So many of one user, so many of all; who closes one makes room."""
+    """Limited per user and in total; closing one frees its place."""
     other = servers.stack.account()
     others = servers.stack.submit(other, ["good"])
     last = servers.stack.account()
@@ -171,10 +172,10 @@ def test_streams_are_bounded(
         assert "progress" == next(events).name
 
 
-def test_postgres_may_go_and_come_back(
+def test_streams_survive_an_outage_of_postgres(
     servers: Servers, service: Service, url: str, user: Account, task_id: str
 ) -> None:
-    """An outage ends no stream: it goes on on the same connection, up to the end."""
+    """An outage ends no stream: it continues on the same connection, to the end."""
     with following(service, task_id, user.headers) as events:
         assert "0.0.pending" == next(events).stand
         servers.postgres.kill()
@@ -187,56 +188,62 @@ def test_postgres_may_go_and_come_back(
         assert "end" == next(events).name
 
 
-def test_silence_is_filled_with_comments(
+def _connection() -> Connection:
+    return Connection(SimpleNamespace(), SimpleNamespace())
+
+
+def test_a_quiet_stream_sends_comments(
     servers: Servers, user: Account, task_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stream with nothing to tell sends a comment now and then, so that nobody cuts it."""
+    """Without an update a comment is sent now and then, so that no proxy closes the stream."""
     monkeypatch.setattr(progress, "HEARTBEAT_SECONDS", 0.01)
 
-    async def silent() -> list[bytes]:
+    async def stream() -> list[bytes]:
         database = Database(SecretStr(servers.postgres.url()), pool_size=1, timeout=5)
-        watched = ProgressFeed(database)
-        stream = Connection(SimpleNamespace(), SimpleNamespace())
-        point = Snapshot("processing", None, 50, 10, 0, 1.0)
-        events = watched.events(stream, user.id, point, point.id)
+        snapshot = Snapshot("processing", None, 50, 10, 0, 1.0)
+        feed = ProgressFeed(database)
+        updates = feed.updates(_connection(), uuid.UUID(task_id), snapshot, snapshot.id)
+        events = format_events(updates)
         parts = [await anext(events) for _ in range(3)]
         await events.aclose()
         database.close()
         return parts
 
-    assert [b"retry: 1000\n\n", *itertools.repeat(b": ping\n\n", 2)] == asyncio.run(silent())
+    assert [b"retry: 1000\n\n", *itertools.repeat(b": ping\n\n", 2)] == asyncio.run(stream())
 
 
-def test_an_older_look_is_no_news(
+def test_a_poll_from_before_the_subscription_is_no_update(
     servers: Servers, url: str, user: Account, task_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who joins others that watch is not told what was seen before they came."""
+    """A connection that joins a subscribed batch gets nothing older than its first snapshot."""
     monkeypatch.setattr(progress, "HEARTBEAT_SECONDS", 0.01)
 
-    async def joined() -> list[bytes]:
+    async def subscribe_twice() -> list[Update]:
         database = Database(SecretStr(url), pool_size=1, timeout=20)
-        watched = ProgressFeed(database)
+        feed = ProgressFeed(database)
 
-        async def come(last_id: str | None) -> AsyncIterator[bytes]:
-            point = await watched.snapshot(uuid.UUID(user.id), uuid.UUID(task_id))
-            stream = Connection(SimpleNamespace(), SimpleNamespace())
-            return watched.events(stream, uuid.UUID(task_id), point, last_id)
+        async def subscribe(last_id: str | None) -> AsyncGenerator[Update, None]:
+            snapshot = await feed.snapshot(uuid.UUID(user.id), uuid.UUID(task_id))
+            return feed.updates(_connection(), uuid.UUID(task_id), snapshot, last_id)
 
-        first = await come(None)
-        assert b"id: 0.0.pending" in [await anext(first) for _ in range(2)][1]
+        async def next_id(updates: AsyncGenerator[Update, None]) -> str:
+            return (await anext(updates)).id.rpartition(".")[0]
+
+        first = await subscribe(None)
+        assert "0.0.pending" == await next_id(first)
         await asyncio.to_thread(advance, url, task_id)
-        await watched._poll()
-        assert b"id: 10.0.processing" in await anext(first)
+        await feed._poll()
+        assert "10.0.processing" == await next_id(first)
         await asyncio.to_thread(advance, url, task_id)
-        now = await watched.snapshot(uuid.UUID(user.id), uuid.UUID(task_id))
-        second = await come(now.id)
-        told = [await anext(second) for _ in range(3)]
-        await watched._poll()
-        assert b"id: 20.0.processing" in await anext(first)
-        told.append(await anext(second))
-        for events in (first, second):
-            await events.aclose()
+        current = await feed.snapshot(uuid.UUID(user.id), uuid.UUID(task_id))
+        second = await subscribe(current.id)
+        updates = [await anext(second) for _ in range(2)]
+        await feed._poll()
+        assert "20.0.processing" == await next_id(first)
+        updates.append(await anext(second))
+        for subscription in (first, second):
+            await subscription.aclose()
         database.close()
-        return told
+        return updates
 
-    assert [b"retry: 1000\n\n", *itertools.repeat(b": ping\n\n", 3)] == asyncio.run(joined())
+    assert [HEARTBEAT] * 3 == asyncio.run(subscribe_twice())

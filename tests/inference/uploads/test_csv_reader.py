@@ -8,11 +8,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from support.uploads import LIMITS, limits, read_file, rows_of, table_of, texts_of
+from support.uploads import LIMITS, any_url, limits, read_file, rows_of, table_of, texts_of
 from valence_common.problems import Unprocessable
 from valence_common.web.request_body import ContentType
-from valence_inference.schemas.submissions import BatchOptions
 from valence_inference.uploads.line_reader import LineReader
+from valence_inference.uploads.options import BatchOptions
 from valence_inference.uploads.upload import CSV, file_upload
 
 ODD = st.sampled_from([",", ";", "\t", "|", '"', "\n", "\r", "\r\n", " ", "\u2028", "\x85", "\x0c"])
@@ -196,7 +196,7 @@ def test_row_of_many_lines_is_read_a_few_times_only(monkeypatch: pytest.MonkeyPa
 
 def test_row_of_many_lines_waits_in_its_own_size() -> None:
     """Between two parts of a body, which may be minutes, it is no list of lines."""
-    upload = file_upload(ContentType(CSV, {}), BatchOptions(delimiter=","), LIMITS)
+    upload = file_upload(ContentType(CSV, {}), BatchOptions(delimiter=","), LIMITS, any_url)
     part = b"\r\n" * 600
     tracemalloc.start()
     upload.feed(b'text,more\na,"' + part)

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.uploads import LIMITS, read, read_file, table_of, texts_of
+from support.uploads import LIMITS, any_url, read, read_file, table_of, texts_of
 from valence_common.problems import DomainError, Invalid, Unprocessable, UnsupportedMedia
-from valence_inference.schemas.submissions import BatchOptions
+from valence_inference.batches.submission import Submission
 from valence_inference.uploads.multipart import MultipartUpload
-from valence_inference.uploads.upload import NDJSON, Submission
+from valence_inference.uploads.options import BatchOptions
+from valence_inference.uploads.upload import NDJSON
 
 BOUNDARY = "-b'?"
 # What only begins like the boundary is content.
@@ -30,7 +31,7 @@ def form(*parts: bytes) -> bytes:
 
 
 def upload(body: bytes, cuts: Any = (), **options: Any) -> Submission:
-    return read(MultipartUpload(BOUNDARY, BatchOptions(**options), LIMITS), body, cuts)
+    return read(MultipartUpload(BOUNDARY, BatchOptions(**options), LIMITS, any_url), body, cuts)
 
 
 @given(cuts=st.lists(st.integers(0, 10_000), max_size=10), priority=st.none() | st.integers(1, 9))
@@ -117,5 +118,5 @@ def test_refused_forms(
 @pytest.mark.parametrize("cut", [1, 3, 5, 30])
 def test_a_form_without_its_end(cut: int) -> None:
     """It may be half of the file."""
-    with pytest.raises(Invalid, match="not complete"):
+    with pytest.raises(Invalid, match="incomplete"):
         upload(form(FINE)[: -len(BOUNDARY) - cut])

@@ -1,4 +1,4 @@
-"""The inference service's routes: each takes, asks the noun, answers."""
+"""The routes of the inference service: parse the request, call a noun, format the answer."""
 
 from valence_inference.api import (
     analyses,

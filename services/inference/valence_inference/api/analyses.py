@@ -1,4 +1,4 @@
-"""One text, scored now and recorded."""
+"""Analysis of one text."""
 
 from fastapi import APIRouter
 
@@ -24,13 +24,16 @@ async def analyze(
     usage: UsageDep,
     settings: SettingsDep,
 ) -> schemas.Analysis:
-    """Score one text now and record it in the history."""
+    """Analyze one text.
+
+    The result is recorded in the history.
+    """
     scoring.check_text(body.text, max_characters=settings.max_text_characters)
     score, seconds = await scoring.score(scorer, body.text)
     prediction = prediction_from_score(principal.user_id, body.text, score, model_name(scorer))
     recorded = await history.record(prediction)
     usage.count(principal, ANALYZE, 1)
-    answer = schemas.Analysis(
+    analysis = schemas.Analysis(
         id=prediction.id,
         text=body.text,
         sentiment=score.label,
@@ -42,5 +45,5 @@ async def analyze(
         recorded=recorded,
     )
     if body.explain:
-        answer.explanation = scoring.explain(scorer, body.text)
-    return answer
+        analysis.explanation = schemas.Explanation.from_model(scorer.explain(body.text))
+    return analysis

@@ -1,4 +1,4 @@
-"""Many texts, scored soon: followed and steered."""
+"""Status, summary, cancellation, retry and deletion of batches."""
 
 import uuid
 from typing import Annotated
@@ -9,12 +9,10 @@ from valence_common.web.app import API, DatabaseDep
 from valence_common.web.request_body import strict
 from valence_inference.api.dependencies import (
     BatchOwner,
-    DoorbellDep,
-    RequestLimiterDep,
+    ResourcesDep,
     ScorerDep,
     SettingsDep,
     SummariesDep,
-    UsageDep,
 )
 from valence_inference.batches import lifecycle
 from valence_inference.batches import status as batch_status
@@ -31,7 +29,10 @@ router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["sentim
 async def task(
     task_id: uuid.UUID, principal: BatchOwner, database: DatabaseDep, settings: SettingsDep
 ) -> schemas.Task:
-    """How far a batch is; with its results once it has ended, if it is small."""
+    """Get the status of a batch.
+
+    A small batch that has ended also has its results.
+    """
     status = await database.run(
         batch_status.get_status, principal.user_id, task_id, max_inline=settings.inline_results
     )
@@ -44,12 +45,15 @@ async def tasks(
     database: DatabaseDep,
     query: Annotated[schemas.TasksQuery, Query()],
 ) -> schemas.TaskPage:
-    """One's batches, newest first, without results; `next_cursor` leads to the page after."""
-    only = BatchFilter(query.status, query.since, query.until)
-    found, next_cursor = await database.run(
-        batch_status.read_page, principal.user_id, only, limit=query.limit, cursor=query.cursor
+    """List your batches.
+
+    Newest first, without results.
+    """
+    filter_ = BatchFilter(query.status, query.since, query.until)
+    statuses, next_cursor = await database.run(
+        batch_status.read_page, principal.user_id, filter_, limit=query.limit, cursor=query.cursor
     )
-    items = [schemas.TaskItem.from_status(status) for status in found]
+    items = [schemas.TaskItem.from_status(status) for status in statuses]
     return schemas.TaskPage(items=items, next_cursor=next_cursor)
 
 
@@ -57,7 +61,11 @@ async def tasks(
 async def summary(
     task_id: uuid.UUID, principal: BatchOwner, summaries: SummariesDep, scorer: ScorerDep
 ) -> TaskSummary:
-    """A batch in a few numbers, with the terms that decided most; also while it runs."""
+    """Summarize a batch.
+
+    Counts, a histogram of confidence, and the most influential terms. While the batch is running,
+    the summary is of its finished part.
+    """
     return TaskSummary.from_summary(await summaries.summarize(scorer, principal.user_id, task_id))
 
 
@@ -65,9 +73,10 @@ async def summary(
 async def cancel(
     task_id: uuid.UUID, principal: BatchOwner, database: DatabaseDep, settings: SettingsDep
 ) -> schemas.Task:
-    """End a batch before its time; what is done stays. Again it is the same; 409 if it has ended.
+    """Cancel a batch.
 
-    It needs no worker, and no batch ends otherwise after it.
+    The results so far are kept, and the status of the batch no longer changes. Cancelling twice
+    gives the same answer; a batch that has ended otherwise cannot be cancelled (409).
     """
     status = await database.run(
         lifecycle.cancel, principal.user_id, task_id, max_inline=settings.inline_results
@@ -77,31 +86,31 @@ async def cancel(
 
 @router.post("/sentiment/task/{task_id}/retry")
 async def retry(
-    request: Request,
-    task_id: uuid.UUID,
-    principal: BatchOwner,
-    database: DatabaseDep,
-    ringer: DoorbellDep,
-    meter: RequestLimiterDep,
-    usage: UsageDep,
-    settings: SettingsDep,
+    request: Request, task_id: uuid.UUID, principal: BatchOwner, resources: ResourcesDep
 ) -> schemas.Task:
-    """Try the failed texts of a batch again; they count as texts of a new one do."""
+    """Retry the failed texts of a batch.
+
+    They count against the daily quota like the texts of a new batch.
+    """
+    database = resources.database
     texts = await database.run(lifecycle.count_retriable, principal.user_id, task_id)
-    async with meter.reserve_texts(request, principal, texts):
+    async with resources.meter.reserve_texts(request, principal, texts):
         status = await database.run(
             lifecycle.retry,
             principal.user_id,
             task_id,
             texts=texts,
-            max_inline=settings.inline_results,
+            max_inline=resources.settings.inline_results,
         )
-    usage.count(principal, BATCH, texts)
-    await ringer.ring(texts)
+    resources.usage.count(principal, BATCH, texts)
+    await resources.doorbell.ring(texts)
     return schemas.Task.from_status(status)
 
 
 @router.delete("/sentiment/task/{task_id}", status_code=204)
 async def delete(task_id: uuid.UUID, principal: BatchOwner, database: DatabaseDep) -> None:
-    """Delete a batch with its texts and results, cancelled first if it runs; history stays."""
+    """Delete a batch.
+
+    Deletes its texts and results; a running batch is cancelled first. The history is not affected.
+    """
     await database.run(lifecycle.delete, principal.user_id, task_id)

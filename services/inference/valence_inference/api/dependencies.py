@@ -1,4 +1,4 @@
-"""The parts of the application that handlers ask for, and whom they act for."""
+"""The dependencies of route handlers: principals, resources and registered connections."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
@@ -10,17 +10,13 @@ from valence_common.concurrency import ConcurrencyLimit
 from valence_common.security import Principal
 from valence_common.web.access import requires
 from valence_common.web.state import provide
-from valence_inference.batches.notify import AsyncDoorbell
 from valence_inference.batches.summary import Summaries
 from valence_inference.history import History
 from valence_inference.live.connections import Connection, ConnectionRegistry
-from valence_inference.live.metrics import ConnectionMetrics
 from valence_inference.live.progress import ProgressFeed
-from valence_inference.metering.limits import RequestLimiter
 from valence_inference.metering.usage import Usage
 from valence_inference.resources import InferenceResources
 from valence_inference.settings import Settings
-from valence_inference.uploads.memory import UploadMemory
 from valence_ml import Scorer
 
 
@@ -31,36 +27,33 @@ def _provide(get: Callable[[InferenceResources], object]) -> Any:
 Analyst = Annotated[Principal, requires("analyze")]
 BatchOwner = Annotated[Principal, requires("batch")]
 Historian = Annotated[Principal, requires("history")]
+ResourcesDep = Annotated[InferenceResources, _provide(lambda resources: resources)]
+"""All resources, for handlers that need many of them."""
+
 ScorerDep = Annotated[Scorer, _provide(lambda resources: resources.scorer)]
 HistoryDep = Annotated[History, _provide(lambda resources: resources.history)]
-DoorbellDep = Annotated[AsyncDoorbell, _provide(lambda resources: resources.doorbell)]
-RequestLimiterDep = Annotated[RequestLimiter, _provide(lambda resources: resources.meter)]
 UsageDep = Annotated[Usage, _provide(lambda resources: resources.usage)]
 SummariesDep = Annotated[Summaries, _provide(lambda resources: resources.summaries)]
-DownloadLimitDep = Annotated[ConcurrencyLimit, _provide(lambda resources: resources.downloads)]
-UploadMemoryDep = Annotated[UploadMemory, _provide(lambda resources: resources.upload_memory)]
+DownloadLimitDep = Annotated[ConcurrencyLimit, _provide(lambda resources: resources.download_limit)]
 SettingsDep = Annotated[Settings, _provide(lambda resources: resources.settings)]
 ProgressFeedDep = Annotated[ProgressFeed, _provide(lambda resources: resources.progress_feed)]
-ConnectionMetricsDep = Annotated[
-    ConnectionMetrics, _provide(lambda resources: resources.connection_metrics)
-]
 ConnectionsDep = Annotated[ConnectionRegistry, _provide(lambda resources: resources.connections)]
 
 
-async def _watcher(
-    connection: HTTPConnection, principal: BatchOwner, streams: ConnectionsDep
+async def _progress_connection(
+    request: HTTPConnection, principal: BatchOwner, connections: ConnectionsDep
 ) -> AsyncIterator[Connection]:
-    with streams.open(connection, principal) as stream:
-        yield stream
+    with connections.open(request, principal) as connection:
+        yield connection
 
 
-async def _talker(
-    connection: HTTPConnection, principal: Analyst, streams: ConnectionsDep
+async def _analyze_connection(
+    request: HTTPConnection, principal: Analyst, connections: ConnectionsDep
 ) -> AsyncIterator[Connection]:
-    with streams.open(connection, principal) as stream:
-        yield stream
+    with connections.open(request, principal) as connection:
+        yield connection
 
 
-# Open until the answer has been sent to its end.
-ProgressConnection = Annotated[Connection, Depends(_watcher)]
-AnalyzeConnection = Annotated[Connection, Depends(_talker)]
+# Registered until the response has been sent.
+ProgressConnection = Annotated[Connection, Depends(_progress_connection)]
+AnalyzeConnection = Annotated[Connection, Depends(_analyze_connection)]

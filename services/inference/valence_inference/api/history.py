@@ -1,4 +1,4 @@
-"""What was scored: read and deleted."""
+"""The history of scored texts."""
 
 from typing import Annotated
 
@@ -20,7 +20,10 @@ async def history(
     history: HistoryDep,
     query: Annotated[schemas.HistoryQuery, Query()],
 ) -> schemas.HistoryPage:
-    """What was scored, newest first; `next_cursor` leads to the page after."""
+    """List your scored texts.
+
+    Newest first.
+    """
     items, next_cursor = await history.read_page(
         principal.user_id, _filter(query), limit=query.limit, cursor=query.cursor
     )
@@ -36,7 +39,10 @@ async def erase_history(
     history: HistoryDep,
     query: Annotated[schemas.HistoryFilter, Query()],
 ) -> None:
-    """Delete what was scored: all of it, or what the filter leaves; results of batches stay."""
+    """Delete your history.
+
+    All of it, or what matches the filter. The results of batches are not affected.
+    """
     await history.delete(principal.user_id, _filter(query))
 
 

@@ -1,4 +1,4 @@
-"""The models that are served."""
+"""The served models."""
 
 from typing import Annotated
 
@@ -17,8 +17,8 @@ router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["models
 
 @router.get("/models")
 async def models(_: Authenticated, scorer: ScorerDep) -> schemas.ModelPage:
-    """The models that are served."""
-    return schemas.ModelPage(items=[model_info.get_summary(scorer)])
+    """List the served models."""
+    return schemas.ModelPage(items=[schemas.ModelSummary.from_manifest(scorer.manifest)])
 
 
 @router.get("/models/{version}")
@@ -28,5 +28,9 @@ async def model(
     scorer: ScorerDep,
     settings: SettingsDep,
 ) -> schemas.Model:
-    """A served model's metrics, sources and card; `version` is `name@version` or the version."""
-    return model_info.get_model(scorer, settings.model_dir, version)
+    """Get a served model.
+
+    Its metrics, sources and model card. `version` is a version or `name@version`.
+    """
+    manifest = model_info.find(scorer, version)
+    return schemas.Model.from_manifest(manifest, card=model_info.read_card(settings.model_dir))

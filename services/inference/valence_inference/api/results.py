@@ -1,4 +1,4 @@
-"""What came of a batch's texts, in pages or as one stream."""
+"""The results of a batch, in pages or as one stream."""
 
 import uuid
 from contextlib import ExitStack
@@ -17,86 +17,89 @@ from valence_inference.settings import MAX_BODY_BYTES
 
 router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["sentiment"])
 
-PAGE: Final = 100
+DEFAULT_LIMIT: Final = 100
 MEDIA_TYPES: Final = {"ndjson": "application/x-ndjson", "csv": "text/csv"}
-GZIPPED: Final = ".gzip"
-"""What ends the tag of a compressed stream: its bytes are others, its rows are not."""
+GZIP_SUFFIX: Final = ".gzip"
+"""The suffix of a compressed stream's ETag: its bytes differ, its rows do not."""
 
-# Rows are the unit of a range, and `from` is how one is asked for.
+# A stream is resumed at a row, by `from`; byte ranges are not supported.
 STREAM_HEADERS: Final = {"Vary": "Accept-Encoding", "Accept-Ranges": "none"}
 
 _STREAMS: Final[dict[str, Any]] = {
     "application/x-ndjson": {
-        "schema": {"type": "string", "description": "One item of the JSON page a line."}
+        "schema": {"type": "string", "description": "One item of the JSON page per line."}
     },
     "text/csv": {
         "schema": {
             "type": "string",
-            "description": "RFC 4180: the original columns, then the answer's.",
+            "description": "RFC 4180: the original columns, then those of the answer.",
         }
     },
 }
 
-_ANSWER: Final[dict[int | str, dict[str, Any]]] = {
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "model": schemas.ResultPage,
         "content": _STREAMS,
         "headers": {
             "ETag": {
                 "schema": {"type": "string"},
-                "description": "Stays until the batch is tried again; for `If-Match`.",
+                "description": "Changes when the batch is retried; for `If-Match`.",
             }
         },
     }
 }
 
 
-@router.get("/sentiment/task/{task_id}/results", responses=_ANSWER)
+@router.get("/sentiment/task/{task_id}/results", responses=_RESPONSES)
 async def results(
     request: Request,
     task_id: uuid.UUID,
     principal: BatchOwner,
     database: DatabaseDep,
-    turns: DownloadLimitDep,
+    download_limit: DownloadLimitDep,
     query: Annotated[schemas.ResultsQuery, Query()],
     if_match: Annotated[
         list[str] | None,
         Header(
-            description="The `ETag` of what was read before: 412 if the batch ended anew since."
+            description="The `ETag` of an earlier response; 412 if the batch was retried since."
         ),
     ] = None,
 ) -> Response:
-    """The results of a batch that has ended, in the order of its texts; before, 409.
+    """Get the results of a batch.
 
-    A stream that breaks off has no proper end, and goes on with `from` at the next index and its
-    `ETag` in `If-Match`.
+    In the order of its texts, once the batch has ended (409 before). To resume a stream that broke
+    off, set `from` to the next index and `If-Match` to the `ETag` of the stream.
     """
-    user_id, form, known = principal.user_id, query.format, _versions(if_match)
-    if form == "json":
-        place, most = query.cursor or 0, query.limit or PAGE
-        items, following, version = await database.run(
-            export.read_page, user_id, task_id, start=place, limit=most, versions=known
+    user_id, format_, versions = principal.user_id, query.format, _versions(if_match)
+    if format_ == "json":
+        start, limit = query.cursor or 0, query.limit or DEFAULT_LIMIT
+        items, next_cursor, version = await database.run(
+            export.read_page, user_id, task_id, start=start, limit=limit, versions=versions
         )
-        page = msgspec.json.encode({"items": items, "next_cursor": following})
+        page = msgspec.json.encode({"items": items, "next_cursor": next_cursor})
         return Response(page, media_type=JSON_TYPE, headers={"ETag": f'"{version}"'})
-    with ExitStack() as turn:
-        turn.enter_context(turns.slot(user_id))
-        stream = export.ResultStream(database, user_id, task_id, form, query.start or 0, known)
-        pieces, zipped = await stream.open(), accepts_gzip(request)
-        tag = f'"{stream.version}{GZIPPED if zipped else ""}"'
+    with ExitStack() as slot:
+        slot.enter_context(download_limit.slot(user_id))
+        stream = export.ResultStream(
+            database, user_id, task_id, format_, query.start or 0, versions
+        )
+        pieces, compressed = await stream.open(), accepts_gzip(request)
+        etag = f'"{stream.version}{GZIP_SUFFIX if compressed else ""}"'
         return StreamedFile(
             pieces,
-            f"{task_id}.{form}",
-            turn.pop_all(),
-            compressed=zipped,
-            media_type=MEDIA_TYPES[form],
-            headers={**STREAM_HEADERS, "ETag": tag},
+            f"{task_id}.{format_}",
+            slot.pop_all(),
+            compressed=compressed,
+            media_type=MEDIA_TYPES[format_],
+            headers={**STREAM_HEADERS, "ETag": etag},
         )
 
 
 def _versions(if_match: list[str] | None) -> set[str] | None:
-    """The versions of which one must still be (RFC 9110, section 13.1.1); ours hold no comma."""
+    """Return the versions that `If-Match` accepts (RFC 9110, section 13.1.1)."""
     if if_match is None:
         return None
+    # Our versions contain no comma.
     tags = [tag.strip().strip('"') for line in if_match for tag in line.split(",")]
-    return {tag.removesuffix(GZIPPED) for tag in tags}
+    return {tag.removesuffix(GZIP_SUFFIX) for tag in tags}

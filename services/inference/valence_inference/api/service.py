@@ -1,4 +1,4 @@
-"""What stands outside the versioned API: the root, the health page, the documentation."""
+"""Routes outside the versioned API: the root, the health check and the documentation."""
 
 import functools
 import importlib.resources
@@ -51,7 +51,7 @@ _DOCS_POLICY = (
 
 @router.get("/", tags=["service"])
 async def root() -> schemas.Root:
-    """A greeting, and where the documentation is."""
+    """Get the name and version of the service."""
     return schemas.Root(
         message="Valence: text sentiment as a service", version=__version__, docs="/docs"
     )
@@ -64,7 +64,10 @@ async def root() -> schemas.Root:
     responses={503: {"model": schemas.Health, "description": "The database is down"}},
 )
 async def health(health: HealthDep) -> Response:
-    """Whether the service and what it depends on work; without Redis it is degraded, not down."""
+    """Check the health of the service.
+
+    Without Redis the service is degraded but works; without Postgres it is unhealthy (503).
+    """
     up = await health.check()
     body = schemas.Health(
         status="unhealthy" if not up["postgres"] else "healthy" if up["redis"] else "degraded",
@@ -78,25 +81,25 @@ async def health(health: HealthDep) -> Response:
 
 @functools.cache
 def _asset(package: str, *path: str) -> bytes:
-    """A file of a package, read once: answers share its bytes."""
+    """Return a file of a package; it is read once and shared by all responses."""
     return importlib.resources.files(package).joinpath(*path).read_bytes()
 
 
 @docs_router.get("/openapi.json")
 async def openapi_json() -> Response:
-    """The OpenAPI document of the whole product; `make docs` writes it from both services."""
+    """Get the OpenAPI document of all services, which `make docs` writes."""
     return Response(_asset("valence_inference", "openapi.json"), media_type="application/json")
 
 
 @docs_router.get("/docs")
 async def docs() -> Response:
-    """The documentation as a page to try things on."""
+    """Get the interactive documentation."""
     return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _DOCS_POLICY})
 
 
 @docs_router.get("/docs/{name}")
 async def docs_asset(name: str) -> Response:
-    """The page's own files; nothing comes from elsewhere."""
+    """Get a file of the documentation page; the page loads nothing from other hosts."""
     if name == "start.js":
         return Response(_START, media_type="text/javascript")
     if name not in _ASSETS:

@@ -1,4 +1,4 @@
-"""Many texts, handed in to be scored soon: as JSON, as a file, or as a form with one."""
+"""Submission of batches: as JSON, as a file, or as a form with a file."""
 
 import functools
 import re
@@ -8,21 +8,15 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from valence_common.problems import FieldError, Unprocessable
-from valence_common.web.app import API, DatabaseDep
+from valence_common.web.app import API
 from valence_common.web.request_body import JSON_TYPE, StrictRequest, strict
-from valence_inference.api.dependencies import (
-    BatchOwner,
-    DoorbellDep,
-    RequestLimiterDep,
-    SettingsDep,
-    UploadMemoryDep,
-    UsageDep,
-)
-from valence_inference.batches import submit, webhook_secrets
+from valence_inference.api.dependencies import BatchOwner, ResourcesDep
+from valence_inference.batches.submit import AlreadySubmitted, submit
 from valence_inference.metering.limits import BATCH
 from valence_inference.schemas import submissions as schemas
-from valence_inference.settings import MAX_BODY_BYTES, Settings
+from valence_inference.settings import MAX_BODY_BYTES
 from valence_inference.uploads.multipart import REPEATED
+from valence_inference.uploads.options import BatchOptions, BatchRequest
 from valence_inference.uploads.receive import FORM, receive
 from valence_inference.uploads.upload import CSV, NDJSON
 
@@ -31,17 +25,21 @@ router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["sentim
 KEY_HEADER: Final = "Idempotency-Key"
 MAX_KEY_CHARACTERS: Final = 255
 
-# RFC 8941, section 3.3.3: printable ASCII, in quotes where only quotes and backslashes are escaped.
+# RFC 8941, section 3.3.3: printable ASCII; within quotes only quotes and backslashes are escaped.
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
 _BARE = re.compile(r"[!#-~][ -~]*")
 
-_FILE = {"type": "string", "format": "binary", "description": "CSV or NDJSON, by kind or name."}
+_FILE = {
+    "type": "string",
+    "format": "binary",
+    "description": "CSV or NDJSON, by content type or file name.",
+}
 
-BODY: Final[dict[str, Any]] = {
+_BODY: Final[dict[str, Any]] = {
     "required": True,
-    "description": "`docs/batches.md` says how each kind is read.",
+    "description": "See `docs/batches.md` for how each media type is read.",
     "content": {
-        JSON_TYPE: {"schema": schemas.BatchRequest.model_json_schema()},
+        JSON_TYPE: {"schema": BatchRequest.model_json_schema()},
         CSV: {
             "schema": {"type": "string"},
             "example": 'id,text\n1,"I love this product!"\n2,"Terrible, very disappointed."\n',
@@ -56,7 +54,7 @@ BODY: Final[dict[str, Any]] = {
                 "required": ["file"],
                 "additionalProperties": False,
                 "properties": {
-                    **schemas.BatchOptions.model_json_schema()["properties"],
+                    **BatchOptions.model_json_schema()["properties"],
                     "file": _FILE,
                 },
             }
@@ -64,14 +62,14 @@ BODY: Final[dict[str, Any]] = {
     },
 }
 
-ANSWER: Final[dict[int | str, dict[str, Any]]] = {
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     202: {
-        "description": "Stored; it will be scored",
+        "description": "The batch was stored and will be scored",
         "headers": {
-            "Location": {"schema": {"type": "string"}, "description": "Where to follow it."},
+            "Location": {"schema": {"type": "string"}, "description": "The status of the batch."},
             "Idempotent-Replayed": {
                 "schema": {"type": "string", "enum": ["true"]},
-                "description": "The batch was accepted before, by a request of the same key.",
+                "description": "The batch was stored by an earlier request with the same key.",
             },
         },
     }
@@ -84,12 +82,13 @@ def idempotency_key(
         str | None,
         Header(
             alias=KEY_HEADER,
-            description="A name for this request, 1 to 255 printable ASCII characters, quoted or"
-            " not: sent again within 24 hours it makes no second batch.",
+            description="A key for this request: 1 to 255 printable ASCII characters, quoted or"
+            " not. Repeating the request with the same key within 24 hours creates no second"
+            " batch.",
         ),
     ] = None,
 ) -> str | None:
-    """What the client calls its request, without the quotes that it may stand in."""
+    """Return the idempotency key of the request without its quotes, or None."""
     values = request.headers.getlist(KEY_HEADER)
     if not values:
         return None
@@ -101,58 +100,47 @@ def idempotency_key(
     return key
 
 
-def unrepeated_options(
-    request: Request, options: Annotated[schemas.BatchOptions, Query()]
-) -> schemas.BatchOptions:
-    """The options in the query, of which each may be said once, as in a form."""
-    said = Counter(name for name, _ in request.query_params.multi_items())
-    if twice := [name for name in schemas.BatchOptions.model_fields if said[name] > 1]:
-        raise Unprocessable([FieldError(f"query.{name}", REPEATED, "Said twice") for name in twice])
+def unrepeated_options(request: Request, options: Annotated[BatchOptions, Query()]) -> BatchOptions:
+    """Return the options in the query; reject repeated ones, as in a form."""
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    if repeated := [name for name in BatchOptions.model_fields if counts[name] > 1]:
+        message = "Given more than once"
+        raise Unprocessable([FieldError(f"query.{name}", REPEATED, message) for name in repeated])
     return options
 
 
 @router.post(
     "/sentiment/analyze/batch",
     status_code=202,
-    responses=ANSWER,
-    openapi_extra={"requestBody": BODY},
+    responses=_RESPONSES,
+    openapi_extra={"requestBody": _BODY},
 )
 async def analyze_batch(
     request: StrictRequest,
     principal: BatchOwner,
-    options: Annotated[schemas.BatchOptions, Depends(unrepeated_options)],
+    options: Annotated[BatchOptions, Depends(unrepeated_options)],
     key: Annotated[str | None, Depends(idempotency_key)],
-    database: DatabaseDep,
-    room: UploadMemoryDep,
-    ringer: DoorbellDep,
-    meter: RequestLimiterDep,
-    usage: UsageDep,
-    settings: SettingsDep,
+    resources: ResourcesDep,
     response: Response,
 ) -> schemas.Accepted:
-    """Take many texts; they are stored before the answer and scored soon after."""
-    _check(options.webhook_url, settings)
-    charge = functools.partial(meter.reserve_texts, request, principal)
-    with room.reserve(principal.user_id) as place:
-        submission = await receive(request, options, settings, place)
-        _check(submission.webhook_url, settings)
-        receipt = await submit.submit(
-            database, principal.user_id, submission, key=key, reserve_texts=charge
+    """Submit a batch of texts.
+
+    The batch is stored before the response is sent, and scored soon after.
+    """
+    user_id = principal.user_id
+    with resources.upload_memory.reserve(user_id) as reservation:
+        submission = await receive(request, options, resources.settings, reservation)
+        outcome = await submit(
+            resources.database,
+            user_id,
+            submission,
+            key=key,
+            reserve_texts=functools.partial(resources.meter.reserve_texts, request, principal),
         )
-    if receipt.replayed:
+    if isinstance(outcome, AlreadySubmitted):
         response.headers["Idempotent-Replayed"] = "true"
     else:
-        usage.count(principal, BATCH, receipt.total)
-        await ringer.ring(len(submission.chunks))
-    response.headers["Location"] = f"{API}/sentiment/task/{receipt.batch_id}"
-    return schemas.Accepted(task_id=receipt.batch_id, total=receipt.total)
-
-
-def _check(webhook_url: str | None, settings: Settings) -> None:
-    if webhook_url is not None:
-        webhook_secrets.check_url(
-            webhook_url,
-            enabled=settings.webhooks_enabled,
-            allow_http=settings.webhooks_allow_http,
-            allowed_networks=settings.webhooks_allowed_networks,
-        )
+        resources.usage.count(principal, BATCH, outcome.total)
+        await resources.doorbell.ring(len(submission.chunks))
+    response.headers["Location"] = f"{API}/sentiment/task/{outcome.batch_id}"
+    return schemas.Accepted(task_id=outcome.batch_id, total=outcome.total)

@@ -1,4 +1,4 @@
-"""Webhooks: the secrets that sign them, how each went, and sending one again."""
+"""Webhooks: signing secrets, the log of deliveries, and redelivery."""
 
 import uuid
 from typing import Annotated
@@ -18,26 +18,33 @@ router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["webhoo
 
 @router.post("/webhooks/secret", status_code=201)
 async def make_secret(principal: BatchOwner, database: DatabaseDep) -> schemas.NewSecret:
-    """Make the secret that signs your webhooks; the answer is the only place that ever shows it.
+    """Create a signing secret.
 
-    If there is one, it signs beside the new one for 24 hours more; at most five sign at a time.
+    This response is the only one that shows the secret. An earlier secret signs for another 24
+    hours, beside the new one. At most five secrets are active; a further one replaces the oldest.
     """
     webhook_secrets.require_login(principal)
-    made, value = await database.run(webhook_secrets.create_secret, principal.user_id)
-    return schemas.NewSecret(**made._asdict(), secret=value)
+    secret, value = await database.run(webhook_secrets.create_secret, principal.user_id)
+    return schemas.NewSecret(**secret._asdict(), secret=value)
 
 
 @router.get("/webhooks/secret")
 async def list_secrets(principal: BatchOwner, database: DatabaseDep) -> schemas.SecretPage:
-    """The secrets that sign your webhooks, newest first, without their values."""
+    """List your signing secrets.
+
+    Newest first, without their values.
+    """
     webhook_secrets.require_login(principal)
-    found = await database.run(webhook_secrets.list_secrets, principal.user_id)
-    return schemas.SecretPage(items=[schemas.Secret(**each._asdict()) for each in found])
+    secrets = await database.run(webhook_secrets.list_secrets, principal.user_id)
+    return schemas.SecretPage(items=[schemas.Secret(**secret._asdict()) for secret in secrets])
 
 
 @router.delete("/webhooks/secret", status_code=204)
 async def end_secrets(principal: BatchOwner, database: DatabaseDep) -> None:
-    """End your secrets; nothing is sent until there is a new one."""
+    """Delete your signing secrets.
+
+    No webhook is sent until you create a new one.
+    """
     webhook_secrets.require_login(principal)
     await database.run(webhook_secrets.delete_secrets, principal.user_id)
 
@@ -49,11 +56,14 @@ async def list_deliveries(
     database: DatabaseDep,
     query: Annotated[PageQuery, Query()],
 ) -> schemas.DeliveryPage:
-    """What a batch's webhook was told, newest first, with every attempt."""
-    found, next_cursor = await database.run(
+    """List the webhook deliveries of a batch.
+
+    Newest first, with every attempt.
+    """
+    logs, next_cursor = await database.run(
         deliveries.read_page, principal.user_id, task_id, limit=query.limit, cursor=query.cursor
     )
-    items = [schemas.Delivery.from_log(log) for log in found]
+    items = [schemas.Delivery.from_log(log) for log in logs]
     return schemas.DeliveryPage(items=items, next_cursor=next_cursor)
 
 
@@ -65,12 +75,15 @@ async def redeliver(
     database: DatabaseDep,
     settings: SettingsDep,
 ) -> schemas.Delivery:
-    """Send the event of a delivery again, as a delivery of its own; at most ten in an hour."""
-    made = await database.run(
+    """Redeliver a webhook.
+
+    Sends the same event as a new delivery. A batch can have ten deliveries per hour.
+    """
+    log = await database.run(
         deliveries.redeliver,
         principal.user_id,
         task_id,
         delivery_id,
         enabled=settings.webhooks_enabled,
     )
-    return schemas.Delivery.from_log(made)
+    return schemas.Delivery.from_log(log)

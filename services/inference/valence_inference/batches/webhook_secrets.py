@@ -59,7 +59,10 @@ def check_url(
     if len(url) > MAX_URL_CHARACTERS:
         _reject("too_long", f"The URL may have at most {MAX_URL_CHARACTERS} characters")
     if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
-        _reject("characters", "The URL must be printable ASCII; write other host names in their xn-- form")
+        _reject(
+            "characters",
+            "The URL must be printable ASCII; write other host names in their xn-- form",
+        )
     schemes = ("https", "http") if allow_http else ("https",)
     host = _host(url, schemes)
     if "@" in url.split("/")[2] or "#" in url:

@@ -21,7 +21,9 @@ class HistoryFilter(BaseModel):
     since: Timestamp | None = Field(
         default=None, alias="from", description="Scored at or after this time."
     )
-    until: Timestamp | None = Field(default=None, alias="to", description="Scored before this time.")
+    until: Timestamp | None = Field(
+        default=None, alias="to", description="Scored before this time."
+    )
     q: TextWithoutNul | None = Field(
         default=None,
         min_length=1,

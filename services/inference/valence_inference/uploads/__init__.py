@@ -1,1 +1,1 @@
-"""Batches on their way in: each kind of body, read in parts, judged row by row and packed."""
+"""Uploads of batches: each kind of body is read in parts, checked row by row and chunked."""

@@ -1,4 +1,4 @@
-"""Which character separates the cells of a CSV file, judged by its first rows."""
+"""Detection of the delimiter of a CSV file from its first rows."""
 
 import csv
 import io
@@ -10,26 +10,26 @@ SAMPLE_ROWS: Final = 50
 
 
 def sniff(sample: bytes, *, whole: bool) -> str:
-    """The delimiter that gives all rows of the sample the same number of cells, more than one.
+    """Return the delimiter that gives all rows of the sample the same number of cells, above one.
 
-    Of several the one that gives most, then the more usual one. If the first row has one cell
-    whatever the delimiter, it is a file of one column, and a delimiter that leaves all rows whole
-    will do. Else the rows do not agree, and reading them will tell where. The last row of a sample
-    that is not the `whole` file may be cut off.
+    If several qualify, prefer the most columns, then the order of `DELIMITERS`. If the first row
+    has one cell with every delimiter, the file has one column: return the first delimiter that
+    splits no row. Otherwise the rows disagree, and reading them will report the line. Unless the
+    sample is the `whole` file, its last row may be incomplete and is ignored.
     """
     text = sample.decode("utf-8", errors="replace")
     widths = {delimiter: _widths(text, delimiter, whole=whole) for delimiter in DELIMITERS}
-    agreed = [d for d in DELIMITERS if len(set(widths[d])) == 1]
-    if several := [d for d in agreed if widths[d][0] > 1]:
-        return max(several, key=lambda d: widths[d][0])
+    consistent = [d for d in DELIMITERS if len(set(widths[d])) == 1]
+    if candidates := [d for d in consistent if widths[d][0] > 1]:
+        return max(candidates, key=lambda d: widths[d][0])
     widest = max(DELIMITERS, key=lambda d: widths[d][:1])
-    if widths[widest][:1] <= [1] and agreed:
-        return agreed[0]
+    if widths[widest][:1] <= [1] and consistent:
+        return consistent[0]
     return widest
 
 
 def _widths(text: str, delimiter: str, *, whole: bool) -> list[int]:
-    """How many cells the first rows would have; none if it cannot be read so."""
+    """Return the number of cells of each of the first rows; empty if they cannot be parsed."""
     widths: list[int] = []
     try:
         for cells in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):

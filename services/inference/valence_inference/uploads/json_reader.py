@@ -1,6 +1,8 @@
-"""A batch in JSON as it comes: texts are taken out of their list, what is left is one small value.
+"""Incremental reading of a JSON batch: texts are taken from their list while the body arrives.
 
-So a body that is one JSON value never stands in memory as a whole, as text or as a list of texts.
+The body never is in memory as a whole. Collected and parsed at once (with msgspec, into
+`list[str]`), a body of 32 MiB takes 5 times its size if every text has an emoji, and 15 times if
+the texts are short, before their number can be checked.
 """
 
 import re
@@ -11,9 +13,10 @@ from valence_common.web.strict_json import MAX_DEPTH, loads
 from valence_inference.uploads.chunking import Chunker
 
 MAX_REST_BYTES: Final = 64 * 1024
-"""All that is no text, without white space."""
+"""Everything but the texts, without white space."""
 
 MAX_ESCAPED_BYTES: Final = len(rb"\ud83d\ude00")
+"""The longest escape sequence of one character."""
 
 _SPACE = re.compile(rb"[ \t\n\r]*+")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
@@ -29,9 +32,10 @@ _NOT_JSON: Final = "The request body is not valid JSON in UTF-8"
 
 
 class JsonReader:
-    """The strings of the list `texts` in a JSON object, which go to a packer.
+    """Passes the strings of the list `texts` in a JSON object to a chunker.
 
-    All else is collected, and is a strict JSON value (`values.loads`) in which the list is empty.
+    Everything else is collected as `rest`: one strict JSON value (`strict_json.loads`), with a
+    placeholder for the texts.
     """
 
     def __init__(self, chunker: Chunker, *, max_text_characters: int):
@@ -40,28 +44,28 @@ class JsonReader:
         self._max_pending = max(MAX_REST_BYTES, MAX_ESCAPED_BYTES * max_text_characters) + 2
         self._pending = b""
         self._rest = bytearray()
-        self._marks: tuple[bytes, bytes] = (b"", b"")  # the last two tokens that are no space
+        self._last_tokens: tuple[bytes, bytes] = (b"", b"")  # without white space
         self._depth = 0
-        self._texts_seen = self._in_texts = False  # the list of texts
-        self._previous: bytes = b"["  # in it, the last token: an opening bracket, a text or a comma
+        self._texts_seen = self._in_texts = False
+        self._previous: bytes = b"["  # within the texts: an opening bracket, a quote, or a comma
         self._ended = False
 
     def feed(self, part: bytes) -> None:
-        """Take the next part; raises `Invalid`, or `Unprocessable` for the first bad text."""
-        data, at = self._pending + part, 0
-        while at < len(data):
-            before, inside = at, self._in_texts
-            at = self._items(data, at) if inside else self._token(data, at)
-            if (before, inside) == (at, self._in_texts):
+        """Read the next part; raise `Invalid`, or `Unprocessable` for the first invalid text."""
+        data, offset = self._pending + part, 0
+        while offset < len(data):
+            before, in_texts = offset, self._in_texts
+            offset = self._read_items(data, offset) if in_texts else self._read_token(data, offset)
+            if (before, in_texts) == (offset, self._in_texts):
                 break
-        self._pending = data[at:]
+        self._pending = data[offset:]
         if len(self._pending) > self._max_pending:
             if self._in_texts:
                 self._chunker.reject("string_too_long", "The text is too long")
             raise _too_long()
 
     def end(self) -> None:
-        """There are no more parts: `rest` is the value without its texts."""
+        """End the body: parse `rest`."""
         self._ended = True
         self.feed(b"")
         if self._pending or self._in_texts:
@@ -70,71 +74,71 @@ class JsonReader:
         if self._chunker.total and isinstance(self.rest, dict):
             self.rest["texts"] = ["…"]
 
-    def _items(self, data: bytes, at: int) -> int:
-        """Take what there is of the list; returns the place of what must wait for more."""
-        while self._previous != b'"' and (item := _ITEM.match(data, at)):
+    def _read_items(self, data: bytes, offset: int) -> int:
+        """Read whole items of the list; return the offset of what is still incomplete."""
+        while self._previous != b'"' and (item := _ITEM.match(data, offset)):
             self._add(item[1])
-            self._previous, at = item[2], item.end()
+            self._previous, offset = item[2], item.end()
             if self._previous == b"]":
-                return self._close(at)
-        at = _SPACE.match(data, at).end()  # type: ignore[union-attr] # matches always
-        mark = data[at : at + 1]
+                return self._close(offset)
+        offset = _SPACE.match(data, offset).end()  # type: ignore[union-attr] # always matches
+        mark = data[offset : offset + 1]
         if mark == b"":
-            return at
+            return offset
         if self._previous == b'"':
             if mark not in b",]":
                 raise Invalid(_NOT_JSON)
             self._previous = mark
-            return self._close(at + 1) if mark == b"]" else at + 1
+            return self._close(offset + 1) if mark == b"]" else offset + 1
         if mark == b"]" and self._previous == b"[":
-            return self._close(at + 1)
+            return self._close(offset + 1)
         if mark == b'"':
-            if string := _STRING.match(data, at):
+            if string := _STRING.match(data, offset):
                 self._add(string[0])
-                self._previous, at = b'"', string.end()
-            return at
-        return self._reject(data, at, mark)
+                self._previous, offset = b'"', string.end()
+            return offset
+        return self._reject(data, offset, mark)
 
-    def _close(self, at: int) -> int:
+    def _close(self, offset: int) -> int:
         self._in_texts = False
         self._rest += b"]"
         self._depth -= 1
-        return at
+        return offset
 
     def _add(self, string: bytes) -> None:
         try:
-            text = _plain(string) or loads(string)
-        except Unprocessable as refusal:
-            error = refusal.errors[0]
-            self._chunker.reject(error.rule, error.message)
+            text = _parse_plain(string) or loads(string)
+        except Unprocessable as error:
+            first = error.errors[0]
+            self._chunker.reject(first.rule, first.message)
         self._chunker.add(text)
 
-    def _reject(self, data: bytes, at: int, mark: bytes) -> int:
-        """Something that is no string stands in the list, or no JSON at all."""
+    def _reject(self, data: bytes, offset: int, mark: bytes) -> int:
+        """Reject an item that is not a string, or not JSON; return `offset` if it is incomplete."""
         if mark in b"[{":
             self._chunker.add(None)
-        literal = _LITERAL.match(data, at)
+        literal = _LITERAL.match(data, offset)
         if literal is None:
             raise Invalid(_NOT_JSON)
         if literal.end() == len(data) and not self._ended:
-            return at
+            return offset
         if _SCALAR.fullmatch(literal[0]):
             self._chunker.add(None)
         raise Invalid(_NOT_JSON)
 
-    def _token(self, data: bytes, at: int) -> int:
-        """Take one token that is not in the list; returns the same place if it is not whole."""
-        space = _SPACE.match(data, at)
-        if space is not None and space.end() > at:
+    def _read_token(self, data: bytes, offset: int) -> int:
+        """Read one token outside the list; return the same offset if it is incomplete."""
+        space = _SPACE.match(data, offset)
+        if space is not None and space.end() > offset:
             if not self._rest.endswith(b" "):
                 self._rest += b" "
             return space.end()
-        found = _STRING.match(data, at) or _MARK.match(data, at)
-        if found is None:
-            found = _LITERAL.match(data, at)
-            if found is None or (found.end() == len(data) and not self._ended):
-                return at
-        token = found[0]
+        match = _STRING.match(data, offset) or _MARK.match(data, offset)
+        if match is None:
+            match = _LITERAL.match(data, offset)
+            if match is None or (match.end() == len(data) and not self._ended):
+                return offset
+        token = match[0]
         self._rest += token
         if len(self._rest) > MAX_REST_BYTES:
             raise _too_long()
@@ -142,12 +146,12 @@ class JsonReader:
             self._open(token)
         elif token in b"]}":
             self._depth -= 1
-        self._marks = (self._marks[1], token)
-        return found.end()
+        self._last_tokens = (self._last_tokens[1], token)
+        return match.end()
 
     def _open(self, token: bytes) -> None:
-        if token == b"[" and self._depth == 1 and self._marks[1] == b":":
-            self._in_texts = _is_texts(self._marks[0])
+        if token == b"[" and self._depth == 1 and self._last_tokens[1] == b":":
+            self._in_texts = _is_texts_key(self._last_tokens[0])
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise Invalid(f"The request body is nested deeper than {MAX_DEPTH} levels")
@@ -157,13 +161,13 @@ class JsonReader:
             self._texts_seen, self._previous = True, b"["
 
 
-def _plain(string: bytes) -> str | None:
-    """What `loads` makes of a string that has nothing odd in it, most of the time and sooner."""
+def _parse_plain(string: bytes) -> str | None:
+    """Parse a string of printable ASCII without escapes, faster than `loads`; None for others."""
     return string[1:-1].decode("ascii") if _PLAIN.fullmatch(string) else None
 
 
-def _is_texts(key: bytes) -> bool:
-    """Whether a token is the name of the list, however it is escaped."""
+def _is_texts_key(key: bytes) -> bool:
+    """Return whether a token is the key `texts`, with or without escapes."""
     try:
         return bool(loads(key) == "texts")
     except (Invalid, Unprocessable):
@@ -171,5 +175,5 @@ def _is_texts(key: bytes) -> bool:
 
 
 def _too_long() -> Unprocessable:
-    message = f"Beside its texts a batch is at most {MAX_REST_BYTES} bytes"
+    message = f"Everything but the texts may take at most {MAX_REST_BYTES} bytes"
     return Unprocessable([FieldError("body", "too_long", message)])

@@ -1,4 +1,9 @@
-"""Lines of a body that comes in parts: whole ones only, counted from 1, decoded one by one."""
+"""Splitting an upload into lines while it arrives.
+
+A row can span parts of the body, so the lines of an incomplete row are put back and read again with
+the next part. A blocking iterator in the parsing thread would read every row once, but it would
+hold the thread for as long as a slow client takes to upload.
+"""
 
 from collections import deque
 from typing import Final, NoReturn
@@ -6,35 +11,37 @@ from typing import Final, NoReturn
 from valence_inference.uploads.chunking import MAX_ROW_BYTES, Chunker
 
 BLOCK_BYTES: Final = 64 * 1024
-MAX_RETRY_BYTES: Final = 256 * 1024
 BOM: Final = b"\xef\xbb\xbf"
 
+MAX_RETRY_BYTES: Final = 256 * 1024
+"""An incomplete row is read again after its own size has arrived, or this much."""
+
 MAX_ROW_LINES: Final = 10_000
-"""As many as the longest text has characters; an unclosed quote ends here if lines are short."""
+"""The characters of the longest text; a cell of short lines with an unclosed quote ends here."""
 
 MIN_MEAN_LINE_BYTES: Final = 16
-"""What a line within quotes has on average in the largest body: an empty one costs as much time."""
+"""The mean length of lines within quotes in the largest body: an empty line takes as long."""
 
 
 class NeedMore(Exception):
-    """No whole line is left; there may be more once the next part has come."""
+    """No complete line is left; the next part may bring one."""
 
 
 class LineReader:
-    """An iterator that raises `NeedMore` where it only ends for now.
+    """An iterator over complete lines, counted from 1, that raises `NeedMore` between parts.
 
-    Lines that were taken since the last `keep` can be put back: they belong to one row.
+    Lines taken since the last `keep` belong to one row and can be put back.
     """
 
     def __init__(self, chunker: Chunker, *, lone_cr: bool):
-        """A line ends with LF, or CR LF; with `lone_cr` also with CR. No other character ends one.
+        """A line ends with LF or CR LF, and with `lone_cr` also with CR; no other character counts.
 
-        `packer` refuses, in the name of the next row, what is no text in UTF-8.
+        Invalid lines are rejected through `chunker`, as its next row.
         """
         self.number = 0
         self._chunker = chunker
         self._lone_cr = lone_cr
-        self._waiting: deque[bytes] = deque()
+        self._lines: deque[bytes] = deque()
         self._taken = bytearray()
         self._taken_lines = 0
         self._blank_lines = self._quoted_lines = 0
@@ -42,30 +49,30 @@ class LineReader:
         self._max_quoted_lines = max(
             MAX_ROW_LINES, chunker.limits.batch_body_bytes // MIN_MEAN_LINE_BYTES
         )
-        self._rest = b""
-        self._at = 0
-        self._retry_after_bytes = 0
+        self._buffer = b""
+        self._offset = 0
+        self._missing_bytes = 0
         self._ended = False
 
     def feed(self, part: bytes) -> None:
-        """Take the next part; its lines can be taken once this is `ready`."""
-        self._retry_after_bytes -= len(part)
-        self._rest = self._rest[self._at :] + part
-        self._at = 0
+        """Add the next part; read its lines once the reader is `ready`."""
+        self._missing_bytes -= len(part)
+        self._buffer = self._buffer[self._offset :] + part
+        self._offset = 0
 
-    def _refill(self) -> bool:
-        """Split the next whole lines off what waits as it came; whether there were any."""
+    def _split_block(self) -> bool:
+        """Split the next block of the buffer into lines; return False if it has no whole line."""
         size = BLOCK_BYTES
-        while self._at < len(self._rest):
-            block = self._rest[self._at : self._at + size]
-            last = self._at + size >= len(self._rest)
+        while self._offset < len(self._buffer):
+            block = self._buffer[self._offset : self._offset + size]
+            last = self._offset + size >= len(self._buffer)
             lines = self._split(block)
-            # A CR may be the first half of what ends the line.
+            # A CR at the end of the block may be half of a CR LF.
             if not lines[-1].endswith(b"\n") and not (last and self._ended):
                 block = block[: -len(lines.pop())]
             if lines:
-                self._waiting.extend(lines)
-                self._at += len(block)
+                self._lines.extend(lines)
+                self._offset += len(block)
                 return True
             if last:
                 return False
@@ -80,21 +87,21 @@ class LineReader:
         return lines if lines[-1] else lines[:-1]
 
     def end(self) -> None:
-        """There are no more parts."""
+        """End the body: the last line may have no line ending."""
         self._ended = True
 
     @property
     def ready(self) -> bool:
-        """Whether much came since a row was put back: one that grows is read a few times only."""
-        return self._retry_after_bytes <= 0
+        """Whether enough arrived since a row was put back: a growing row is read a few times."""
+        return self._missing_bytes <= 0
 
     @property
     def row_line(self) -> int:
-        """The line on which the row begins whose lines are being taken."""
+        """The number of the first line of the current row."""
         return self.number - self._taken_lines + 1
 
     def keep(self) -> None:
-        """What was taken made a whole row; raises if rows have too many lines by now."""
+        """Consume the lines taken as one row; reject too many lines within quotes."""
         self._quoted_lines += self._taken_lines - 1
         if self._quoted_lines > self._max_quoted_lines:
             message = f"Over {self._max_quoted_lines} lines within quotes in one file"
@@ -102,7 +109,7 @@ class LineReader:
         self._clear()
 
     def skip(self) -> None:
-        """What was taken was a blank line; raises if there are too many."""
+        """Consume the line taken as a blank line; reject too many of them."""
         self._blank_lines += 1
         if self._blank_lines > self._max_blank_lines:
             message = f"Over {self._max_blank_lines} blank lines in one file"
@@ -114,40 +121,40 @@ class LineReader:
         self._taken_lines = 0
 
     def put_back(self) -> None:
-        """What was taken made no whole row yet; raises if it is too long to be one.
+        """Return the lines taken to the buffer; reject a row or line that is already too long.
 
-        So is a line that has not ended. It waits as it came: short lines weigh many times more.
+        They are kept as one string: as separate lines, short ones take many times the memory.
         """
-        unfinished = len(self._taken) + len(self._rest) - self._at
-        self._retry_after_bytes = min(unfinished, MAX_RETRY_BYTES)
-        begins = self.row_line if self._taken else self.number + len(self._waiting) + 1
+        unfinished = len(self._taken) + len(self._buffer) - self._offset
+        self._missing_bytes = min(unfinished, MAX_RETRY_BYTES)
+        first_line = self.row_line if self._taken else self.number + len(self._lines) + 1
         self.number -= self._taken_lines
-        if self._taken:  # all that waited
-            self._rest, self._at = bytes(self._taken) + self._rest[self._at :], 0
+        if self._taken:  # then all split lines were taken
+            self._buffer, self._offset = bytes(self._taken) + self._buffer[self._offset :], 0
         self._clear()
         if unfinished > MAX_ROW_BYTES:
-            self._reject_length(begins)
+            self._reject_length(first_line)
 
     def __iter__(self) -> "LineReader":
         return self
 
     def __next__(self) -> str:
-        """The next line as text, with what ends it."""
+        """Take the next line as text, with its line ending."""
         try:
             text = self.take().decode("utf-8")
         except UnicodeDecodeError:
             self._chunker.reject("utf_8", "Not UTF-8", self.number)
         if "\0" in text:
-            self._chunker.reject("plain_text", "Text may not hold NUL", self.number)
+            self._chunker.reject("plain_text", "Text must not contain NUL", self.number)
         return text
 
     def take(self) -> bytes:
-        """The next line as it came, but for a byte order mark in front of the first."""
-        if not self._waiting and not self._refill():
+        """Take the next line; a byte order mark before the first line is removed."""
+        if not self._lines and not self._split_block():
             if self._ended:
                 raise StopIteration
             raise NeedMore
-        line = self._waiting.popleft()
+        line = self._lines.popleft()
         self._taken += line
         self._taken_lines += 1
         self.number += 1
@@ -159,11 +166,11 @@ class LineReader:
         return line.removeprefix(BOM) if self.number == 1 else line
 
     def sample(self, max_bytes: int) -> bytes:
-        """The first lines that nobody has taken, up to about `most` bytes; nothing is taken."""
-        while sum(map(len, self._waiting)) < max_bytes and self._refill():
+        """Return the next lines without taking them, up to the line that reaches `max_bytes`."""
+        while sum(map(len, self._lines)) < max_bytes and self._split_block():
             pass
         lines, size = [], 0
-        for line in self._waiting:
+        for line in self._lines:
             lines.append(line)
             size += len(line)
             if size >= max_bytes:

@@ -1,70 +1,64 @@
-"""Room: how much of the bodies that come in, or are being stored, one process holds at a time."""
+"""Bounds on the memory that one process uses for uploads, while they arrive and are stored."""
 
 import uuid
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from valence_common.problems import TooManyRequests, Unavailable
+from valence_common.concurrency import ConcurrencyLimit
 
 MAX_BODIES, MAX_USER_BODIES = 4, 2
-"""As many bodies of the largest size in one process, and of one user."""
+"""Bodies of the largest size in one process, and of one user."""
 
 FREE_BYTES: Final = 256 * 1024
-"""Of each body; what is no larger is always taken."""
+"""The part of each body that is not counted: a body of this size is always accepted."""
 
 RETRY_SECONDS: Final = 5
 
 
 class UploadMemory:
-    """Counts what is held; what comes in slowly is held for as long."""
+    """Counts the bytes of all uploads; a slow upload holds its bytes for as long as it lasts."""
 
     def __init__(self, *, body_bytes: int):
-        """`body_bytes` is the largest body."""
-        self._most, self._each = MAX_BODIES * body_bytes, MAX_USER_BODIES * body_bytes
-        self._held: Counter[uuid.UUID] = Counter()
+        """`body_bytes` is the size of the largest body."""
+        self._limit = ConcurrencyLimit(
+            max_total=MAX_BODIES * body_bytes,
+            per_user=MAX_USER_BODIES * body_bytes,
+            retry_after=RETRY_SECONDS,
+            dependency="uploads",
+        )
 
     @contextmanager
     def reserve(self, user_id: uuid.UUID) -> Iterator["Reservation"]:
-        """A body's place, for as long as anything of it is held."""
-        place = Reservation(self, user_id)
+        """Open an empty reservation for one body; it is released at the end of the block."""
+        reservation = Reservation(self._limit, user_id)
         try:
-            yield place
+            yield reservation
         finally:
-            place.release()
-
-    def acquire(self, user_id: uuid.UUID, octets: int) -> None:
-        """Hold so much more; raises `TooManyRequests`, or `Unavailable` if others fill the room."""
-        if self._held[user_id] + octets > self._each:
-            raise TooManyRequests(RETRY_SECONDS)
-        if self._held.total() + octets > self._most:
-            raise Unavailable("uploads")
-        self._held[user_id] += octets
-
-    def release(self, user_id: uuid.UUID, octets: int) -> None:
-        """Hold so much less."""
-        self._held[user_id] -= octets
-        self._held += Counter()  # keeps those above zero
+            reservation.release()
 
 
 class Reservation:
-    """What is held of one body."""
+    """The bytes that one body holds."""
 
-    def __init__(self, room: UploadMemory, user_id: uuid.UUID):
-        self._room, self._user_id = room, user_id
-        self._octets, self._free = 0, FREE_BYTES
+    def __init__(self, limit: ConcurrencyLimit, user_id: uuid.UUID):
+        self._limit, self._user_id = limit, user_id
+        self._counted, self._free = 0, FREE_BYTES
 
-    def grow(self, octets: int) -> None:
-        """More of it came; raises what `Room.take` does."""
-        charged = max(octets - self._free, 0)
-        if charged:
-            self._room.acquire(self._user_id, charged)
-        self._free -= octets - charged
-        self._octets += charged
+    def grow(self, size: int) -> None:
+        """Add bytes that arrived.
+
+        Raises `TooManyRequests` if the user's uploads are too large together, or `Unavailable` if
+        those of all users are.
+        """
+        counted = max(size - self._free, 0)
+        if counted:
+            self._limit.acquire(self._user_id, counted)
+        self._free -= size - counted
+        self._counted += counted
 
     def release(self) -> None:
-        """Nothing is held of it any more."""
-        if self._octets:
-            self._room.release(self._user_id, self._octets)
-            self._octets = 0
+        """Return all bytes."""
+        if self._counted:
+            self._limit.release(self._user_id, self._counted)
+            self._counted = 0

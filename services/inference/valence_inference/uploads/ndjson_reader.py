@@ -1,4 +1,4 @@
-"""NDJSON as it comes: a line is one text, or an object that has one among its fields."""
+"""Incremental reading of NDJSON files: each line is a text, or an object that contains one."""
 
 from typing import Any, Final
 
@@ -16,33 +16,33 @@ _encode = msgspec.json.Encoder().encode
 
 
 class NdjsonReader:
-    """The lines of an NDJSON file, which go to a packer: the text, and an object of the rest."""
+    """Passes the lines of an NDJSON file to a chunker: the text, and an object of the rest."""
 
     def __init__(self, chunker: Chunker, *, column: str | None):
-        """`column` names the field with the texts."""
-        self._names: dict[str, int] = {}
+        """`column` is the name of the text field."""
+        self._indexes: dict[str, int] = {}
         self._chunker = chunker
         self._column = TEXT_COLUMN if column is None else column
         self._lines = LineReader(chunker, lone_cr=False)
 
     @property
     def columns(self) -> list[str] | None:
-        """The names of all fields, in the order in which they came; None if there were none."""
-        return list(self._names) or None
+        """The names of all fields, in the order of their first use; None if there are none."""
+        return list(self._indexes) or None
 
     @property
     def text_column(self) -> int | None:
-        """The place among them of the one with the texts."""
-        return self._names.get(self._column)
+        """The index of the text field in `columns`."""
+        return self._indexes.get(self._column)
 
     def feed(self, part: bytes) -> None:
-        """Take the next part; raises `Unprocessable` for its first line that is no good."""
+        """Read the next part; raise `Unprocessable` for the first invalid line in it."""
         self._lines.feed(part)
         if self._lines.ready:
             self._read()
 
     def end(self) -> None:
-        """There are no more parts: what is left is a line."""
+        """End the file: what remains is the last line."""
         self._lines.end()
         self._read()
 
@@ -59,19 +59,19 @@ class NdjsonReader:
                 self._lines.skip()
                 continue
             self._lines.keep()
-            self._take(self._value(line))
+            self._add(self._parse(line))
 
-    def _value(self, line: bytes) -> Any:
+    def _parse(self, line: bytes) -> Any:
         try:
             return loads(line)
-        except Unprocessable as refusal:
-            error = refusal.errors[0]
-            self._chunker.reject(error.rule, error.message, self._lines.number)
+        except Unprocessable as error:
+            first = error.errors[0]
+            self._chunker.reject(first.rule, first.message, self._lines.number)
         except Invalid:
-            message = "Not one JSON value in UTF-8, or one that is nested too deep"
+            message = "Not a JSON value in UTF-8, or nested too deeply"
             self._chunker.reject("json", message, self._lines.number)
 
-    def _take(self, value: Any) -> None:
+    def _add(self, value: Any) -> None:
         line = self._lines.number
         if isinstance(value, str):
             self._chunker.add(value, line=line)
@@ -81,15 +81,15 @@ class NdjsonReader:
         if self._column not in value:
             self._chunker.reject("missing", "The object has no text", line)
         for name in value:
-            if name not in self._names:
+            if name not in self._indexes:
                 self._add_name(name, line)
         text = value.pop(self._column)
         self._chunker.add(text, _encode(value) if value else None, line=line)
 
     def _add_name(self, name: str, line: int) -> None:
-        if len(self._names) >= MAX_COLUMNS:
+        if len(self._indexes) >= MAX_COLUMNS:
             self._chunker.reject("too_long", f"At most {MAX_COLUMNS} different fields", line)
         if len(name) > MAX_NAME_CHARACTERS:
-            message = f"Names of at most {MAX_NAME_CHARACTERS} characters"
+            message = f"Field names have at most {MAX_NAME_CHARACTERS} characters"
             self._chunker.reject("string_too_long", message, line)
-        self._names[name] = len(self._names)
+        self._indexes[name] = len(self._indexes)

@@ -1,6 +1,7 @@
-"""A request's body received: from its parts to a submission, while the event loop goes on."""
+"""Receiving a request's body as a submission, without blocking the event loop."""
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
@@ -11,75 +12,84 @@ from valence_common.web.request_body import (
     ContentType,
     StrictRequest,
 )
-from valence_inference.schemas.submissions import BatchOptions
+from valence_inference.batches import webhook_secrets
+from valence_inference.batches.submission import Submission
 from valence_inference.settings import Settings
 from valence_inference.uploads.chunking import UploadLimits
 from valence_inference.uploads.memory import Reservation
 from valence_inference.uploads.multipart import MultipartUpload
-from valence_inference.uploads.upload import FILES, Submission, Upload, file_upload, json_upload
+from valence_inference.uploads.options import BatchOptions
+from valence_inference.uploads.upload import FILES, Upload, file_upload, json_upload
 
 FORM: Final = "multipart/form-data"
 KINDS: Final = {JSON_TYPE: (), **FILES, FORM: ("boundary",)}
-"""What a batch may come in, with the parameters that each may have."""
+"""The media types of a batch, with the parameters that each may have."""
 
 
 async def receive(
     request: StrictRequest, options: BatchOptions, settings: Settings, reservation: Reservation
 ) -> Submission:
-    """Read, check and pack a batch, and store nothing.
+    """Read, check and chunk a batch without storing it.
 
-    Raises what refuses it as soon as that is known, and what `StrictRequest.reading` and
-    `Place.take` raise.
+    Raises the error that rejects it as early as possible, and what `StrictRequest.stream_limited`
+    and `Reservation.grow` raise.
     """
-    upload = _open(request.content_type(KINDS), options, settings)
-    reading = request.stream_limited(
+    upload = _open_upload(request.content_type(KINDS), options, settings)
+    stream = request.stream_limited(
         max_bytes=settings.batch_body_bytes, timeout=settings.body_timeout_seconds
     )
-    async with reading as parts:
+    async with stream as parts:
         return await _feed(upload, parts, reservation)
 
 
-def _open(media: ContentType, options: BatchOptions, settings: Settings) -> Upload:
+def _open_upload(media: ContentType, options: BatchOptions, settings: Settings) -> Upload:
     limits = UploadLimits(
         max_text_characters=settings.max_text_characters,
         max_batch_texts=settings.max_batch_texts,
         chunk_texts=settings.chunk_texts,
         batch_body_bytes=settings.batch_body_bytes,
     )
+    check_url = functools.partial(
+        webhook_secrets.check_url,
+        enabled=settings.webhooks_enabled,
+        allow_http=settings.webhooks_allow_http,
+        allowed_networks=settings.webhooks_allowed_networks,
+    )
     if media.media_type == JSON_TYPE:
-        return json_upload(options, limits)
+        return json_upload(options, limits, check_url)
     if media.media_type != FORM:
-        return file_upload(media, options, limits)
+        return file_upload(media, options, limits, check_url)
     boundary = media.parameters.get("boundary")
     if not boundary:
-        raise UnsupportedMedia("The form names no boundary")
-    return MultipartUpload(boundary, options, limits)
+        raise UnsupportedMedia("The form has no boundary")
+    return MultipartUpload(boundary, options, limits, check_url)
 
 
 async def _feed(
     upload: Upload, parts: AsyncIterator[bytes], reservation: Reservation
 ) -> Submission:
-    """Feed it at once with what comes first, then with more at a time.
+    """Feed the first part at once, then ever larger ones, up to `THREAD_THRESHOLD_BYTES`.
 
-    A row that is not whole yet is read again with the next part: small parts would make that dear.
+    An incomplete row is read again with the next part, which would be slow with many small parts.
     """
-    waiting, fed = bytearray(), 0
+    pending, fed = bytearray(), 0
     async for part in parts:
         reservation.grow(len(part))
-        waiting += part
-        if len(waiting) >= min(fed, THREAD_THRESHOLD_BYTES):
-            fed += len(waiting)
-            await _work(upload.feed, bytes(waiting), large=len(waiting) >= THREAD_THRESHOLD_BYTES)
-            waiting.clear()
-    large = fed + len(waiting) >= THREAD_THRESHOLD_BYTES
-    await _work(upload.feed, bytes(waiting), large=large)
-    if large:
+        pending += part
+        if len(pending) >= min(fed, THREAD_THRESHOLD_BYTES):
+            fed += len(pending)
+            in_thread = len(pending) >= THREAD_THRESHOLD_BYTES
+            await _run(upload.feed, bytes(pending), in_thread=in_thread)
+            pending.clear()
+    in_thread = fed + len(pending) >= THREAD_THRESHOLD_BYTES
+    await _run(upload.feed, bytes(pending), in_thread=in_thread)
+    if in_thread:
         return await asyncio.to_thread(upload.end)
     return upload.end()
 
 
-async def _work(feed: Callable[[bytes], None], part: bytes, *, large: bool) -> None:
-    if large:
+async def _run(feed: Callable[[bytes], None], part: bytes, *, in_thread: bool) -> None:
+    if in_thread:
         await asyncio.to_thread(feed, part)
     else:
         feed(part)
