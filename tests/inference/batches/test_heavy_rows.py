@@ -137,8 +137,8 @@ def test_a_process_has_sixteen_streams_of_results(tmp_path: Path) -> None:
     users = [uuid.uuid4() for _ in range(9)]
     with contextlib.ExitStack() as exits:
         for user in users[:8] * 2:
-            exits.enter_context(resources.downloads.slot(user))
-        with pytest.raises(TooManyRequests), resources.downloads.slot(users[8]):
+            exits.enter_context(resources.download_limit.slot(user))
+        with pytest.raises(TooManyRequests), resources.download_limit.slot(users[8]):
             pass
     page = PAGE.read_text("utf-8")
     [said] = re.findall(
