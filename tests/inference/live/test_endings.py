@@ -31,8 +31,10 @@ from support.stack import Account, Service
 from support.tokens import Forge
 from support.waiting import until
 
-# The promise is 5 s after the act; the machine may be busy with other tests.
-SOON = 15.0
+SOON = 5.0
+"""Seconds after the act; a busy machine gets `SLACK` more, and `test_the_promise…` does not."""
+
+SLACK = 5.0
 
 
 def _both_end(service: Service, task_id: str, headers: dict[str, str], end: object) -> float:
@@ -43,9 +45,11 @@ def _both_end(service: Service, task_id: str, headers: dict[str, str], end: obje
         assert callable(end)
         end()
         started = time.monotonic()
-        assert 4401 == closed(socket, SOON)
+        assert 4401 == closed(socket, SOON + SLACK)
         assert [] == list(events)
-        return time.monotonic() - started
+        seconds = time.monotonic() - started
+        assert seconds < SOON + SLACK
+        return seconds
 
 
 def test_a_logout_ends_what_the_session_opened(
@@ -65,6 +69,24 @@ def test_a_logout_ends_what_the_session_opened(
         assert "sentiment" in say(untouched, {"text": "good"})
     print(f"\nlogout to the end of stream and socket: {seconds:.1f} s")
     assert 401 == refusal(service, user.headers).status_code
+
+
+def test_the_promise_holds_for_who_has_to_wait_longest(servers: Servers, service: Service) -> None:
+    """A session that ends just after the server has looked at the credentials of what is open."""
+    users = [servers.stack.account() for _ in range(4)]
+    with contextlib.ExitStack() as exits:
+        sockets = [exits.enter_context(websocket(service, user.headers)) for user in users]
+        seconds = []
+        for user, socket in zip(users, sockets, strict=True):
+            started = time.monotonic()
+            body = {"refresh_token": user.refresh_token}
+            servers.stack.post("/api/v1/auth/logout", user, json=body).raise_for_status()
+            assert 4401 == closed(socket, 60)  # which tells when the server has looked
+            seconds.append(time.monotonic() - started)
+            # The machine may hiccup once; a server that looks too seldom is late each time.
+            if len(seconds) > 1 and seconds[-1] < SOON:
+                return
+    raise AssertionError(f"ended after {seconds[1:]} s")
 
 
 @pytest.mark.parametrize("whose", ["key", "user"])
