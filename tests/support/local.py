@@ -28,7 +28,7 @@ class Local:
         self.lock.unlink(missing_ok=True)
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "valence.local", "--port", str(port)],
+                [sys.executable, "-m", "valence", "local", "--port", str(port)],
                 env={
                     **os.environ,
                     "VALENCE_HOME": str(home),
