@@ -174,7 +174,7 @@ def test_nobody_disables_or_demotes_themselves(
     checked: CheckedClient, admin: Account, state: dict[str, bool]
 ) -> None:
     """409 with a sentence; nor do they erase themselves here."""
-    sentence = "An administrator cannot disable, demote or erase themselves"
+    sentence = "Administrators cannot disable, demote or erase themselves"
     for method, body in (("PATCH", state), ("DELETE", None)):
         answer = ask(checked, admin, method, f"{USERS}/{admin.id}", body)
         assert (409, sentence) == (answer.status_code, answer.json()["detail"])

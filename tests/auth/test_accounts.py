@@ -1,4 +1,4 @@
-"""Accounts: one spelling for each name, and one account for each."""
+"""Accounts: canonical usernames and addresses, and their uniqueness."""
 
 import pytest
 from hypothesis import given, settings
@@ -29,8 +29,8 @@ from valence_common.problems import InvalidCredential
         ("\ufb01x", "fix", "fix"),
     ],
 )
-def test_usernames_have_one_spelling(given: str, shown: str, key: str) -> None:
-    """Compatible characters and case are one name; it is shown as it was chosen."""
+def test_usernames_have_one_canonical_form(given: str, shown: str, key: str) -> None:
+    """Compatible characters and case are one username, displayed as it was chosen."""
     assert (shown, key) == (display_username(given), username_key(given))
 
 
@@ -51,7 +51,7 @@ def test_usernames_have_one_spelling(given: str, shown: str, key: str) -> None:
     ],
 )
 def test_usernames_outside_the_allow_list(given: str) -> None:
-    """Other alphabets, blanks and invisible characters are refused, and nobody is called so."""
+    """Other alphabets, blanks and invisible characters are rejected, and find no account."""
     with pytest.raises(ValueError, match="must be 3 to 64"):
         display_username(given)
     assert username_key(given) is None
@@ -67,15 +67,15 @@ def test_usernames_outside_the_allow_list(given: str) -> None:
         ("ada@xn--bcher-kva.example", "ada@b\u00fccher.example"),
     ],
 )
-def test_email_addresses_have_one_spelling(one: str, other: str) -> None:
-    """Addresses that a person would take for one are one account's."""
+def test_email_addresses_have_one_canonical_form(one: str, other: str) -> None:
+    """Addresses that look the same belong to one account."""
     assert email_key(display_email(one)) == email_key(display_email(other))
 
 
 @given(local=st.text(max_size=70), domain=st.text(max_size=20))
 @settings(max_examples=300, deadline=None)
-def test_any_email_address_fits_its_column_or_is_refused(local: str, domain: str) -> None:
-    """Whatever is sent becomes two strings that Postgres can hold, or a plain refusal."""
+def test_any_email_address_fits_its_column_or_is_rejected(local: str, domain: str) -> None:
+    """Any input becomes two strings that Postgres can store, or a ValueError."""
     for address in (f"{local}@{domain}", f"{local}@example.com", f"{local}@{domain}.com", local):
         try:
             shown = display_email(address)
@@ -86,7 +86,7 @@ def test_any_email_address_fits_its_column_or_is_refused(local: str, domain: str
         shown.encode()
 
 
-def test_an_email_address_that_grows_is_refused() -> None:
+def test_email_address_that_grows_is_rejected() -> None:
     """U+FDFA is one character that becomes eighteen: its canonical form would not fit."""
     with pytest.raises(ValueError, match="is too long"):
         display_email("\ufdfa" * 20 + "@example.com")
@@ -106,16 +106,16 @@ def _register(session: Session, username: str, email: str) -> None:
         ("grace", "grace@example.com"),
     ],
 )
-def test_a_name_is_taken_once(session: Session, username: str, email: str) -> None:
-    """Either name being taken refuses, with one sentence that does not say which."""
+def test_names_are_unique(session: Session, username: str, email: str) -> None:
+    """A taken username and a taken address have the same error, which does not say which it is."""
     _register(session, "Grace", "Grace@example.com")
     with pytest.raises(AlreadyRegistered) as refused:
         _register(session, username, email)
     assert "Username or email already registered" == refused.value.message
 
 
-def test_an_account_is_found_in_any_spelling(session: Session) -> None:
-    """Login finds the account by its name's key, and nobody for names that cannot be."""
+def test_account_is_found_in_any_case(session: Session) -> None:
+    """Login finds the account by its canonical username, and none for an invalid one."""
     _register(session, "Grace", "grace@example.com")
     for spelling in ("grace", "GRACE", "\uff27race"):
         found = accounts.find(session, spelling)
@@ -124,17 +124,17 @@ def test_an_account_is_found_in_any_spelling(session: Session) -> None:
     assert [None] * 3 == [accounts.find(session, n) for n in ("eve", "a\0a", "x" * 9999)]
 
 
-def test_a_disabled_account_may_not_act(session: Session) -> None:
-    """A token of an account that was disabled, or is gone, is refused."""
+def test_disabled_account_may_not_act(session: Session) -> None:
+    """The token of a disabled or deleted account is rejected."""
     _register(session, "Grace", "grace@example.com")
     user = accounts.find(session, "grace")
     assert user is not None
-    assert user is accounts.current(session, user.id)
+    assert user is accounts.get_active(session, user.id)
     user.is_active = False
     session.flush()
     with pytest.raises(InvalidCredential):
-        accounts.current(session, user.id)
+        accounts.get_active(session, user.id)
     session.delete(user)
     session.flush()
     with pytest.raises(InvalidCredential):
-        accounts.current(session, user.id)
+        accounts.get_active(session, user.id)

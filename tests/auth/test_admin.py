@@ -1,4 +1,4 @@
-"""Administration: who may, what is found, what each act does and leaves in the audit log."""
+"""Administration: authorisation, search, changes and their audit entries."""
 
 import threading
 import uuid
@@ -16,29 +16,29 @@ from support.rows import query
 from support.users import make
 from valence_auth import accounts, audit
 from valence_auth import admin as auth_admin
-from valence_auth.admin import Filter, Limits, NotOneself, UserNotFound
+from valence_auth.admin import SelfActionForbidden, UserFilter, UserLimits, UserNotFound
 from valence_common.db import Database, new_id
 from valence_common.models import ApiKey, AuditEvent, LoginSession, Revocation, User
 from valence_common.problems import DomainError, Forbidden
 
 HOUR = timedelta(hours=1)
-PLAIN = Limits("default", None, None, None)
+PLAIN = UserLimits("default", None, None, None)
 
 
 @pytest.fixture
 def admin(session: Session) -> User:
-    """Who acts."""
+    """The actor."""
     return make(session, is_superuser=True)
 
 
 @pytest.fixture
 def user(session: Session) -> User:
-    """Whom it is done to."""
+    """The subject."""
     return make(session)
 
 
 def log_in(session: Session, user: User, **columns: Any) -> uuid.UUID:
-    """A session of theirs; its id."""
+    """Open a session for a user; return its id."""
     values = {"expires_at": datetime.now(UTC) + HOUR, "scopes": []} | columns
     opened = LoginSession(id=new_id(), user_id=user.id, **values)
     session.add(opened)
@@ -51,30 +51,30 @@ def give_key(session: Session, user: User, **columns: Any) -> None:
     session.flush()
 
 
-def told(session: Session) -> set[uuid.UUID]:
-    """Whom there is news of."""
+def invalidated(session: Session) -> set[uuid.UUID]:
+    """Return the ids of revoked credentials and invalidated users."""
     return set(session.scalars(select(Revocation.subject_id)))
 
 
-def acts(session: Session, user: User) -> list[tuple[uuid.UUID | None, str]]:
-    """Who did what to a user since they registered, oldest first."""
+def entries(session: Session, user: User) -> list[tuple[uuid.UUID | None, str]]:
+    """Return a user's audit entries since they registered, oldest first."""
     since = (AuditEvent.subject_id == user.id, AuditEvent.action != "account.registered")
     events = select(AuditEvent).where(*since).order_by(AuditEvent.id)
     return [(event.actor_id, event.action) for event in session.scalars(events)]
 
 
-def change(session: Session, admin: User, user: User, **state: bool) -> auth_admin.Record:
+def change(session: Session, admin: User, user: User, **state: bool) -> auth_admin.UserDetails:
     wanted = {"is_active": None, "is_superuser": None} | state
     return auth_admin.change(session, admin.id, user.id, **wanted)
 
 
 def search(session: Session, admin: User, **only: Any) -> list[str]:
-    found, _ = auth_admin.users(session, admin.id, Filter(**only), limit=100, cursor=None)
+    found, _ = auth_admin.list_users(session, admin.id, UserFilter(**only), limit=100, cursor=None)
     return [user.username for user in found]
 
 
 def test_search_finds_parts_of_names(session: Session, admin: User) -> None:
-    """Prefix or middle, any case, name or address; `%`, `_` and `\\` stand for themselves."""
+    r"""Any part, in any case, of username or address; `%`, `_` and `\` are literal."""
     tag = uuid.uuid4().hex[:8]
     names = [f"Ada.{tag}", f"grace_{tag}", f"graceX{tag}"]
     for name in names:
@@ -90,7 +90,7 @@ def test_search_finds_parts_of_names(session: Session, admin: User) -> None:
 
 
 def test_search_by_state(session: Session, admin: User) -> None:
-    """Filters join; what was erased is not there."""
+    """Filters combine; erased users are not found."""
     tag = uuid.uuid4().hex[:8]
     make(session, f"plain-{tag}")
     make(session, f"off-{tag}", is_active=False)
@@ -108,19 +108,21 @@ def test_search_by_state(session: Session, admin: User) -> None:
 
 
 def test_pages_hold_each_user_once(session: Session, admin: User) -> None:
-    """Also when somebody registers between two pages."""
+    """Also when a user registers between two pages."""
     tag = uuid.uuid4().hex[:8]
     names = [make(session, f"u{n}-{tag}").username for n in range(5)]
     seen, cursor = [], None
     for page in range(3):
-        found, cursor = auth_admin.users(session, admin.id, Filter(q=tag), limit=2, cursor=cursor)
+        found, cursor = auth_admin.list_users(
+            session, admin.id, UserFilter(q=tag), limit=2, cursor=cursor
+        )
         seen += [user.username for user in found]
         make(session, f"late{page}-{tag}")
     assert (names[::-1], None) == (seen, cursor)
 
 
-def test_a_record_counts_what_is_alive(session: Session, admin: User, user: User) -> None:
-    """Ended and expired sessions, revoked and expired keys do not act any more."""
+def test_details_count_live_credentials(session: Session, admin: User, user: User) -> None:
+    """Ended and expired sessions, revoked and expired keys do not count."""
     now = datetime.now(UTC)
     log_in(session, user)
     log_in(session, user, ended_at=now)
@@ -129,9 +131,9 @@ def test_a_record_counts_what_is_alive(session: Session, admin: User, user: User
     give_key(session, user, expires_at=now + HOUR)
     give_key(session, user, expires_at=now - HOUR)
     give_key(session, user, revoked_at=now)
-    record = auth_admin.user(session, admin.id, user.id)
+    record = auth_admin.get_user(session, admin.id, user.id)
     assert (user.id, 1, 2) == (record.user.id, record.live_sessions, record.live_keys)
-    assert [] == acts(session, user), "reading is not audited"
+    assert [] == entries(session, user), "reading is not audited"
 
 
 @pytest.mark.parametrize(
@@ -150,47 +152,47 @@ def test_changes(
     state: dict[str, bool],
     action: str,
 ) -> None:
-    """Each ends the sessions, tells everybody, and is in the audit log; once."""
+    """Each ends the sessions, invalidates the user, and has one audit entry."""
     user = make(session, **before)
     opened = log_in(session, user)
     record = change(session, admin, user, **state)
     [(name, value)] = state.items()
     assert (value, 0) == (getattr(record.user, name), record.live_sessions)
-    assert {opened, user.id} <= told(session)
-    assert [(admin.id, action)] == acts(session, user)
+    assert {opened, user.id} <= invalidated(session)
+    assert [(admin.id, action)] == entries(session, user)
     again = log_in(session, user)
     assert 1 == change(session, admin, user, **state).live_sessions, "it was so already"
-    assert again not in told(session)
-    assert [(admin.id, action)] == acts(session, user)
+    assert again not in invalidated(session)
+    assert [(admin.id, action)] == entries(session, user)
 
 
 def test_two_changes_at_once(session: Session, admin: User, user: User) -> None:
-    """Both are done, and both are in the audit log."""
+    """Both are made, and both are in the audit log."""
     change(session, admin, user, is_active=False, is_superuser=True)
     assert (False, True) == (user.is_active, user.is_superuser)
-    assert [(admin.id, "user.disabled"), (admin.id, "user.promoted")] == acts(session, user)
+    assert [(admin.id, "user.disabled"), (admin.id, "user.promoted")] == entries(session, user)
 
 
-def test_nobody_takes_away_their_own_rights(session: Session, admin: User) -> None:
-    """So that somebody is left who can; what changes nothing is allowed."""
+def test_administrators_keep_their_own_rights(session: Session, admin: User) -> None:
+    """So one administrator always remains; a request that changes nothing is allowed."""
     for work in (
         lambda: change(session, admin, admin, is_active=False),
         lambda: change(session, admin, admin, is_superuser=False),
         lambda: change(session, admin, admin, is_active=True, is_superuser=False),
         lambda: auth_admin.erase(session, admin.id, admin.id),
     ):
-        with pytest.raises(NotOneself):
+        with pytest.raises(SelfActionForbidden):
             work()
     change(session, admin, admin, is_active=True, is_superuser=True)
-    assert [] == acts(session, admin)
+    assert [] == entries(session, admin)
 
 
 def test_limits(session: Session, admin: User, user: User) -> None:
-    """They are kept, told to everybody, and audited with what was before; once."""
-    limits = Limits("default", 5, 0, None)
+    """They are stored, invalidate the user, and have one audit entry with the old values."""
+    limits = UserLimits("default", 5, 0, None)
     record = auth_admin.set_limits(session, admin.id, user.id, limits)
     assert (5, 0, None) == (record.user.per_minute, record.user.burst, record.user.texts_per_day)
-    assert user.id in told(session)
+    assert user.id in invalidated(session)
     auth_admin.set_limits(session, admin.id, user.id, limits)
     changed = AuditEvent.action == "user.limits_changed"
     [event] = session.scalars(select(AuditEvent).where(AuditEvent.subject_id == user.id, changed))
@@ -199,37 +201,37 @@ def test_limits(session: Session, admin: User, user: User) -> None:
 
 
 def test_sessions_end(session: Session, admin: User, user: User) -> None:
-    """All of theirs, and nobody else's; their account stays as it is."""
+    """All sessions of the user and no others; the account stays unchanged."""
     opened, other = log_in(session, user), log_in(session, admin)
     auth_admin.end_sessions(session, admin.id, user.id)
-    assert opened in told(session)
-    assert other not in told(session)
-    assert (admin.id, "user.sessions_ended") == acts(session, user)[-1]
+    assert opened in invalidated(session)
+    assert other not in invalidated(session)
+    assert (admin.id, "user.sessions_ended") == entries(session, user)[-1]
     assert user.is_active
 
 
 def test_erase(session: Session, admin: User, user: User) -> None:
-    """Nobody can act for it, it is not found any more, and who did it is in the audit log."""
+    """The account cannot act and is not found any more; the audit entry names the actor."""
     name, opened = user.username, log_in(session, user)
     auth_admin.erase(session, admin.id, user.id)
-    assert {opened, user.id} <= told(session)
+    assert {opened, user.id} <= invalidated(session)
     assert accounts.find(session, name) is None
-    assert [admin.id] == [actor for actor, _ in acts(session, user)]
+    assert [admin.id] == [actor for actor, _ in entries(session, user)]
     with pytest.raises(UserNotFound):
-        auth_admin.user(session, admin.id, user.id)
+        auth_admin.get_user(session, admin.id, user.id)
 
 
 def _calls(session: Session, actor: uuid.UUID, user: uuid.UUID) -> list[Callable[[], object]]:
-    """Every noun, for this actor and this user."""
+    """Return a call of every function, for this actor and this user."""
     today = datetime.now(UTC).date()
     return [
-        lambda: auth_admin.user(session, actor, user),
+        lambda: auth_admin.get_user(session, actor, user),
         lambda: auth_admin.change(session, actor, user, is_active=None, is_superuser=None),
         lambda: auth_admin.set_limits(session, actor, user, PLAIN),
         lambda: auth_admin.end_sessions(session, actor, user),
         lambda: auth_admin.erase(session, actor, user),
-        lambda: auth_admin.users(session, actor, Filter(), limit=1, cursor=None),
-        lambda: audit.page(session, actor, audit.Filter(), limit=1, cursor=None),
+        lambda: auth_admin.list_users(session, actor, UserFilter(), limit=1, cursor=None),
+        lambda: audit.page(session, actor, audit.AuditFilter(), limit=1, cursor=None),
         lambda: auth_admin.read_usage(
             session, actor, today, today, user_id=None, limit=1, cursor=None
         ),
@@ -244,8 +246,10 @@ def _calls(session: Session, actor: uuid.UUID, user: uuid.UUID) -> list[Callable
         {"is_superuser": True, "erased_at": datetime(2026, 1, 1, tzinfo=UTC)},
     ],
 )
-def test_the_database_decides_who_may(session: Session, user: User, state: dict[str, Any]) -> None:
-    """Whatever a token says: users, disabled superusers, erased ones and nobody are refused."""
+def test_actor_must_be_a_superuser_in_the_database(
+    session: Session, user: User, state: dict[str, Any]
+) -> None:
+    """Users, disabled and erased superusers and unknown ids are rejected, whatever the token."""
     actor = make(session, **state)
     for work in _calls(session, actor.id, user.id) + _calls(session, new_id(), user.id):
         with pytest.raises(Forbidden):
@@ -253,14 +257,14 @@ def test_the_database_decides_who_may(session: Session, user: User, state: dict[
 
 
 def test_unknown_users(session: Session, admin: User) -> None:
-    """An id that nobody has is one answer for every act."""
+    """Every function has the same error for an unknown id."""
     for work in _calls(session, admin.id, new_id())[:5]:
         with pytest.raises(UserNotFound):
             work()
 
 
-def test_two_who_disable_each_other(own_database_url: str) -> None:
-    """One after the other: the second is no superuser any more, and one is always left."""
+def test_superusers_who_disable_each_other(own_database_url: str) -> None:
+    """The second is no longer a superuser, so one always remains."""
     database = Database(SecretStr(own_database_url), pool_size=4, timeout=10)
     for _ in range(5):
         with database.transaction() as session:
@@ -274,7 +278,7 @@ def test_two_who_disable_each_other(own_database_url: str) -> None:
 
 
 def _at_once(database: Database, *changes: tuple[uuid.UUID, uuid.UUID, dict[str, bool]]) -> list:
-    """Let each actor change their target, all together; what came of each."""
+    """Let each actor change their target concurrently; return the outcomes."""
     barrier = threading.Barrier(len(changes))
 
     def act(one: tuple[uuid.UUID, uuid.UUID, dict[str, bool]]) -> str:

@@ -1,4 +1,4 @@
-"""API keys as their owner manages them: what is made, kept, shown, and refused."""
+"""API keys: creation, storage, rotation, revocation."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ def _principal(session: Session, *scopes: str) -> Principal:
     return Principal(make_user(session), frozenset(scopes or ALL), 0.0, session_id=uuid.uuid4())
 
 
-def _make(session: Session, principal: Principal, **options: object) -> auth_api_keys.Made:
+def _make(session: Session, principal: Principal, **options: object) -> auth_api_keys.NewApiKey:
     request = {"name": "a key", "scopes": None, "expires_at": None, "per_minute": None} | options
     return auth_api_keys.create(session, principal, **request)
 
@@ -42,8 +42,8 @@ def _events(session: Session, subject_id: uuid.UUID) -> list[tuple[str, dict[str
 
 
 @given(key_id=st.uuids())
-def test_a_key_reads_as_it_was_made(key_id: uuid.UUID) -> None:
-    """A key names its id, proves it with a secret, and has one spelling."""
+def test_key_is_parsed_as_created(key_id: uuid.UUID) -> None:
+    """A key contains its id and a secret, and has one form."""
     key, secret_hash = api_keys.make(key_id)
     assert api_keys.ParsedKey(key_id, secret_hash) == api_keys.read(key)
     for other in (key[:-1], key + "0", key.upper(), f" {key}", key[:-1] + chr(ord(key[-1]) ^ 1)):
@@ -52,8 +52,8 @@ def test_a_key_reads_as_it_was_made(key_id: uuid.UUID) -> None:
 
 
 @given(position=st.integers(3, 91), digit=st.sampled_from("0123456789abcdef"))
-def test_a_mistyped_key_is_known_for_one(position: int, digit: str) -> None:
-    """Any one digit that is changed breaks the checksum."""
+def test_mistyped_key_is_rejected(position: int, digit: str) -> None:
+    """Any changed digit breaks the checksum."""
     key, _ = api_keys.make(uuid.uuid4())
     changed = key[:position] + digit + key[position + 1 :]
     if changed != key:
@@ -61,8 +61,8 @@ def test_a_mistyped_key_is_known_for_one(position: int, digit: str) -> None:
             api_keys.read(changed)
 
 
-def test_only_a_hash_is_kept(session: Session) -> None:
-    """The row holds the secret's SHA-256; the event holds neither that nor the name."""
+def test_only_a_hash_is_stored(session: Session) -> None:
+    """The row has the SHA-256 of the secret; the event has neither that nor the name."""
     made = _make(session, _principal(session), name="nightly")
     assert api_keys.read(made.key) == api_keys.ParsedKey(made.row.id, made.row.secret_hash)
     secret = made.key[36:-8]
@@ -71,8 +71,8 @@ def test_only_a_hash_is_kept(session: Session) -> None:
     assert [("key.created", {"scopes": list(ALL)})] == _events(session, made.row.id)
 
 
-def test_a_key_may_do_what_its_maker_may(session: Session) -> None:
-    """By default all that keys may of the session's scopes; never one that it lacks."""
+def test_key_has_at_most_the_scopes_of_its_session(session: Session) -> None:
+    """By default all of them that keys may have."""
     admin = _principal(session, *ALL, "admin")
     assert list(ALL) == _make(session, admin).row.scopes
     some = _principal(session, "analyze", "history")
@@ -82,8 +82,8 @@ def test_a_key_may_do_what_its_maker_may(session: Session) -> None:
         _make(session, some, scopes=["analyze", "batch"])
 
 
-def test_who_rotates_a_key_gains_no_scopes(session: Session) -> None:
-    """A session that may less than the key is not shown a new one, and the old one stays."""
+def test_rotation_grants_no_scopes(session: Session) -> None:
+    """A session with fewer scopes than the key cannot rotate it, and the old key stays valid."""
     whole = _principal(session)
     old = _make(session, whole, scopes=["analyze", "history"]).row
     less = Principal(whole.user_id, frozenset(["analyze"]), 0.0, session_id=uuid.uuid4())
@@ -93,9 +93,9 @@ def test_who_rotates_a_key_gains_no_scopes(session: Session) -> None:
     auth_api_keys.rotate(session, whole, old.id, grace=NO_GRACE)
 
 
-def test_a_user_may_have_so_many_live_keys(session: Session, monkeypatch) -> None:
-    """Revoked and expired ones do not count; a rotation without grace needs no room."""
-    monkeypatch.setattr(auth_api_keys, "MOST_LIVE", 3)
+def test_live_keys_are_limited(session: Session, monkeypatch) -> None:
+    """Revoked and expired keys do not count; a rotation without grace always fits."""
+    monkeypatch.setattr(auth_api_keys, "MAX_LIVE", 3)
     principal = _principal(session)
     first, second, third = (_make(session, principal).row.id for _ in range(3))
     with pytest.raises(auth_api_keys.TooManyKeys):
@@ -113,7 +113,7 @@ def test_a_user_may_have_so_many_live_keys(session: Session, monkeypatch) -> Non
 
 
 def test_another_users_key_is_unknown(session: Session) -> None:
-    """Foreign, revoked and unknown ids are one and the same."""
+    """Another user's, revoked and unknown ids have the same error."""
     mine, other = _principal(session), _principal(session)
     key_id, gone = _make(session, mine).row.id, _make(session, other).row.id
     auth_api_keys.revoke(session, other.user_id, gone)
@@ -129,8 +129,8 @@ def test_another_users_key_is_unknown(session: Session) -> None:
     assert ([], None) == auth_api_keys.page(session, other.user_id, limit=10, cursor=None)
 
 
-def test_a_revocation_is_news(session: Session) -> None:
-    """A key that ended is told of by its id, with the event; it is not listed any more."""
+def test_revocation_is_published(session: Session) -> None:
+    """A revoked key is in the revocations, has an event, and is not listed any more."""
     principal = _principal(session)
     key_id = _make(session, principal).row.id
     auth_api_keys.revoke(session, principal.user_id, key_id)
@@ -140,8 +140,8 @@ def test_a_revocation_is_news(session: Session) -> None:
     assert ([], None) == auth_api_keys.page(session, principal.user_id, limit=10, cursor=None)
 
 
-def test_a_rotated_key_goes_on_under_another_secret(session: Session) -> None:
-    """The same name, scopes, limit and end; the old one ends at once."""
+def test_rotated_key_has_another_secret(session: Session) -> None:
+    """The name, scopes, limit and expiry are the same; the old key ends at once."""
     principal = _principal(session)
     end = datetime.now(UTC) + timedelta(days=1)
     old = _make(session, principal, scopes=["batch"], expires_at=end, per_minute=7)
@@ -157,7 +157,7 @@ def test_a_rotated_key_goes_on_under_another_secret(session: Session) -> None:
 
 
 def test_with_grace_the_old_key_ends_later(session: Session) -> None:
-    """It gets an end, never a later one; the news is of its user, which ends no key."""
+    """Its expiry is never extended; the user is invalidated, and no key revoked."""
     principal = _principal(session)
     soon = datetime.now(UTC) + timedelta(minutes=1)
     for end, grace in ((None, 3600), (soon, 3600), (soon, 10)):
@@ -176,7 +176,7 @@ def test_with_grace_the_old_key_ends_later(session: Session) -> None:
 
 
 def test_pages_have_no_gap_and_no_repeat(session: Session) -> None:
-    """Newest first, as the ids go."""
+    """Newest first, in the order of ids."""
     principal = _principal(session)
     made = [_make(session, principal).row.id for _ in range(7)]
     seen, cursor = [], None
@@ -213,14 +213,14 @@ def test_pages_have_no_gap_and_no_repeat(session: Session) -> None:
         {"secret": "x"},
     ],
 )
-def test_odd_requests_are_refused(changes: dict[str, object]) -> None:
-    """Each field has one type and sensible bounds."""
+def test_invalid_requests_are_rejected(changes: dict[str, object]) -> None:
+    """Each field has one type and sensible limits."""
     with pytest.raises(ValidationError):
         KeyRequest.model_validate({"name": "a key"} | changes)
 
 
-def test_a_request_needs_a_name_only() -> None:
-    """Names lose the blanks around them; times may have any offset."""
+def test_request_requires_only_a_name() -> None:
+    """Blanks around names are removed; times may have any offset."""
     assert "a key" == KeyRequest.model_validate({"name": "  a key "}).name
     request = {"name": "ключ", "expires_at": "2999-01-01T00:00:00+02:00", "per_minute": 5}
     end = KeyRequest.model_validate(request).expires_at

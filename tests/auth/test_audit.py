@@ -1,4 +1,4 @@
-"""The audit log, read: filters, order, pages."""
+"""Reading the audit log: filters, order, pages."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -18,13 +18,13 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture
 def admin(session: Session) -> User:
-    """Who reads."""
+    """The reader."""
     return make(session, is_superuser=True)
 
 
 @pytest.fixture
 def user(session: Session) -> User:
-    """Somebody else."""
+    """Another user."""
     return make(session)
 
 
@@ -36,7 +36,7 @@ def _event(session: Session, **columns: Any) -> AuditEvent:
 
 
 def test_audit_filters(session: Session, admin: User, user: User) -> None:
-    """By who, whom, what and when; newest first."""
+    """By actor, subject, action and time; newest first."""
     now = session.execute(select(func.now())).scalar_one()
     subject = new_id()
     one = _event(session, actor_id=admin.id, subject_id=subject)
@@ -45,7 +45,7 @@ def test_audit_filters(session: Session, admin: User, user: User) -> None:
 
     def found(**only: Any) -> list[uuid.UUID]:
         events, _ = audit.page(
-            session, admin.id, audit.Filter(subject=subject, **only), limit=10, cursor=None
+            session, admin.id, audit.AuditFilter(subject=subject, **only), limit=10, cursor=None
         )
         return [event.id for event in events]
 
@@ -62,7 +62,7 @@ def test_audit_filters(session: Session, admin: User, user: User) -> None:
 
 
 def test_audit_times_are_the_databases(session: Session, admin: User) -> None:
-    """An event whose id was made by a clock that is minutes off is found by its time."""
+    """An entry is found by its time, although the clock of its id was minutes off."""
     subject = new_id()
     slow = uuid.UUID(int=(int(datetime.now(UTC).timestamp() * 1000) - 20 * 60_000) << 80)
     event = _event(session, id=slow, subject_id=subject)
@@ -70,16 +70,16 @@ def test_audit_times_are_the_databases(session: Session, admin: User) -> None:
         {"since": event.created_at - timedelta(minutes=1)},
         {"until": event.created_at + timedelta(minutes=1)},
     ):
-        only_it = audit.Filter(subject=subject, **only)
+        only_it = audit.AuditFilter(subject=subject, **only)
         found, _ = audit.page(session, admin.id, only_it, limit=10, cursor=None)
         assert [slow] == [event.id for event in found]
 
 
 def test_audit_pages(session: Session, admin: User) -> None:
-    """Each event once, and an end."""
+    """Each entry once, and a last page."""
     subject = new_id()
     events = [_event(session, subject_id=subject).id for _ in range(5)]
-    only, seen, cursor = audit.Filter(subject=subject), [], None
+    only, seen, cursor = audit.AuditFilter(subject=subject), [], None
     for _ in range(3):
         found, cursor = audit.page(session, admin.id, only, limit=2, cursor=cursor)
         seen += [event.id for event in found]

@@ -1,4 +1,4 @@
-"""Taking out what is one's own: all of it, nothing of others, never a part for the whole."""
+"""The data export: complete, of one user only, and never a part presented as the whole."""
 
 import asyncio
 import contextlib
@@ -20,12 +20,13 @@ from support.stack import Account, Stack
 from support.waiting import until
 from valence_auth import data_export
 from valence_auth.schemas import privacy as schemas
-from valence_common.db import Database
+from valence_common.db import Database, new_id
 from valence_common.problems import Unavailable
 
 EXPORT = "/api/v1/users/me/export"
+HOOK = "https://example.com/hook"
 MANY, LARGE = 200_000, 20_000
-MOST_GROWTH = 32 * 1024 * 1024
+MAX_GROWTH = 32 * 1024 * 1024
 
 HISTORY = """
     INSERT INTO predictions
@@ -42,8 +43,8 @@ def export(stack: Stack, account: Account) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def begun(stack: Stack, account: Account) -> Iterator[httpx.Response]:
-    """A take-out of which only the first bytes are read; it is larger than the sockets' buffers."""
+def started(stack: Stack, account: Account) -> Iterator[httpx.Response]:
+    """A data export of which only the first bytes are read; it exceeds the sockets' buffers."""
     with (
         httpx.Client(trust_env=False, timeout=30) as client,
         client.stream("GET", stack.url(EXPORT), headers=account.headers) as answer,
@@ -53,14 +54,14 @@ def begun(stack: Stack, account: Account) -> Iterator[httpx.Response]:
 
 @pytest.fixture
 def large(stack: Stack, database_url: str) -> Account:
-    """An account whose document is far larger than the buffers between us."""
+    """An account whose export is far larger than all buffers."""
     account = stack.account()
     query(database_url, HISTORY, user=account.id, count=LARGE, pad=1500)
     return account
 
 
-def test_take_out_holds_what_was_put_in(stack: Stack, account: Account, database_url: str) -> None:
-    """Profile, sessions, history, batches with texts and answers, and what is in the audit log."""
+def test_export_contains_everything(stack: Stack, account: Account, database_url: str) -> None:
+    """Profile, sessions, history, batches with texts and results, and audit entries."""
     texts = [f"this is {word}" for word in ("good", "bad", "fine")]
     answers = [
         stack.post("/api/v1/sentiment/analyze", account, json={"text": text}).json()
@@ -89,7 +90,7 @@ def test_take_out_holds_what_was_put_in(stack: Stack, account: Account, database
         key=uuid.UUID(int=0),
     )
     document = export(stack, account)
-    schemas.Takeout.model_validate_json(json.dumps(document).replace("text_sha256", "text_hash"))
+    schemas.DataExport.model_validate_json(json.dumps(document).replace("text_sha256", "text_hash"))
     assert (account.username, account.email) == (
         document["profile"]["username"],
         document["profile"]["email"],
@@ -116,10 +117,10 @@ def test_take_out_holds_what_was_put_in(stack: Stack, account: Account, database
     assert all(event["by_you"] for event in document["audit_events"])
 
 
-def test_take_out_holds_the_rows_of_files(
+def test_export_contains_the_rows_of_files(
     stack: Stack, account: Account, database_url: str
 ) -> None:
-    """What stood beside the texts, and the names that it stood under."""
+    """The other cells of the rows, and the column names."""
     file = {"columns": ["id", "text"], "text_column": 1, "format": "csv"}
     stored(database_url, account.id, ["a", "b"], rows=[["x"], ["y"]], **file)
     document = export(stack, account)
@@ -128,8 +129,8 @@ def test_take_out_holds_the_rows_of_files(
     assert [["x"], ["y"]] == [result["cells"] for result in document["batch_results"]]
 
 
-def test_take_out_is_a_file_without_secrets(stack: Stack, account: Account) -> None:
-    """A browser saves it; neither hashes nor tokens are in it."""
+def test_export_is_a_file_without_secrets(stack: Stack, account: Account) -> None:
+    """Browsers save it; it contains neither hashes nor tokens."""
     answer = stack.get(EXPORT, account)
     assert 'attachment; filename="valence.json"' == answer.headers["content-disposition"]
     assert "application/json" == answer.headers["content-type"]
@@ -138,8 +139,8 @@ def test_take_out_is_a_file_without_secrets(stack: Stack, account: Account) -> N
         assert secret not in answer.text
 
 
-def test_take_out_holds_nothing_of_others(stack: Stack, account: Account) -> None:
-    """Two accounts with the same kinds of things: no id of one is in the other's document."""
+def test_export_contains_nothing_of_others(stack: Stack, account: Account) -> None:
+    """Two accounts with the same kinds of data: no id of one is in the other's export."""
     other = stack.account()
     for who, said in ((account, "mine alone"), (other, "theirs alone")):
         stack.post("/api/v1/sentiment/analyze", who, json={"text": said})
@@ -158,7 +159,7 @@ def _ids(value: Any) -> set[str]:
     return set().union(*map(_ids, value)) if isinstance(value, list) else set()
 
 
-def test_take_out_of_a_long_history_needs_little_memory(
+def test_export_of_a_long_history_needs_little_memory(
     stack: Stack, account: Account, database_url: str
 ) -> None:
     """Every row is there, in order, and the process has hardly grown."""
@@ -166,18 +167,18 @@ def test_take_out_of_a_long_history_needs_little_memory(
     export(stack, stack.account())
     pid = stack.running("auth")[0].pid
     before, pieces = forget_peak(pid), []
-    with begun(stack, account) as answer:
+    with started(stack, account) as answer:
         pieces.extend(answer.iter_bytes())
     grown = peak_bytes(pid) - before
     document = json.loads(b"".join(pieces))
     assert [f"text number {n}" for n in range(MANY, 0, -1)] == [
         item["text"] for item in document["history"]
     ]
-    assert grown <= MOST_GROWTH, f"grew by {grown / 2**20:.1f} MiB"
+    assert grown <= MAX_GROWTH, f"grew by {grown / 2**20:.1f} MiB"
 
 
-def test_a_long_history_is_read_along_its_index(database_url: str) -> None:
-    """Of a table that Postgres knows nothing of, or each page costs as much as all of them."""
+def test_history_is_read_by_its_index(database_url: str) -> None:
+    """Also without statistics; otherwise each page costs as much as all of them."""
     database = Database(SecretStr(database_url), pool_size=1, timeout=20)
     with database.transaction() as session:
         user_id = make_user(session)
@@ -189,21 +190,21 @@ def test_a_long_history_is_read_along_its_index(database_url: str) -> None:
             cursor.execute(f"EXPLAIN {statement}", parameters)
             plans.append("\n".join(line for (line,) in cursor))
 
-    async def take_out() -> list[bytes]:
-        return [piece async for piece in await data_export.begin(database, user_id)]
+    async def export_all() -> list[bytes]:
+        return [piece async for piece in await data_export.start(database, user_id)]
 
     event.listen(database.engine, "before_cursor_execute", explain)
-    asyncio.run(take_out())
+    asyncio.run(export_all())
     database.close()
     assert 11 == len(plans)
     assert [] == [plan for plan in plans if "Sort  (cost" in plan]
 
 
-def test_take_out_that_breaks_off_is_seen_to(
+def test_export_of_a_disabled_account_is_cut_off(
     stack: Stack, large: Account, database_url: str
 ) -> None:
-    """The account is disabled in between: no end comes, so nobody takes a part for the whole."""
-    with begun(stack, large) as answer:
+    """The account is disabled meanwhile, so the document has no end."""
+    with started(stack, large) as answer:
         stream = answer.iter_bytes()
         next(stream)
         query(database_url, "UPDATE users SET is_active = false WHERE id = :id", id=large.id)
@@ -212,24 +213,59 @@ def test_take_out_that_breaks_off_is_seen_to(
     assert "download_broken_off" in stack.running("auth")[0].output()
 
 
-def test_few_take_out_at_once(stack: Stack, large: Account, database_url: str) -> None:
-    """Nobody twice, and not many together; whoever goes away makes room."""
+def test_concurrent_exports_are_limited(stack: Stack, large: Account, database_url: str) -> None:
+    """One for each user and two in all; a client that disconnects frees its slot."""
     second, third = stack.account(), stack.account()
     query(database_url, HISTORY, user=second.id, count=LARGE, pad=1500)
-    with begun(stack, large):
+    with started(stack, large):
         again = stack.get(EXPORT, large)
         assert (429, True) == (again.status_code, "retry-after" in again.headers)
-        with begun(stack, second) as answer:
+        with started(stack, second) as answer:
             assert 200 == answer.status_code
             assert 429 == stack.get(EXPORT, third).status_code
     until(lambda: stack.get(EXPORT, third).status_code == 200, timeout=10)
 
 
-def test_without_postgres_no_document_is_begun() -> None:
-    """What can be known before the first byte is a 503 and not a 200."""
+def test_export_without_postgres_is_503() -> None:
+    """An error before the first byte is a 503, not an incomplete 200."""
     database = Database(
         SecretStr("postgresql+psycopg2://nobody@127.0.0.1:1/none"), pool_size=1, timeout=1
     )
     with pytest.raises(Unavailable):
-        asyncio.run(data_export.begin(database, uuid.uuid4()))
+        asyncio.run(data_export.start(database, uuid.uuid4()))
     database.close()
+
+
+def test_export_contains_webhooks(stack: Stack, account: Account, database_url: str) -> None:
+    """The user's deliveries and the ids of their secrets; the URL is in the batch."""
+    ids = {}
+    for owner in (account, stack.account()):
+        batch, delivery, secret = stack.submit(owner, ["good"]), str(new_id()), str(new_id())
+        stack.finish(owner, batch)
+        query(database_url, "UPDATE batches SET webhook_url = :u WHERE id = :id", u=HOOK, id=batch)
+        query(
+            database_url,
+            "INSERT INTO webhook_deliveries (id, batch_id, user_id, event, attempts)"
+            " VALUES (:id, :batch, :user, 'batch.completed', 3)",
+            id=delivery,
+            batch=batch,
+            user=owner.id,
+        )
+        query(
+            database_url,
+            "INSERT INTO webhook_secrets (id, user_id, secret) VALUES (:id, :user, 'whsec_hidden')",
+            id=secret,
+            user=owner.id,
+        )
+        ids[owner.id] = batch, delivery, secret
+    response = stack.get(EXPORT, account)
+    assert "whsec_hidden" not in response.text
+    schemas.DataExport.model_validate_json(response.text.replace("text_sha256", "text_hash"))
+    document = json.loads(response.text)
+    batch, delivery, secret = ids[account.id]
+    assert [(batch, HOOK)] == [(b["id"], b["webhook_url"]) for b in document["batches"]]
+    assert [(delivery, batch, "batch.completed", "pending", 3)] == [
+        tuple(d[name] for name in ("id", "batch_id", "event", "status", "attempts"))
+        for d in document["webhook_deliveries"]
+    ]
+    assert [secret] == [each["id"] for each in document["webhook_secrets"]]

@@ -23,7 +23,7 @@ PASSWORD = "correct horse battery staple"
 
 
 class CountingHasher:
-    """The hasher, counting its work."""
+    """A hasher that counts its work."""
 
     def __init__(self, hasher: object):
         self._hasher = hasher
@@ -50,7 +50,7 @@ def hasher(monkeypatch: pytest.MonkeyPatch) -> CountingHasher:
 def make_app(
     tmp_path: Path, own_database_url: str, redis_url: str, hasher: CountingHasher
 ) -> Iterator[Callable[..., FastAPI]]:
-    """Replicas of the service in this process, over one database and one Redis."""
+    """Replicas of the service in this process, with one database and one Redis."""
     path = tmp_path / "keyring.json"
     path.write_bytes(keyring.generate())
     apps = []
@@ -73,7 +73,7 @@ def make_app(
 
 @contextlib.asynccontextmanager
 async def _clients(*apps: FastAPI) -> AsyncIterator[list[httpx.AsyncClient]]:
-    """A client of each, all with one address that no other test has."""
+    """A client of each replica, all with one address that no other test uses."""
     address = str(ipaddress.IPv4Address(0x0A000000 + uuid.uuid4().int % 0x1000000))
     async with contextlib.AsyncExitStack() as stack:
         for app in apps:
@@ -107,7 +107,7 @@ def _names(count: int) -> list[str]:
 def test_case_084_the_hasher_is_called_once(
     make_app: Callable[..., FastAPI], hasher: CountingHasher, own_database_url: str
 ) -> None:
-    """One check for each kind of login, whatever is wrong with it; none for what is throttled."""
+    """One check for each login, whatever is wrong with it; none for a throttled one."""
     name, disabled, outside, broken, erased = _names(5)
 
     async def work() -> list[tuple[int, int]]:
@@ -149,7 +149,7 @@ def test_case_084_the_hasher_is_called_once(
 def test_case_085_a_taken_name_costs_a_hash_too(
     make_app: Callable[..., FastAPI], hasher: CountingHasher
 ) -> None:
-    """Registering what exists works as hard as registering what does not; throttled, not at all."""
+    """Registering a taken name costs the same work as a free one; a throttled one costs none."""
     name, other, third = _names(3)
 
     async def work() -> list[tuple[int, int]]:
@@ -174,7 +174,7 @@ def test_case_085_a_taken_name_costs_a_hash_too(
 def test_case_093_fifty_at_once_are_five_checks(
     make_app: Callable[..., FastAPI], hasher: CountingHasher, *, known: bool
 ) -> None:
-    """Over two replicas, fifty wrong passwords at once cost five checks, and the right one none."""
+    """Over two replicas, 50 concurrent wrong passwords cost five checks, and the right one none."""
     [name] = _names(1)
 
     async def work() -> list[int]:
@@ -189,10 +189,10 @@ def test_case_093_fifty_at_once_are_five_checks(
     assert 5 == hasher.checks
 
 
-def test_an_old_hash_is_replaced_by_its_owners_login(
+def test_old_hash_is_replaced_at_login(
     make_app: Callable[..., FastAPI], own_database_url: str
 ) -> None:
-    """Case 87: not by a wrong password; and five logins at once all get in."""
+    """Case 87: not by a wrong password; and five concurrent logins all succeed."""
     [name] = _names(1)
 
     def kept() -> str:

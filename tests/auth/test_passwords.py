@@ -1,13 +1,14 @@
-"""Passwords: which may be chosen, how they are kept, and that few are hashed at once."""
+"""Passwords: policy, hashes, and the number of threads."""
 
 import asyncio
 import threading
+from pathlib import Path
 
 import pytest
 from passlib.hash import argon2, pbkdf2_sha256
 
 from valence_auth import passwords
-from valence_auth.passwords import Check, Passwords, weakness
+from valence_auth.passwords import Check, Passwords, password_error
 from valence_common.problems import Unavailable
 
 PASSWORD = "correct horse battery staple"
@@ -17,8 +18,8 @@ def _check(password: str, hashed: str | None) -> Check:
     return asyncio.run(Passwords(1).check(password, hashed))
 
 
-def test_hashes_are_argon2id_at_owasps_floor() -> None:
-    """19 MiB, two passes, one lane; the same password never gives the same hash."""
+def test_hashes_are_argon2id_at_owasps_minimum() -> None:
+    """19 MiB, two passes, one lane; hashes of the same password differ."""
 
     async def work() -> None:
         hashing = Passwords(1)
@@ -52,8 +53,8 @@ def test_hashes_are_argon2id_at_owasps_floor() -> None:
     ],
 )
 def test_password_policy(password: str, *, fine: bool) -> None:
-    """Length in bytes, common ones and the username count; composition does not."""
-    assert fine == (weakness(password, "some-name") is None)
+    """Length in bytes, common passwords and the username count; composition does not."""
+    assert fine == (password_error(password, "some-name") is None)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_password_policy(password: str, *, fine: bool) -> None:
     ids=["floor", "stronger", "less memory", "fewer passes", "argon2i", "pbkdf2"],
 )
 def test_case_087_weak_hashes_are_replaced(hashed: type, *, weak: bool) -> None:
-    """A good password of an old hash comes with a new one; a wrong one never does."""
+    """A matching password of an old hash returns a new hash; a wrong one never does."""
     old = hashed.hash(PASSWORD)
     check = _check(PASSWORD, old)
     assert check
@@ -84,14 +85,14 @@ def test_case_087_weak_hashes_are_replaced(hashed: type, *, weak: bool) -> None:
     "hashed",
     ["", "!", "plain", PASSWORD, "$argon2id$", "$argon2id$v=19$m=1,t=2$zz", "$2b$12$x", "\u00e9"],
 )
-def test_what_is_no_hash_matches_nothing(hashed: str) -> None:
-    """A stored value that cannot be read is an account without a password, not an error."""
+def test_malformed_hash_matches_nothing(hashed: str) -> None:
+    """A stored value that cannot be parsed is an account without a password, not an error."""
     assert not _check(PASSWORD, hashed)
     assert not _check("", hashed)
 
 
 class Hasher:
-    """Takes its time until it is let go, and remembers how many were at it."""
+    """Blocks until it is released, and counts its callers."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
@@ -106,22 +107,42 @@ class Hasher:
         return password == hashed
 
 
-def test_registrations_leave_room_for_logins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many register, half of the hashers check passwords; who waits too long is told."""
-    monkeypatch.setattr(passwords, "WAIT_SECONDS", 0.2)
+def test_registrations_leave_threads_for_logins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the threads always check passwords; a caller that waits too long gets a 503."""
+    monkeypatch.setattr(passwords, "TIMEOUT_SECONDS", 0.2)
 
     async def work() -> None:
         hashing = Passwords(2)
         hasher = Hasher()
         monkeypatch.setattr(passwords, "_argon2id", hasher)
-        newcomers = [asyncio.create_task(hashing.hash(f"password {n}")) for n in range(20)]
+        registrations = [asyncio.create_task(hashing.hash(f"password {n}")) for n in range(20)]
         await asyncio.to_thread(hasher.busy.acquire)
         for _ in range(5):
             assert not await asyncio.wait_for(hashing.check(PASSWORD, None), 2)
-        done, waiting = await asyncio.wait(newcomers, timeout=2, return_when="ALL_COMPLETED")
+        done, waiting = await asyncio.wait(registrations, timeout=2, return_when="ALL_COMPLETED")
         assert (19, 1) == (len(done), len(waiting))
         assert {Unavailable} == {type(task.exception()) for task in done}
         hasher.go.set()
         assert "password 0" == await asyncio.wait_for(waiting.pop(), 2)
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("content", "cores"),
+    [
+        ("max 100000\n", 64),
+        ("100000 100000\n", 1),
+        ("150000 100000\n", 2),
+        ("6400000 100000\n", 64),
+    ],
+)
+def test_threads_respect_the_cpu_limit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str, cores: int
+) -> None:
+    """In a container on a large node, 64 threads of 19 MiB would exceed its memory limit."""
+    monkeypatch.setattr(passwords.os, "cpu_count", lambda: 64)
+    quota = tmp_path / "cpu.max"
+    assert 64 == passwords.available_cores(quota)
+    quota.write_text(content)
+    assert cores == passwords.available_cores(quota)

@@ -1,4 +1,4 @@
-"""Being erased: what the auth service does of it, at once."""
+"""Erasure of an account: what the auth service does at once."""
 
 import concurrent.futures
 import uuid
@@ -16,18 +16,20 @@ from support.rows import query
 from support.stack import PASSWORD, Account, Stack
 from support.waiting import until
 from valence_auth import erasure, sessions
+from valence_auth.sessions import SessionRequest
 from valence_common.db import make_engine
 from valence_common.models import ApiKey, Identity, LoginSession, User
 
 ME = "/api/v1/users/me"
+DAY = SessionRequest(lifetime=timedelta(days=1), idle=timedelta(days=1))
 
 
 def erase(stack: Stack, account: Account, body: dict[str, Any]) -> httpx.Response:
     return stack.request("DELETE", ME, headers=account.headers, json=body)
 
 
-def test_erasing_needs_the_password(stack: Stack, account: Account) -> None:
-    """Who found a token somewhere cannot destroy anything with it, and may not guess for long."""
+def test_erasure_requires_the_password(stack: Stack, account: Account) -> None:
+    """A stolen token cannot erase the account, and cannot guess the password for long."""
     wrong = erase(stack, account, {"password": "not the password"})
     assert (401, "Incorrect password") == (wrong.status_code, wrong.json()["detail"])
     missing = erase(stack, account, {})
@@ -38,8 +40,8 @@ def test_erasing_needs_the_password(stack: Stack, account: Account) -> None:
     assert 200 == stack.get(ME, account).status_code
 
 
-def test_erasing_takes_effect_at_once(stack: Stack, account: Account) -> None:
-    """No login, no token, no refresh; and the names are free for anybody."""
+def test_erasure_takes_effect_at_once(stack: Stack, account: Account) -> None:
+    """No login, no token, no refresh; the names are free again."""
     assert 204 == erase(stack, account, {"password": PASSWORD}).status_code
     assert 401 == stack.get(ME, account).status_code
     assert 401 == stack.login(account.username).status_code
@@ -56,20 +58,18 @@ def test_erasing_takes_effect_at_once(stack: Stack, account: Account) -> None:
     assert account.id != again.json()["id"]
 
 
-def test_an_account_without_a_password_is_erased_without_one(
+def test_account_without_a_password_is_erased_without_one(
     stack: Stack, account: Account, database_url: str
 ) -> None:
-    """It logs in elsewhere; a password that it does not have is refused."""
+    """An OpenID account; sending a password is an error."""
     query(database_url, "UPDATE users SET password_hash = NULL WHERE id = :id", id=account.id)
     assert 400 == erase(stack, account, {"password": PASSWORD}).status_code
     assert 204 == erase(stack, account, {}).status_code
     assert 401 == stack.get(ME, account).status_code
 
 
-def test_erased_many_times_at_once_is_erased_once(
-    stack: Stack, account: Account, database_url: str
-) -> None:
-    """Two clicks: one of them may find the account gone already."""
+def test_concurrent_erasures_are_one(stack: Stack, account: Account, database_url: str) -> None:
+    """Two clicks: one of them may find the account erased already."""
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         answers = list(pool.map(lambda _: erase(stack, account, {"password": PASSWORD}), range(3)))
     assert {answer.status_code for answer in answers} <= {204, 401}
@@ -80,8 +80,8 @@ def test_erased_many_times_at_once_is_erased_once(
     assert [(1,)] == query(database_url, events, id=account.id)
 
 
-def test_an_erased_row_says_nothing_of_its_owner(session: Session) -> None:
-    """Nothing but its id, and when it was made and erased."""
+def test_erased_row_holds_no_personal_data(session: Session) -> None:
+    """Only its id and its times remain."""
     user = session.get_one(User, make_user(session))
     user.plan, user.per_minute, user.burst, user.texts_per_day = "friends", 1, 2, 3
     user.is_superuser = True
@@ -99,8 +99,8 @@ def test_an_erased_row_says_nothing_of_its_owner(session: Session) -> None:
     assert values["erased_at"] is not None
 
 
-def test_erasing_ends_every_way_to_log_in_at_once(session: Session) -> None:
-    """In the transaction of the erasure, whenever a worker comes to delete the rest."""
+def test_erasure_ends_every_credential_at_once(session: Session) -> None:
+    """In the transaction of the erasure, however late the worker deletes the rest."""
     user, other = (session.get_one(User, make_user(session)) for _ in range(2))
     for each in (user, other):
         session.add_all(
@@ -109,16 +109,16 @@ def test_erasing_ends_every_way_to_log_in_at_once(session: Session) -> None:
                 ApiKey(user_id=each.id, name="key", secret_hash=b"", scopes=[]),
             ]
         )
-        sessions.open_session(session, each, lifetime=timedelta(days=1), idle=timedelta(days=1))
+        sessions.open_session(session, each, DAY)
     session.flush()
-    assert (1, 1, 1) == ways_in(session, user.id) == ways_in(session, other.id)
+    assert (1, 1, 1) == credentials(session, user.id) == credentials(session, other.id)
     erasure.erase(session, user)
-    assert (0, 0, 0) == ways_in(session, user.id)
-    assert (1, 1, 1) == ways_in(session, other.id)
+    assert (0, 0, 0) == credentials(session, user.id)
+    assert (1, 1, 1) == credentials(session, other.id)
 
 
-def ways_in(session: Session, user_id: uuid.UUID) -> tuple[int, ...]:
-    """How many identities, keys and sessions a user can act with."""
+def credentials(session: Session, user_id: uuid.UUID) -> tuple[int, ...]:
+    """Return how many identities, keys and sessions a user can act with."""
     alive = (
         select(Identity).where(Identity.user_id == user_id),
         select(ApiKey).where(ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None)),
@@ -129,8 +129,8 @@ def ways_in(session: Session, user_id: uuid.UUID) -> tuple[int, ...]:
     return tuple(len(session.scalars(query).all()) for query in alive)
 
 
-def test_the_last_administrator_stays(own_database_url: str) -> None:
-    """Somebody else must be there to administer; who was erased or disabled is not."""
+def test_last_administrator_cannot_be_erased(own_database_url: str) -> None:
+    """Erased and disabled administrators do not count."""
     engine = make_engine(SecretStr(own_database_url))
     with Session(engine) as session:
         last, other = (session.get_one(User, make_user(session)) for _ in range(2))
@@ -146,17 +146,15 @@ def test_the_last_administrator_stays(own_database_url: str) -> None:
     engine.dispose()
 
 
-def test_the_name_of_an_erased_account_cannot_be_taken_before(
-    stack: Stack, account: Account
-) -> None:
-    """Somebody who knows an id registers what the row will be called: erasing works."""
+def test_name_of_an_erased_row_cannot_be_registered(stack: Stack, account: Account) -> None:
+    """Registering the name that the row will get does not prevent the erasure."""
     squatter = stack.register(f"erased-{uuid.UUID(account.id).hex}")
     assert 201 == squatter.status_code
     assert 204 == erase(stack, account, {"password": PASSWORD}).status_code
 
 
-def test_a_login_under_way_gets_no_session_of_an_erased_account(database_url: str) -> None:
-    """Its password was right when it was checked; the session is opened after."""
+def test_concurrent_login_gets_no_session_of_an_erased_account(database_url: str) -> None:
+    """The password matched before the erasure; the session is opened after it."""
     engine = make_engine(SecretStr(database_url))
     with Session(engine, expire_on_commit=False) as session:
         user = session.get_one(User, make_user(session))
@@ -164,6 +162,6 @@ def test_a_login_under_way_gets_no_session_of_an_erased_account(database_url: st
     with Session(engine) as session:
         erasure.erase(session, user)
         session.commit()
-    with Session(engine) as session, pytest.raises(sessions.Changed):
-        sessions.open_session(session, user, lifetime=timedelta(days=1), idle=timedelta(days=1))
+    with Session(engine) as session, pytest.raises(sessions.UserChanged):
+        sessions.open_session(session, user, DAY)
     engine.dispose()

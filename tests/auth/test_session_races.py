@@ -1,4 +1,4 @@
-"""Sessions under many hands at once: refreshes, logins, and accounts that change meanwhile."""
+"""Concurrent refreshes, logins and changes of accounts."""
 
 import uuid
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from valence_auth import accounts, logins, sessions
-from valence_auth.sessions import Grant
+from valence_auth.sessions import Grant, SessionRequest
 from valence_common.db import Database
 from valence_common.models import AuditEvent, LoginSession, RefreshToken, User
 
@@ -26,7 +26,7 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 def _open(session: Session, user: User) -> Grant:
-    return sessions.open_session(session, user, lifetime=timedelta(days=30), idle=IDLE)
+    return sessions.open_session(session, user, SessionRequest(timedelta(days=30), IDLE))
 
 
 def _refresh(session: Session, grant: Grant) -> Grant | None:
@@ -43,12 +43,12 @@ def _committed(database: Database) -> tuple[User, Grant]:
 
 
 def _alive(session: Session, user: User) -> list[uuid.UUID]:
-    found, _ = sessions.page(session, user.id, idle=IDLE, limit=100, after=None)
+    found, _ = sessions.page(session, user.id, idle=IDLE, limit=100, cursor=None)
     return [login.id for login in found]
 
 
-def test_parallel_refreshes_are_one_familys(database: Database) -> None:
-    """Twenty at once are served in turn, as a lost answer is; then one of them goes on."""
+def test_parallel_refreshes_are_siblings(database: Database) -> None:
+    """Twenty concurrent refreshes are served in turn, as retries; then one of them continues."""
     _, first = _committed(database)
 
     def refresh(_: int) -> Grant | None:
@@ -70,7 +70,7 @@ def test_parallel_refreshes_are_one_familys(database: Database) -> None:
 
 
 def test_parallel_reuse_is_audited_once(database: Database) -> None:
-    """However many come with a used token, the session ends once and one line says so."""
+    """However many requests reuse a token, the session ends once, with one audit entry."""
     user, first = _committed(database)
     with database.transaction() as session:
         _refresh(session, first)
@@ -92,8 +92,8 @@ def test_parallel_reuse_is_audited_once(database: Database) -> None:
         assert [] == _alive(session, user)
 
 
-def test_a_refresh_in_the_queue_sees_what_happened_before_it(database: Database) -> None:
-    """A token that is used up, and grows old, while its refresh waits is used all the same."""
+def test_waiting_refresh_sees_earlier_uses(database: Database) -> None:
+    """A token that is used, and expires, while its refresh waits counts as used."""
     _, first = _committed(database)
     mine = LoginSession.id == first.session_id
     with ThreadPoolExecutor(1) as pool:
@@ -114,7 +114,7 @@ def test_a_refresh_in_the_queue_sees_what_happened_before_it(database: Database)
 
 
 @pytest.mark.parametrize("change", ["disable", "password"])
-def test_a_login_does_not_outrun_the_account(database: Database, change: str) -> None:
+def test_login_sees_a_change_of_the_account(database: Database, change: str) -> None:
     """A login that was verified before the account changed opens no session after it."""
     user, first = _committed(database)
     with ThreadPoolExecutor(1) as pool:
@@ -132,14 +132,14 @@ def test_a_login_does_not_outrun_the_account(database: Database, change: str) ->
             late_login = pool.submit(log_in)
             with pytest.raises(TimeoutError):
                 late_login.result(timeout=0.3)  # it waits for the change
-        assert isinstance(late_login.exception(timeout=10), sessions.Changed)
+        assert isinstance(late_login.exception(timeout=10), sessions.UserChanged)
     with database.transaction() as session:
         expected = [] if change == "disable" else [first.session_id]
         assert expected == _alive(session, user)
 
 
-def test_a_change_finds_the_session_of_a_login_under_way(database: Database) -> None:
-    """The other way round: a session that is being opened is ended with the rest."""
+def test_change_ends_the_session_of_a_concurrent_login(database: Database) -> None:
+    """The other order: a session that is being opened is ended with the rest."""
     user, _ = _committed(database)
     with ThreadPoolExecutor(1) as pool:
         with database.transaction() as session:

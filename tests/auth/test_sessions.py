@@ -1,14 +1,15 @@
-"""Sessions: rotation, a moment's grace, and the end of a family whose token came twice."""
+"""Sessions: rotation of refresh tokens, grace, reuse, lifetimes."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from valence_auth import accounts, sessions
-from valence_auth.sessions import Client, ForbiddenScope, Grant
+from valence_auth.sessions import ClientInfo, ForbiddenScope, Grant, SessionRequest
 from valence_common.models import AuditEvent, LoginSession, RefreshToken, Revocation, User
 from valence_common.problems import NotFound
 from valence_common.security import SCOPES
@@ -30,8 +31,8 @@ def _register(session: Session) -> User:
     )
 
 
-def _open(session: Session, user: User, **options: object) -> Grant:
-    return sessions.open_session(session, user, lifetime=LIFETIME, idle=IDLE, **options)
+def _open(session: Session, user: User, **options: Any) -> Grant:
+    return sessions.open_session(session, user, SessionRequest(LIFETIME, IDLE, **options))
 
 
 def _refresh(session: Session, grant: Grant | None) -> Grant | None:
@@ -40,7 +41,7 @@ def _refresh(session: Session, grant: Grant | None) -> Grant | None:
 
 
 def _age(session: Session, seconds: int) -> None:
-    """Let time pass over all that was used."""
+    """Move all times of use into the past."""
     earlier = RefreshToken.used_at - timedelta(seconds=seconds)
     session.execute(update(RefreshToken).values(used_at=earlier))
 
@@ -59,8 +60,8 @@ def _is_alive(session: Session, grant: Grant) -> bool:
     return login.ended_at is None
 
 
-def test_a_refresh_token_is_traded_for_the_next(session: Session, user: User) -> None:
-    """Each answer holds a new token of the same session; only hashes are kept."""
+def test_refresh_token_is_exchanged_for_the_next(session: Session, user: User) -> None:
+    """Each response has a new token of the same session; only hashes are stored."""
     grants = [_open(session, user)]
     for _ in range(3):
         grant = _refresh(session, grants[-1])
@@ -76,8 +77,8 @@ def test_a_refresh_token_is_traded_for_the_next(session: Session, user: User) ->
     assert not any(grant.refresh_token.encode() in stored for grant in grants)
 
 
-def test_a_lost_answer_may_be_asked_for_again(session: Session, user: User) -> None:
-    """Within ten seconds a used token gives a sibling, and either of the two goes on."""
+def test_lost_response_can_be_repeated(session: Session, user: User) -> None:
+    """Within ten seconds a used token returns a sibling, and either of the two continues."""
     first = _open(session, user)
     _refresh(session, first)
     _age(session, 9)
@@ -86,8 +87,8 @@ def test_a_lost_answer_may_be_asked_for_again(session: Session, user: User) -> N
     assert _is_alive(session, first)
 
 
-def test_of_two_siblings_one_goes_on(session: Session, user: User) -> None:
-    """Once one was used, the other is as good as used, at once: who has it took it."""
+def test_one_of_two_siblings_continues(session: Session, user: User) -> None:
+    """Once one is used, the other counts as used at once."""
     first = _open(session, user)
     one, other = _refresh(session, first), _refresh(session, first)
     assert _refresh(session, one) is not None
@@ -97,7 +98,7 @@ def test_of_two_siblings_one_goes_on(session: Session, user: User) -> None:
 
 @pytest.mark.parametrize(("seconds", "children"), [(11, 1), (0, 2)])
 def test_reuse_ends_the_session(session: Session, user: User, seconds: int, children: int) -> None:
-    """After the grace, or once its child was used: nothing of the family is good any more."""
+    """After the grace, or once its child was used: no token of the session works."""
     family = [_open(session, user)]
     for _ in range(children):
         grant = _refresh(session, family[-1])
@@ -114,13 +115,13 @@ def test_reuse_ends_the_session(session: Session, user: User, seconds: int, chil
 
 
 @pytest.mark.parametrize("token", ["", "x", "\u2603" * 50, "a" * 60_000, "a.b.c"])
-def test_what_was_never_given_is_nobodys(session: Session, token: str) -> None:
-    """Whatever is sent as a token, there is no error but none."""
+def test_unknown_token_is_rejected(session: Session, token: str) -> None:
+    """Any string that is no token returns None."""
     assert sessions.refresh(session, token, idle=IDLE) is None
 
 
 def test_idle_and_absolute_lifetimes(session: Session, user: User) -> None:
-    """A token lasts until the session is idle too long, and never beyond the session's end."""
+    """A token lasts until the session is idle too long, and never beyond the session."""
     first = _open(session, user)
     query = select(RefreshToken.expires_at).order_by(RefreshToken.id.desc()).limit(1)
     now = datetime.now(UTC)
@@ -136,10 +137,10 @@ def test_idle_and_absolute_lifetimes(session: Session, user: User) -> None:
 
 
 @pytest.mark.parametrize("model", [RefreshToken, LoginSession])
-def test_what_has_expired_is_not_renewed(
+def test_expired_token_is_rejected(
     session: Session, user: User, model: type[RefreshToken] | type[LoginSession]
 ) -> None:
-    """Neither a token that idled too long nor one of a session at its end."""
+    """A token that was idle too long, and one of an expired session."""
     grant = _open(session, user)
     session.execute(update(model).values(expires_at=datetime.now(UTC) - timedelta(seconds=1)))
     session.expire_all()
@@ -148,8 +149,8 @@ def test_what_has_expired_is_not_renewed(
 
 
 @pytest.mark.parametrize("field", ["is_active", "erased_at"])
-def test_who_may_not_act_is_not_renewed(session: Session, user: User, field: str) -> None:
-    """Disabled and erased users get nothing, and the token is not used up by it."""
+def test_disabled_user_cannot_refresh(session: Session, user: User, field: str) -> None:
+    """Nor an erased one; the token is not marked as used."""
     grant = _open(session, user)
     setattr(user, field, {"is_active": False, "erased_at": datetime.now(UTC)}[field])
     assert _refresh(session, grant) is None
@@ -157,8 +158,8 @@ def test_who_may_not_act_is_not_renewed(session: Session, user: User, field: str
     assert _refresh(session, grant) is not None
 
 
-def test_a_session_never_gains_scopes(session: Session, user: User) -> None:
-    """Promoted users administer from their next login, demoted ones not from the next refresh."""
+def test_session_never_gains_scopes(session: Session, user: User) -> None:
+    """Promoted users administer after their next login, demoted ones not after a refresh."""
     ordinary = _open(session, user)
     user.is_superuser = True
     renewed = _refresh(session, ordinary)
@@ -172,8 +173,8 @@ def test_a_session_never_gains_scopes(session: Session, user: User) -> None:
     assert ORDINARY == renewed.scopes
 
 
-def test_a_login_may_ask_for_less(session: Session, user: User) -> None:
-    """Scopes narrow a session for all of its life; unknown and forbidden ones are one refusal."""
+def test_login_may_request_fewer_scopes(session: Session, user: User) -> None:
+    """They narrow the session for its lifetime; unknown and forbidden scopes have one error."""
     narrow = _open(session, user, scopes=["history", "analyze", "history"])
     assert ["analyze", "history"] == narrow.scopes
     renewed = _refresh(session, narrow)
@@ -185,25 +186,25 @@ def test_a_login_may_ask_for_less(session: Session, user: User) -> None:
 
 
 def test_sessions_are_listed_page_by_page(session: Session, user: User) -> None:
-    """Newest first, the live ones of this user alone."""
-    grants = [_open(session, user, client=Client("192.0.2.1", "a browser")) for _ in range(6)]
+    """Newest first, only the live ones of this user."""
+    grants = [_open(session, user, client=ClientInfo("192.0.2.1", "a browser")) for _ in range(6)]
     _open(session, _register(session))
     sessions.end(session, user.id, grants[5].session_id)
     for number, column in ((4, "expires_at"), (3, "last_used_at")):
         login = session.get(LoginSession, grants[number].session_id)
         setattr(login, column, datetime.now(UTC) - timedelta(days=15))
     session.flush()
-    one, after = sessions.page(session, user.id, idle=IDLE, limit=2, after=None)
-    two, end = sessions.page(session, user.id, idle=IDLE, limit=2, after=after)
+    one, after = sessions.page(session, user.id, idle=IDLE, limit=2, cursor=None)
+    two, end = sessions.page(session, user.id, idle=IDLE, limit=2, cursor=after)
     listed = [login.id for login in (*one, *two)]
     assert [grant.session_id for grant in grants[2::-1]] == listed
     assert end is None
     assert ("192.0.2.1", "a browser") == (one[0].address, one[0].user_agent)
 
 
-def test_a_user_may_have_so_many_sessions(session: Session, user: User, monkeypatch) -> None:
-    """A login beyond them ends the one that was used longest ago, and says so."""
-    monkeypatch.setattr(sessions, "MOST_LIVE", 2)
+def test_live_sessions_are_limited(session: Session, user: User, monkeypatch) -> None:
+    """A login beyond the limit ends the least recently used session, and revokes it."""
+    monkeypatch.setattr(sessions, "MAX_LIVE", 2)
     stranger = _open(session, _register(session))
     first, second = _open(session, user), _open(session, user)
     session.get_one(LoginSession, second.session_id).last_used_at -= timedelta(hours=1)
@@ -213,8 +214,8 @@ def test_a_user_may_have_so_many_sessions(session: Session, user: User, monkeypa
     assert [True, False, True, True] == alive
 
 
-def test_who_ends_what(session: Session, user: User) -> None:
-    """One's own live sessions, once; of all, but the one to keep."""
+def test_users_end_their_own_sessions(session: Session, user: User) -> None:
+    """Each once, or all except the one to keep."""
     grants = [_open(session, user) for _ in range(3)]
     theirs = _open(session, _register(session))
     for stranger in (theirs.session_id, uuid.uuid4(), None):

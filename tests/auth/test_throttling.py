@@ -1,4 +1,4 @@
-"""Throttles: who shares a bucket, what Redis gets to know, and that nobody is locked out."""
+"""Rate limits of logins: shared limits, privacy in Redis, no lockout."""
 
 import asyncio
 import uuid
@@ -31,16 +31,16 @@ def settings(database_url: str, redis_url: str, tmp_path) -> Callable[..., Setti
 
 
 def _login(settings: Settings, name: str, address: str) -> list[Hit]:
-    """All that one login takes."""
+    """Return all charges of one login."""
     own = throttling.login(settings, name, address)
-    return [*own, *throttling.everywhere(settings, name)]
+    return [*own, *throttling.per_account(settings, name)]
 
 
 async def _try(limiter: Limiter, settings: Settings, name: str, address: str) -> str | None:
-    """Try to log in as the route does; returns the Retry-After of a refusal."""
+    """Try to log in as the route does; return the Retry-After of a rejection."""
     try:
         await limiter.acquire(*throttling.login(settings, name, address))
-        await limiter.acquire(*throttling.everywhere(settings, name))
+        await limiter.acquire(*throttling.per_account(settings, name))
     except TooManyRequests as error:
         return error.headers["Retry-After"]
     return None
@@ -62,26 +62,26 @@ def _keys(charges: list[Hit]) -> dict[str, str]:
         ("", "garbage", False),
     ],
 )
-def test_whom_an_address_stands_for(
+def test_addresses_are_grouped_by_network(
     settings: Callable[..., Settings], one: str, other: str, *, same: bool
 ) -> None:
-    """One host of IPv4; a network of IPv6, since each of its hosts has 2^64 addresses."""
+    """One IPv4 host; an IPv6 /64, since each of its hosts has 2^64 addresses."""
     keys = [_keys(_login(settings(), "ada", address)) for address in (one, other)]
     assert same == (keys[0]["login-address"] == keys[1]["login-address"])
     assert same == (keys[0]["login"] == keys[1]["login"])
     assert keys[0]["login-account"] == keys[1]["login-account"]
 
 
-def test_spellings_share_a_bucket_and_accounts_do_not(settings: Callable[..., Settings]) -> None:
-    """Names are counted as accounts are found; those that cannot be have buckets of their own."""
+def test_limits_are_by_canonical_username(settings: Callable[..., Settings]) -> None:
+    """Spellings of one username share a limit; invalid usernames have limits of their own."""
     names = ["ada", "ADA", "\uff41da", "bob", "\u2603", "\u2603\u2603", "x" * 60_000]
     keys = [_keys(throttling.login(settings(), name, ADDRESS))["login"] for name in names]
     assert 1 == len(set(keys[:3]))
     assert 5 == len(set(keys))
 
 
-def test_redis_learns_no_names(settings: Callable[..., Settings]) -> None:
-    """Neither a name nor an address stands in a key; a password's guesses are counted apart."""
+def test_redis_stores_no_names(settings: Callable[..., Settings]) -> None:
+    """No key contains a name or an address; checks of a password are counted apart."""
     name = f"user-{uuid.uuid4().hex[:12]}"
     charges = [
         *_login(settings(), name, ADDRESS),
@@ -94,10 +94,10 @@ def test_redis_learns_no_names(settings: Callable[..., Settings]) -> None:
     }
 
 
-def test_an_account_is_slowed_down_and_never_locked(
+def test_account_is_slowed_down_and_never_locked(
     settings: Callable[..., Settings], redis_url: str
 ) -> None:
-    """Tried from everywhere it takes its rate; then who waits gets a turn, and Redis forgets."""
+    """Attacked from many addresses it admits its rate; later a login passes, and keys expire."""
     name = f"user-{uuid.uuid4().hex[:12]}"
     limits = settings(login_account_attempts=20, login_window_seconds=10)
 
@@ -114,14 +114,16 @@ def test_an_account_is_slowed_down_and_never_locked(
         await cache.close()
 
     asyncio.run(work())
-    [account] = throttling.everywhere(limits, name)
+    [account] = throttling.per_account(limits, name)
     with redis.Redis.from_url(redis_url) as client:
         [key] = client.keys(f"*{account.key}*")
         assert 0 < client.pttl(key) <= 10_000
 
 
-def test_who_hammers_falls_silent(settings: Callable[..., Settings], redis_url: str) -> None:
-    """Two dozen addresses that never pause spend their own tries; then the owner gets a turn."""
+def test_attackers_spend_their_own_attempts(
+    settings: Callable[..., Settings], redis_url: str
+) -> None:
+    """Two dozen addresses that never pause are rejected soon; then the owner can log in."""
     name = f"user-{uuid.uuid4().hex[:12]}"
     limits = settings(login_account_attempts=60, login_window_seconds=60)
 
@@ -139,10 +141,10 @@ def test_who_hammers_falls_silent(settings: Callable[..., Settings], redis_url: 
 
 
 @pytest.mark.parametrize(("dependency", "counted"), [("postgres", False), ("hasher", True)])
-def test_a_try_that_nobody_could_judge_is_given_back(
+def test_attempt_during_an_outage_is_refunded(
     settings: Callable[..., Settings], redis_url: str, dependency: str, *, counted: bool
 ) -> None:
-    """After an outage of the database nobody is shut out; who floods the hasher is."""
+    """After an outage of Postgres no user is locked out; a flood of the hasher is limited."""
     name, own = uuid.uuid4().hex, settings(login_attempts=2)
 
     async def scenario() -> list[bool]:
@@ -152,7 +154,7 @@ def test_a_try_that_nobody_could_judge_is_given_back(
         for _ in range(4):
             try:
                 await limiter.acquire(*charges)
-                async with throttling.returned(limiter, charges):
+                async with throttling.refund_on_outage(limiter, charges):
                     raise Unavailable(dependency)
             except TooManyRequests:
                 refused.append(True)

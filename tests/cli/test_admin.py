@@ -135,7 +135,7 @@ def test_a_job_may_run_again(command: Command) -> None:
     """The second run changes nothing, also no password that was changed since."""
     command.create("admin")
     query(command.url, "UPDATE users SET password_hash = 'changed'")
-    assert "admin is a superuser already: nothing was changed." == command.create("Admin")
+    assert "admin is already a superuser; nothing was changed." == command.create("Admin")
     assert (True, True, "changed") == command.state("admin")
     assert [(None, "account.registered"), (None, "user.promoted")] == command.acts("admin")
 
@@ -145,7 +145,7 @@ def test_only_the_first(command: Command) -> None:
     command.create("admin", "--first")
     command.create("grace")
     query(command.url, "UPDATE users SET is_superuser = false WHERE username = 'admin'")
-    nothing = "There is a superuser already: nothing was changed."
+    nothing = "There is already a superuser; nothing was changed."
     assert nothing == command.create("admin", "--first") == command.create("ada", "--first")
     assert [(2,)] == query(command.url, "SELECT count(*) FROM users")
     query(command.url, "UPDATE users SET is_active = false WHERE username = 'grace'")
@@ -156,7 +156,7 @@ def test_a_name_that_somebody_registered_is_not_promoted(command: Command) -> No
     """Whoever came before the Job does not become superuser with a password of their own."""
     command.register("admin")
     sentence = command.refused(*command.options("admin"), "--first")
-    assert sentence.startswith("An account admin exists and is no active superuser")
+    assert sentence.startswith("The account admin exists and is no active superuser")
     assert (True, False, "theirs") == command.state("admin")
     assert [] == command.acts("admin")
 
@@ -190,8 +190,8 @@ def test_a_password_on_standard_input(command: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "password", "sentence"),
     [
-        (["--username=a b"], PASSWORD, "The name or address must be 3 to 64 letters"),
-        (["--email=nobody"], PASSWORD, "The name or address must be an e-mail address."),
+        (["--username=a b"], PASSWORD, "The username or e-mail address must be 3 to 64 letters"),
+        (["--email=nobody"], PASSWORD, "The username or e-mail address must be an e-mail address."),
         ([], "short", "The password must be 8 to 256 bytes long in UTF-8."),
         ([], "", "The password must be 8 to 256 bytes long in UTF-8."),
         ([], "password1", "The password is too common or too close to the username."),
@@ -210,7 +210,7 @@ def test_refusals(command: Command, arguments: list[str], password: str, sentenc
 
 def test_what_is_missing_is_said(command: Command, empty_database_url: str) -> None:
     """An address for a new account, the setting, a database that answers, its schema."""
-    assert "There is no account ada: a new one needs --email, too." == command.refused(
+    assert "There is no account ada; a new one also needs --email." == command.refused(
         "--username=ada"
     )
     options = command.options("ada")
@@ -240,7 +240,7 @@ def test_a_terminal_is_asked_twice(command: Command) -> None:
         )
         os.close(theirs)
         shown = b""
-        for prompt, answer in ((b"Password: ", PASSWORD), (b"Once more: ", second)):
+        for prompt, answer in ((b"Password: ", PASSWORD), (b"Repeat password: ", second)):
             while prompt not in shown:
                 shown += os.read(ours, 1024)
             os.write(ours, answer.encode() + b"\n")
@@ -271,7 +271,7 @@ def test_a_local_superuser(home: DataDir, own_database_url: str, tmp_path: Path)
     assert (0, True) == (made.exit_code, made.stdout.startswith("ada was made a superuser."))
     assert PASSWORD not in made.output
     again = _local(home.path, "--email", "ada@example.com", given=PASSWORD)
-    assert (0, "ada is a superuser already: nothing was changed.") == (
+    assert (0, "ada is already a superuser; nothing was changed.") == (
         again.exit_code,
         again.stdout.strip(),
     )
@@ -291,7 +291,7 @@ def test_local_refusals(home: DataDir, tmp_path: Path) -> None:
     assert (1, sentence) == (refused.exit_code, refused.stderr.strip())
     assert not nowhere.exists()
     refused = _local(home.path, given=PASSWORD)
-    assert (1, True) == (refused.exit_code, "needs --email" in refused.stderr)
+    assert (1, True) == (refused.exit_code, "also needs --email" in refused.stderr)
     away = "postgresql+psycopg2://valence:quite-fine@127.0.0.1:1/valence"
     home.write_secrets({"valence_database_url": away})
     refused = _local(home.path, "--email", "ada@example.com", given=PASSWORD)

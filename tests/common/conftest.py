@@ -1,4 +1,4 @@
-"""What the tests of the floor share."""
+"""Fixtures for the tests of valence_common."""
 
 import logging
 from collections.abc import Iterator
@@ -21,13 +21,13 @@ def keyring_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def keys(keyring_file: Path) -> Keyring:
-    """The keys of a new keyring file."""
+    """The keyring in a new file."""
     return Keyring(keyring_file)
 
 
 @pytest.fixture
 def logged(capsys: pytest.CaptureFixture[str]) -> Iterator[pytest.CaptureFixture[str]]:
-    """For tests that call `log.configure`: afterwards logging is as it was."""
+    """For tests that call `log.configure`: restores the configuration afterwards."""
     root, before = logging.getLogger(), structlog.get_config()
     handlers, level = root.handlers, root.level
     yield capsys

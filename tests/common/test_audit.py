@@ -1,4 +1,4 @@
-"""The audit log and the outbox: written in one way, in the transaction of what happened."""
+"""The audit log and the outbox."""
 
 import re
 import uuid
@@ -13,15 +13,15 @@ from valence_common.models import AuditEvent, Event
 SERVICES = Path(__file__).parents[2] / "services"
 
 
-def test_there_is_one_writer() -> None:
-    """Nobody else makes rows of either table: what is to be told cannot be forgotten."""
+def test_one_module_writes_both_tables() -> None:
+    """No other code inserts rows of either table, so no event can be forgotten."""
     writing = re.compile(r"insert\((AuditEvent|Event)\)|(?<!class )\b(AuditEvent|add\(Event)\(")
     writers = [p.name for p in SERVICES.rglob("*.py") if writing.search(p.read_text("utf-8"))]
     assert ["audit.py"] == writers
 
 
-def test_some_of_it_is_told(session: Session) -> None:
-    """An action on the list gives an event of its name with the same content; others give none."""
+def test_published_actions_have_an_event(session: Session) -> None:
+    """An action on the list has an event with the same name and details; others have none."""
     somebody, thing = uuid.uuid4(), uuid.uuid4()
     for action in ("key.created", "session.opened"):
         details = {"a": 1}
@@ -36,5 +36,5 @@ def test_some_of_it_is_told(session: Session) -> None:
 
 
 def test_names_fit_their_columns() -> None:
-    """An action that is too long would be an error where it first happens."""
+    """An action that is too long would fail where it first happens."""
     assert max(map(len, PUBLISHED)) <= 64

@@ -1,4 +1,4 @@
-"""Waiting for Postgres: bounded whoever waits; and what of its errors tells of itself only."""
+"""Postgres: deadlines, read-only servers, cancelled callers."""
 
 import asyncio
 import contextlib
@@ -21,10 +21,10 @@ from valence_common import db
 from valence_common.problems import Unavailable
 
 
-def test_login_at_a_silent_server_ends_outside_a_transaction_too(
+def test_login_at_a_silent_server_times_out_outside_a_transaction(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """psycopg2's own connect_timeout means nothing once waits go through our callback."""
+    """psycopg2's connect_timeout has no effect with a wait callback."""
     monkeypatch.setattr(db, "LOGIN_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
@@ -40,7 +40,7 @@ def write(database: db.Database) -> None:
 
 
 def process(database: db.Database) -> int:
-    """The server's process, by which a connection is known."""
+    """Return the pid of the server's process, which identifies a connection."""
     with database.transaction() as session:
         return session.execute(text("SELECT pg_backend_pid()")).scalar_one()
 
@@ -56,7 +56,7 @@ def database(empty_database_url: str) -> Iterator[db.Database]:
 
 @contextlib.contextmanager
 def read_only(url: str) -> Iterator[None]:
-    """As a standby, or a server whose storage is full, takes those who log in."""
+    """Make new logins read-only, as a standby or a server with a full disk does."""
     name = url.rpartition("/")[2]
     other = url.removesuffix(name) + "postgres"
     query(other, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
@@ -66,10 +66,10 @@ def read_only(url: str) -> Iterator[None]:
         query(other, f"ALTER DATABASE {name} RESET default_transaction_read_only")
 
 
-def test_a_read_only_server_is_unavailable_to_writers_and_left_by_all(
+def test_connection_to_a_read_only_server_is_replaced(
     database: db.Database, empty_database_url: str
 ) -> None:
-    """A connection that only reads is not kept: the next may be one to the new primary."""
+    """Writes get a 503; the next connection may reach the new primary."""
     kept = process(database)
     assert kept == process(database)
     database.engine.dispose()
@@ -82,10 +82,10 @@ def test_a_read_only_server_is_unavailable_to_writers_and_left_by_all(
     assert process(database) == process(database)
 
 
-def test_a_transaction_that_idled_too_long_is_unavailable(
+def test_transaction_that_idled_too_long_is_unavailable(
     database: db.Database, empty_database_url: str
 ) -> None:
-    """The server has ended it; the next gets a connection that is good."""
+    """The server ended the connection; the next transaction gets a working one."""
     alive = "SELECT 1 FROM pg_stat_activity WHERE pid = :pid"
     ended = process(database)
 
@@ -100,8 +100,8 @@ def test_a_transaction_that_idled_too_long_is_unavailable(
     write(database)
 
 
-def test_who_is_ended_while_it_waits_can_still_write(database: db.Database) -> None:
-    """A signal's exception comes out of whatever runs; the one connection is free again."""
+def test_exception_in_a_wait_frees_the_connection(database: db.Database) -> None:
+    """A signal's exception is raised from any code; the one connection is free again."""
     before = signal.signal(signal.SIGALRM, lambda *_: sys.exit(0))
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.1)

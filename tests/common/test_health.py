@@ -1,4 +1,4 @@
-"""Health: ready once what is needed has answered, and then for good; metrics ask anew."""
+"""Health: readiness, liveness, and the state of dependencies."""
 
 import asyncio
 import re
@@ -12,7 +12,7 @@ from valence_common.metrics import HttpMetrics
 
 
 class Dependencies:
-    """Two dependencies that are as up as a test says."""
+    """Two dependencies whose state the test sets."""
 
     def __init__(self) -> None:
         self.up = {"postgres": False, "redis": False}
@@ -32,8 +32,8 @@ def _metric(text: str, name: str) -> str:
     return line.rpartition(" ")[2]
 
 
-def test_ready_after_what_is_needed_and_then_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not ready without Postgres, ready without Redis, and no longer asked once it was ready."""
+def test_ready_after_postgres_and_then_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not ready without Postgres, ready without Redis, and not checked again after."""
     monkeypatch.setattr(health_module, "RETRY_SECONDS", 0.001)
     monkeypatch.setattr(health_module, "CACHE_SECONDS", 0)
 
@@ -63,8 +63,8 @@ def test_ready_after_what_is_needed_and_then_for_good(monkeypatch: pytest.Monkey
     asyncio.run(work())
 
 
-def test_a_silent_dependency_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A check that does not answer in time counts as down, all of them together in that time."""
+def test_silent_dependency_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that times out counts as down; all checks run concurrently."""
     monkeypatch.setattr(health_module, "CHECK_SECONDS", 0.05)
 
     async def work() -> None:
@@ -78,8 +78,8 @@ def test_a_silent_dependency_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(work())
 
 
-def test_what_is_stuck_is_said_where_the_kubelet_looks() -> None:
-    """A process that knows what of it does not turn any more asks to be restarted."""
+def test_livez_reports_a_stuck_part() -> None:
+    """A process with a stuck part asks to be restarted."""
     reasons = ["a part of it", None]
 
     async def work() -> None:
@@ -99,7 +99,7 @@ def test_what_is_stuck_is_said_where_the_kubelet_looks() -> None:
 
 
 def test_observed_requests() -> None:
-    """Requests count by method, route and status; those that no route serves are not timed."""
+    """Requests are counted by method, route and status; unmatched ones are not timed."""
     metrics = HttpMetrics()
     for method in ("GET", "GET", "PROPFIND", "X" * 1000):
         metrics.observe(method, "/route/{id}", 200, 0.003)
@@ -115,8 +115,8 @@ def test_observed_requests() -> None:
     assert "process_resident_memory_bytes" in text
 
 
-def test_many_who_ask_at_once_share_an_answer() -> None:
-    """Anybody may ask /health: a hundred at once cost each dependency one question."""
+def test_concurrent_checks_share_a_result() -> None:
+    """A hundred concurrent requests to /health cost each dependency one check."""
     asked = 0
 
     async def check() -> bool:

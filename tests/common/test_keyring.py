@@ -1,4 +1,4 @@
-"""The keyring: rotation, reloading, and keys that are not to be used."""
+"""The keyring: rotation, reloading, invalid files."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ SLOWEST_RELOAD = timedelta(minutes=5)
 
 @pytest.fixture(autouse=True)
 def _reload_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is looked at with every use, not once a second."""
+    """Check the file with every use, not once a second."""
     monkeypatch.setattr(keyring, "RELOAD_SECONDS", 0.0)
 
 
@@ -33,15 +33,15 @@ def _write(path: Path, active: str, *keys: dict[str, Any]) -> None:
     path.write_text(json.dumps({"active": active, "keys": keys}))
 
 
-def test_generated_file_is_good(keyring_file: Path) -> None:
-    """What `generate` makes is one active key of 32 bytes."""
+def test_generated_file_is_valid(keyring_file: Path) -> None:
+    """`generate` creates one active key of 32 bytes."""
     keys = Keyring(keyring_file)
     assert 32 == len(keys.active().secret)
     assert keys.active() == keys.verification_key(keys.active().kid)
 
 
 def test_rotation(tmp_path: Path) -> None:
-    """Add, activate, drop, and back: each step is seen, no key is lost before it is dropped."""
+    """Add, activate, drop, and back: each step is loaded; no key is lost before it is dropped."""
     path, a, b = tmp_path / "keyring.json", _key("a"), _key("b")
     _write(path, "a", a)
     keys = Keyring(path)
@@ -55,8 +55,8 @@ def test_rotation(tmp_path: Path) -> None:
     assert "a" == keys.active().kid
 
 
-def test_a_key_verifies_until_its_end(tmp_path: Path) -> None:
-    """A key with an end verifies before and not after it; without a zone it is UTC."""
+def test_key_verifies_until_its_end(tmp_path: Path) -> None:
+    """A key with an end verifies before it and not after; a time without a zone is UTC."""
     path = tmp_path / "keyring.json"
     hour = timedelta(hours=1)
     now = datetime.now(UTC)
@@ -74,8 +74,8 @@ def test_a_key_verifies_until_its_end(tmp_path: Path) -> None:
     assert {"future", "naive"} == known
 
 
-def test_a_mounted_secret_is_swapped(tmp_path: Path) -> None:
-    """Kubernetes changes a mounted Secret by renaming a link to a folder: that is noticed."""
+def test_mounted_secret_is_reloaded(tmp_path: Path) -> None:
+    """Kubernetes changes a mounted Secret by replacing a symbolic link to its folder."""
     for version in ("v1", "v2"):
         (tmp_path / version).mkdir()
         _write(tmp_path / version / "keyring.json", version, _key(version))
@@ -90,8 +90,8 @@ def test_a_mounted_secret_is_swapped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"active":"x","keys":[]}', None])
-def test_a_broken_file_keeps_the_old_keys(keyring_file: Path, content: str | None) -> None:
-    """While the file cannot be used the last good keys are; a good one is taken again."""
+def test_invalid_file_keeps_the_old_keys(keyring_file: Path, content: str | None) -> None:
+    """The last valid keys stay in use until the file is valid again."""
     keys = Keyring(keyring_file)
     before = keys.active()
     if content is None:
@@ -126,8 +126,8 @@ def _encoded(secret: bytes) -> str:
         " " + _encoded(bytes(range(32))),
     ],
 )
-def test_weak_keys_are_refused(tmp_path: Path, key: str) -> None:
-    """Short, repetitive and unreadable keys are errors that do not show them."""
+def test_weak_keys_are_rejected(tmp_path: Path, key: str) -> None:
+    """The errors for short, repetitive and malformed keys do not contain them."""
     path = tmp_path / "keyring.json"
     _write(path, "one", {"kid": "one", "key": key})
     with pytest.raises(KeyringError) as refused:
@@ -151,23 +151,23 @@ def test_weak_keys_are_refused(tmp_path: Path, key: str) -> None:
         [],
     ],
 )
-def test_files_of_another_form_are_refused(tmp_path: Path, content: object) -> None:
-    """A file that is not exactly a keyring stops start-up."""
+def test_malformed_files_are_rejected(tmp_path: Path, content: object) -> None:
+    """Any file that is not exactly a keyring stops start-up."""
     path = tmp_path / "keyring.json"
     path.write_text(json.dumps(content))
     with pytest.raises(KeyringError):
         Keyring(path)
 
 
-def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
-    """The error names the file and why it cannot be read."""
+def test_missing_file_is_one_sentence(tmp_path: Path) -> None:
+    """The error names the file and the reason."""
     with pytest.raises(KeyringError, match="cannot be read: No such file"):
         Keyring(tmp_path / "missing.json")
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_an_active_key_with_an_end_is_refused(tmp_path: Path, hours: int) -> None:
-    """Past its end it would sign tokens that nobody verifies."""
+def test_active_key_with_an_end_is_rejected(tmp_path: Path, hours: int) -> None:
+    """After its end it would sign tokens that no process accepts."""
     path = tmp_path / "keyring.json"
     end = datetime.now(UTC) + timedelta(hours=hours)
     _write(path, "a", _key("a", verify_until=end.isoformat()))
@@ -176,7 +176,7 @@ def test_an_active_key_with_an_end_is_refused(tmp_path: Path, hours: int) -> Non
 
 
 def _states(content: bytes) -> list[tuple[bool, bool, datetime | None]]:
-    """Of each key: whether it signs, whether it waits, and its end."""
+    """Return for each key whether it signs, whether it waits, and its end."""
     return [(d.active, d.waiting, d.verify_until) for d in keyring.list_keys(content)]
 
 
@@ -184,14 +184,14 @@ def _kids(content: bytes) -> list[str]:
     return [described.kid for described in keyring.list_keys(content)]
 
 
-def test_a_key_retires_after_all_that_it_signed() -> None:
-    """Also what the slowest replica signed before it heard that another key is active."""
+def test_key_verifies_until_its_tokens_expire() -> None:
+    """Also those of the slowest replica, which loads the new active key last."""
     longest = timedelta(seconds=MAX_LIFETIME_SECONDS + LEEWAY_SECONDS)
     assert keyring.RETIRES_AFTER >= longest + SLOWEST_RELOAD
 
 
 def test_rotation_steps(tmp_path: Path) -> None:
-    """Add, activate, drop: each step leaves a keyring that is good, and says what each key is."""
+    """Add, activate, drop: each step leaves a valid keyring, and lists the state of each key."""
     first = keyring.generate()
     assert [(True, False, None)] == _states(first)
     added = keyring.add(first)
@@ -208,7 +208,7 @@ def test_rotation_steps(tmp_path: Path) -> None:
         assert Keyring(path).active().kid in _kids(content)
 
 
-def test_steps_keep_the_keys_bytes() -> None:
+def test_steps_keep_other_keys() -> None:
     """No step changes a key that stays."""
 
     def secrets_of(content: bytes) -> dict[str, str]:
@@ -221,7 +221,7 @@ def test_steps_keep_the_keys_bytes() -> None:
 
 
 def test_rollback() -> None:
-    """The key that signed before signs again; the newer one verifies until its own end."""
+    """The previous key signs again; the newer one verifies until its own end."""
     activated = keyring.activate(keyring.add(keyring.generate()), NOW)
     old, new = _kids(activated)
     back = keyring.activate(activated, NOW, old)
@@ -230,8 +230,8 @@ def test_rollback() -> None:
     assert [(False, False, END), (True, False, None)] == _states(again)
 
 
-def test_a_second_rotation_keeps_earlier_ends() -> None:
-    """A key that retires already is not given more time."""
+def test_second_rotation_keeps_earlier_ends() -> None:
+    """The end of a retiring key is not extended."""
     once = keyring.activate(keyring.add(keyring.generate()), NOW)
     later = NOW + timedelta(minutes=10)
     twice = keyring.activate(keyring.add(once), later)
@@ -239,16 +239,16 @@ def test_a_second_rotation_keeps_earlier_ends() -> None:
     assert ends == [described.verify_until for described in keyring.list_keys(twice)]
 
 
-def test_a_waiting_key_is_dropped_by_name() -> None:
-    """A rotation is called off before its key signs; a name drops a key whose end is to come."""
+def test_waiting_key_is_dropped_by_name() -> None:
+    """This cancels a rotation before the key signs."""
     added = keyring.add(keyring.generate())
     old, new = _kids(added)
     assert [old] == _kids(keyring.drop(added, NOW, new))
     assert [new] == _kids(keyring.drop(keyring.activate(added, NOW), NOW, old))
 
 
-def test_steps_that_would_refuse_somebody_are_refused() -> None:
-    """Nothing to activate, two waiting keys, dropping what signs, an end that has passed."""
+def test_steps_that_would_reject_valid_tokens_are_errors() -> None:
+    """Nothing to activate, two waiting keys, dropping the active key, a past end."""
     first = keyring.generate()
     added = keyring.add(first)
     activated = keyring.activate(added, NOW)
@@ -265,8 +265,8 @@ def test_steps_that_would_refuse_somebody_are_refused() -> None:
             step()
 
 
-def test_a_key_that_was_left_verifying_is_not_the_waiting_one() -> None:
-    """Older keys without an end, from a rotation by hand, get one with the next rotation."""
+def test_older_key_without_an_end_is_not_waiting() -> None:
+    """Such keys, from a manual rotation, get an end with the next rotation."""
     by_hand = json.dumps({"active": "b", "keys": [_key("a"), _key("b")]}).encode()
     assert [KeyInfo("a", False, False, None), KeyInfo("b", True, False, None)] == (
         keyring.list_keys(by_hand)
@@ -278,8 +278,8 @@ def test_a_key_that_was_left_verifying_is_not_the_waiting_one() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"null", b'{"active":"x","keys":[]}'])
-def test_steps_take_only_good_keyrings(content: bytes) -> None:
-    """A file that no service would start with is not rotated."""
+def test_steps_require_a_valid_keyring(content: bytes) -> None:
+    """A file that stops start-up is not rotated either."""
     for step in (
         lambda: keyring.add(content),
         lambda: keyring.activate(content, NOW),

@@ -1,4 +1,4 @@
-"""Logs: one event a line, short values, no exception's message."""
+"""Logs: one event a line, short values, no exception messages."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ def _events(logged: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("stdlib", [False, True])
-def test_an_event_is_one_line(logged: pytest.CaptureFixture[str], *, stdlib: bool) -> None:
+def test_event_is_one_line(logged: pytest.CaptureFixture[str], *, stdlib: bool) -> None:
     """Line breaks, quotes and terminal codes in a value stay inside its JSON string."""
     log.configure("test")
     forged = '\r\n{"event":"forged"}\x1b[31m\u2028\x85\0"'
@@ -35,8 +35,8 @@ def test_an_event_is_one_line(logged: pytest.CaptureFixture[str], *, stdlib: boo
 
 
 @pytest.mark.parametrize("stdlib", [False, True])
-def test_long_values_are_cut(logged: pytest.CaptureFixture[str], *, stdlib: bool) -> None:
-    """A megabyte of a client's choosing is half a kilobyte in the log."""
+def test_long_values_are_truncated(logged: pytest.CaptureFixture[str], *, stdlib: bool) -> None:
+    """A client's megabyte is half a kilobyte in the log."""
     log.configure("test")
     if stdlib:
         logging.getLogger("library").warning("x" * 1_000_000)
@@ -45,10 +45,10 @@ def test_long_values_are_cut(logged: pytest.CaptureFixture[str], *, stdlib: bool
     assert len(logged.readouterr().out) < 1000
 
 
-def test_a_librarys_exception_keeps_its_message_to_itself(
+def test_exception_messages_of_libraries_are_dropped(
     logged: pytest.CaptureFixture[str],
 ) -> None:
-    """The kind of error and where it came from are logged; what it said is not."""
+    """The type and location of the error are logged, its message is not."""
     log.configure("test")
     try:
         raise ValueError(SECRET)
@@ -63,8 +63,8 @@ def test_a_librarys_exception_keeps_its_message_to_itself(
         assert "Traceback" not in json.dumps(event)
 
 
-def test_levels_are_heeded(logged: pytest.CaptureFixture[str]) -> None:
-    """What is below the configured level is not written, ours or a library's."""
+def test_levels_apply(logged: pytest.CaptureFixture[str]) -> None:
+    """Records below the configured level are dropped, those of libraries too."""
     log.configure("test", level="WARNING")
     structlog.get_logger().info("quiet")
     logging.getLogger("library").info("quiet")
@@ -72,8 +72,8 @@ def test_levels_are_heeded(logged: pytest.CaptureFixture[str]) -> None:
     assert ["loud"] == [event["event"] for event in _events(logged)]
 
 
-def test_describe_is_short() -> None:
-    """Six frames at most, by file, line and function."""
+def test_log_fields_are_short() -> None:
+    """At most six frames, by file, line and function."""
 
     def deep(levels: int) -> None:
         if levels:

@@ -1,4 +1,4 @@
-"""Redis with one try and a breaker; scripts whose runs share round trips."""
+"""Redis: timeouts, circuit breaker, scripts that share round trips."""
 
 import asyncio
 import time
@@ -19,8 +19,8 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(work)
 
 
-def test_the_breaker_opens_and_closes(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a failure nobody waits for a second; then one asks, and its answer ends that."""
+def test_breaker_opens_and_closes(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failure commands fail at once for a second; then one probes, and closes it."""
 
     async def work() -> None:
         cache = RedisClient(SecretStr(NOWHERE), timeout=0.2)
@@ -40,8 +40,8 @@ def test_the_breaker_opens_and_closes(redis_url: str, monkeypatch: pytest.Monkey
     _run(work())
 
 
-def test_an_answer_to_ping_closes_the_breaker(redis_url: str) -> None:
-    """A scrape that finds Redis there lets everybody ask again."""
+def test_ping_closes_the_breaker(redis_url: str) -> None:
+    """A successful ping lets commands pass again."""
 
     async def work() -> None:
         cache = RedisClient(SecretStr(NOWHERE), timeout=0.2)
@@ -56,7 +56,7 @@ def test_an_answer_to_ping_closes_the_breaker(redis_url: str) -> None:
     _run(work())
 
 
-def test_a_silent_redis_costs_its_timeout_once() -> None:
+def test_silent_redis_costs_one_timeout() -> None:
     """A server that accepts and never answers is waited for once, without a retry."""
 
     async def work() -> None:
@@ -85,8 +85,8 @@ def test_a_silent_redis_costs_its_timeout_once() -> None:
     _run(work())
 
 
-def test_a_busy_loop_is_no_outage(redis_url: str) -> None:
-    """Redis answers at once; a process that comes late to read that does not call it away."""
+def test_busy_loop_is_no_outage(redis_url: str) -> None:
+    """A process that is late to read an answer does not treat Redis as down."""
 
     async def work() -> None:
         cache = RedisClient(SecretStr(redis_url), timeout=0.1)
@@ -107,8 +107,8 @@ def test_a_busy_loop_is_no_outage(redis_url: str) -> None:
     _run(work())
 
 
-def test_runs_that_come_together_share_round_trips(redis_url: str) -> None:
-    """A thousand at once are answered each with its own, over one connection."""
+def test_concurrent_calls_share_round_trips(redis_url: str) -> None:
+    """A thousand calls get their own results, over one connection."""
 
     async def work() -> None:
         cache = RedisClient(SecretStr(redis_url), timeout=5)
@@ -123,8 +123,8 @@ def test_runs_that_come_together_share_round_trips(redis_url: str) -> None:
     _run(work())
 
 
-def test_one_runs_error_is_its_own(redis_url: str) -> None:
-    """A run that the script fails on is unavailable; those beside it are answered."""
+def test_failing_call_does_not_affect_others(redis_url: str) -> None:
+    """A call that fails in the script is unavailable; those in the same pipeline succeed."""
 
     async def work() -> None:
         cache = RedisClient(SecretStr(redis_url), timeout=5)
@@ -138,8 +138,8 @@ def test_one_runs_error_is_its_own(redis_url: str) -> None:
     _run(work())
 
 
-def test_a_script_that_redis_forgot_is_sent_again(redis_url: str) -> None:
-    """After a restart of Redis, or SCRIPT FLUSH, nobody notices."""
+def test_script_is_loaded_again(redis_url: str) -> None:
+    """After a restart of Redis, or SCRIPT FLUSH, calls still succeed."""
 
     async def work() -> None:
         cache = RedisClient(SecretStr(redis_url), timeout=5)
@@ -155,8 +155,8 @@ def test_a_script_that_redis_forgot_is_sent_again(redis_url: str) -> None:
     _run(work())
 
 
-def test_who_stops_waiting_takes_nobody_along(redis_url: str) -> None:
-    """A run whose caller is gone is forgotten; the others get their own answers."""
+def test_cancelled_call_does_not_affect_others(redis_url: str) -> None:
+    """The result of a cancelled call is dropped; the others get their own."""
 
     async def work() -> None:
         cache = RedisClient(SecretStr(redis_url), timeout=5)

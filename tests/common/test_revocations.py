@@ -1,4 +1,4 @@
-"""Revocations: what is news, in whatever order transactions end."""
+"""Revocations are seen whatever the order of commits."""
 
 import asyncio
 import uuid
@@ -10,8 +10,8 @@ from valence_common.db import Database
 from valence_common.revocations import Revocations, revoke
 
 
-def test_who_waited_is_news_as_well(own_database_url: str) -> None:
-    """Of two about one user, the one that began first and ended last is told of too."""
+def test_later_commit_has_a_later_time(own_database_url: str) -> None:
+    """Of two transactions about one user, the one that began first and ended last is seen too."""
     url, user_id = SecretStr(own_database_url), uuid.uuid4()
     database, revocations = Database(url, pool_size=2, timeout=5), Revocations(url)
     heard: list[uuid.UUID] = []

@@ -1,4 +1,4 @@
-"""Access tokens, issued and verified without HTTP around them."""
+"""Access tokens: issue and verification."""
 
 import time
 import uuid
@@ -19,7 +19,7 @@ def forge(keyring_file: Path) -> Forge:
 
 
 def test_issued_tokens_verify(keys: Keyring) -> None:
-    """A token says who, in which session, with what scopes and until when; each is its own."""
+    """A token has its user, session, scopes and expiry, and an id of its own."""
     user_id, session_id = uuid.uuid4(), uuid.uuid4()
     tokens = {
         issue(
@@ -40,8 +40,8 @@ def test_issued_tokens_verify(keys: Keyring) -> None:
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])
-def test_every_changed_character_is_noticed(keys: Keyring, part: int) -> None:
-    """No character of a token may be another, not even one whose bits do not count."""
+def test_every_changed_character_is_rejected(keys: Keyring, part: int) -> None:
+    """Also one whose bits are not used by base64."""
     token = issue(
         keys, user_id=uuid.uuid4(), session_id=uuid.uuid4(), scopes=[], lifetime_seconds=600
     )
@@ -78,7 +78,7 @@ def test_edges_of_time(
     *,
     good: bool,
 ) -> None:
-    """Each edge of exp, nbf, iat and of the lifetime is where it is documented."""
+    """The limits of exp, nbf, iat and the lifetime are as documented."""
     now = int(time.time())
     monkeypatch.setattr(security.time, "time", lambda: float(now))
     times = {"iat": -600, "nbf": -600, "exp": 600} | offsets
@@ -92,7 +92,7 @@ def test_edges_of_time(
 
 @pytest.mark.parametrize("name", ["iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp", "scope"])
 def test_every_claim_is_required(keys: Keyring, forge: Forge, name: str) -> None:
-    """python-jose would take a token without most of them."""
+    """python-jose accepts tokens without most of them."""
     assert verify(keys, forge.token())
     with pytest.raises(InvalidCredential):
         verify(keys, forge.token(claims={name: DROP}))
@@ -113,14 +113,14 @@ def test_every_claim_is_required(keys: Keyring, forge: Forge, name: str) -> None
         "\0.\0.\0",
     ],
 )
-def test_anything_is_refused_the_same(keys: Keyring, token: str) -> None:
-    """Whatever is wrong, the error is one and says nothing."""
+def test_all_defects_have_one_error(keys: Keyring, token: str) -> None:
+    """The error does not say what is wrong."""
     with pytest.raises(InvalidCredential) as refused:
         verify(keys, token)
     assert "Could not validate credentials" == refused.value.message
 
 
 def test_unknown_and_ended_keys_do_not_verify(keys: Keyring, forge: Forge) -> None:
-    """A token is as good as its key."""
+    """Tokens of unknown and expired keys are rejected."""
     with pytest.raises(InvalidCredential):
         verify(keys, forge.token({"kid": "unknown"}))

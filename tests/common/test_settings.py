@@ -1,4 +1,4 @@
-"""Settings: where they come from, and what stops a start without showing a value."""
+"""Settings: sources, validation, and errors without values."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ GOOD = {
 
 @pytest.fixture
 def env(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment in which a start would succeed."""
+    """An environment with valid settings."""
     for name, value in GOOD.items():
         monkeypatch.setenv(name, value)
     return monkeypatch
@@ -28,8 +28,8 @@ def _problems() -> str:
     return str(refused.value)
 
 
-def test_the_environment_is_read(env: pytest.MonkeyPatch) -> None:
-    """Values come from VALENCE_ variables; the database's URL names our driver."""
+def test_environment_is_read(env: pytest.MonkeyPatch) -> None:
+    """Values come from VALENCE_ variables; the database URL gets the driver."""
     env.setenv("VALENCE_PORT", "8123")
     settings = load(AuthSettings)
     url = settings.database_url.get_secret_value()
@@ -37,15 +37,15 @@ def test_the_environment_is_read(env: pytest.MonkeyPatch) -> None:
     assert (8123, 1800) == (settings.port, settings.access_token_seconds)
 
 
-def test_all_that_is_missing_is_named_at_once(env: pytest.MonkeyPatch) -> None:
-    """One start tells everything that is to be set."""
+def test_all_missing_settings_are_named(env: pytest.MonkeyPatch) -> None:
+    """One start names every setting that is required."""
     for name in GOOD:
         env.delenv(name)
     assert "; ".join(f"{name} is not set" for name in GOOD) == _problems()
 
 
 def test_unknown_names_are_errors(env: pytest.MonkeyPatch) -> None:
-    """A name that is misspelt would otherwise leave its default in force."""
+    """A misspelt name would otherwise leave the default in force."""
     env.setenv("VALENCE_ACCES_TOKEN_SECONDS", "60")
     env.setenv("VALENCE_MODEL_DIR", "/models")
     assert (
@@ -56,7 +56,7 @@ def test_unknown_names_are_errors(env: pytest.MonkeyPatch) -> None:
 
 
 def test_secrets_come_from_files(env: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A file named as the variable in lower case is read; the environment comes first."""
+    """A file with the name of the variable in lower case; the environment takes precedence."""
     (tmp_path / "valence_database_url").write_text("postgresql://u:from-file@h/d\n")
     (tmp_path / "valence_redis_url").write_text("redis://:from-file@h\n")
     env.setenv("VALENCE_SECRETS_DIR", str(tmp_path))
@@ -67,7 +67,7 @@ def test_secrets_come_from_files(env: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 
 def test_unreadable_secrets_are_one_sentence(env: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A secrets folder that is a file, and a secret that is no text, are said so."""
+    """For a secrets folder that is a file, and a secret that is not text."""
     file = tmp_path / "valence_database_url"
     file.write_bytes(b"\xff\xfe")
     env.delenv("VALENCE_DATABASE_URL")
@@ -103,8 +103,10 @@ def test_unreadable_secrets_are_one_sentence(env: pytest.MonkeyPatch, tmp_path: 
         ("login_attempts", "-1"),
     ],
 )
-def test_bad_values_are_named_and_not_shown(env: pytest.MonkeyPatch, name: str, value: str) -> None:
-    """The message holds the setting's name and its rule, and never the value."""
+def test_invalid_values_are_named_and_not_shown(
+    env: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """The message contains the name and the rule, never the value."""
     env.setenv(f"VALENCE_{name.upper()}", value)
     message = _problems()
     assert f"VALENCE_{name.upper()}: " in message
@@ -114,15 +116,15 @@ def test_bad_values_are_named_and_not_shown(env: pytest.MonkeyPatch, name: str, 
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
-def test_spellings_of_a_postgres_url(env: pytest.MonkeyPatch, scheme: str) -> None:
-    """All that people write for Postgres means the driver that we ship."""
+def test_schemes_of_a_postgres_url(env: pytest.MonkeyPatch, scheme: str) -> None:
+    """Every usual scheme of Postgres selects the driver that is installed."""
     env.setenv("VALENCE_DATABASE_URL", f"{scheme}://u:p@h/d?sslmode=require")
     url = load(AuthSettings).database_url.get_secret_value()
     assert "postgresql+psycopg2://u:p@h/d?sslmode=require" == url
 
 
 def test_settings_do_not_show_their_secrets(env: pytest.MonkeyPatch) -> None:
-    """Printing all settings prints no password."""
+    """Printing the settings prints no password."""
     shown = repr(load(AuthSettings))
     assert "quite-fine" not in shown
     assert "also-fine" not in shown

@@ -10,7 +10,7 @@ from support.oidc_provider import CLIENT_ID, CLIENT_SECRET, OidcProvider
 from support.stack import Service, Stack
 from valence.local.ports import free_port
 from valence_auth.oidc import login_state
-from valence_auth.oidc.provider import Client, Provider
+from valence_auth.oidc.provider import ClientConfig, Provider
 
 LOGIN, CALLBACK = "/api/v1/auth/oidc/login", "/api/v1/auth/oidc/callback"
 COOKIE = "valence-oidc"
@@ -89,12 +89,12 @@ def as_client(provider: OidcProvider) -> Provider:
     """Valence's side of the provider, without a service around it."""
     url = f"http://127.0.0.1:1{CALLBACK}"
     secret = SecretStr(CLIENT_SECRET)
-    return Provider(Client(provider.issuer, CLIENT_ID, secret, "openid email", url))
+    return Provider(ClientConfig(provider.issuer, CLIENT_ID, secret, "openid email", url))
 
 
 async def claims_of(client: Provider, provider: OidcProvider) -> Any:
     """What a login through it comes to."""
-    transaction = login_state.begin()
+    transaction = login_state.new()
     async with httpx.AsyncClient(trust_env=False) as http:
         way = (await http.get(await client.login_url(transaction))).headers["Location"]
     return await client.claims(parse_qs(urlsplit(way).query)["code"][0], transaction)

@@ -1,1 +1,1 @@
-"""Accounts and login: the one service that signs tokens."""
+"""Accounts and login: the only service that signs tokens."""

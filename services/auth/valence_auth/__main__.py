@@ -1,4 +1,4 @@
-"""`python -m valence_auth` serves the auth service; imported by nobody."""
+"""`python -m valence_auth` serves the auth service; no module imports this one."""
 
 from valence_auth.app import create_app
 from valence_auth.settings import Settings

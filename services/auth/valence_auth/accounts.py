@@ -1,4 +1,4 @@
-"""Accounts: who may exist, under which names, and how they are found."""
+"""Accounts: valid names, registration, lookup and profile changes."""
 
 import re
 import unicodedata
@@ -20,21 +20,21 @@ _USERNAME = re.compile(r"[A-Za-z0-9._-]{3,64}")
 
 
 class AlreadyRegistered(Invalid):
-    """The username or the e-mail address belongs to an account."""
+    """The username or the e-mail address belongs to an existing account."""
 
     detail = "Username or email already registered"
 
 
 def display_username(username: str) -> str:
-    """The username as it is stored; raises ValueError when it is outside the allow-list."""
-    normal = unicodedata.normalize("NFKC", username)
-    if not _USERNAME.fullmatch(normal):
+    """Return the username as it is stored; raise ValueError if it has other characters."""
+    normalized = unicodedata.normalize("NFKC", username)
+    if not _USERNAME.fullmatch(normalized):
         raise ValueError("must be 3 to 64 letters, digits, dots, underscores or hyphens")
-    return normal
+    return normalized
 
 
 def username_key(username: str) -> str | None:
-    """The form under which a username is unique; None when nobody can have it."""
+    """Return the unique form of a username, or None if the username is invalid."""
     try:
         return display_username(username).casefold()
     except ValueError:
@@ -42,29 +42,29 @@ def username_key(username: str) -> str | None:
 
 
 def display_email(email: str) -> str:
-    """The e-mail address as it is stored; raises ValueError when it is not one."""
+    """Return the e-mail address as it is stored; raise ValueError if it is invalid."""
     try:
         valid = validate_email(email, check_deliverability=False, test_environment=True).normalized
     except EmailNotValidError:
         # The library's message quotes the address.
         raise ValueError("must be an e-mail address") from None
-    # Some characters grow when they are made canonical, up to 18 times.
+    # The canonical form of a character may be up to 18 times as long.
     if len(email_key(valid)) > MAX_EMAIL:
         raise ValueError("is too long")
     return valid
 
 
 def email_key(email: str) -> str:
-    """The form under which an e-mail address is unique."""
+    """Return the unique form of an e-mail address."""
     return unicodedata.normalize("NFKC", email).casefold()
 
 
 def register(
     session: Session, *, username: str, email: str, password_hash: str, by_owner: bool = True
 ) -> User:
-    """Create an account; raises `AlreadyRegistered` when one of its names is taken.
+    """Create an account; raise `AlreadyRegistered` if the username or e-mail address is taken.
 
-    Not `by_owner`: nobody who has an account made it.
+    Without `by_owner` the audit log names no actor, as for an operator's command.
     """
     statement = (
         insert(User)
@@ -86,25 +86,25 @@ def register(
 
 
 def record_registration(session: Session, user_id: uuid.UUID, *, by_owner: bool = True) -> None:
-    """Write down that there is a new account, however it came to be."""
+    """Write the audit entry and event of a new account."""
     actor_id = user_id if by_owner else None
-    record(session, "account.registered", actor_id=actor_id, user_id=user_id, subject_id=user_id)
+    record(session, "account.registered", actor_id=actor_id, user_id=user_id)
 
 
 def find(session: Session, username: str) -> User | None:
-    """The account with that username in any spelling, or None."""
-    # Who cannot exist is asked for all the same, as the empty name: it costs the same time.
+    """Return the account with that username in any case, or None."""
+    # An invalid username is looked up too, as the empty one, so that it takes the same time.
     key = username_key(username) or ""
     return session.scalars(select(User).where(User.username_key == key)).one_or_none()
 
 
 def may_act(user: User) -> bool:
-    """Whether the account's owner may log in and act."""
+    """Return whether the account is neither disabled nor erased."""
     return user.is_active and user.erased_at is None
 
 
-def current(session: Session, user_id: uuid.UUID) -> User:
-    """The account that a token speaks for; raises `InvalidCredential` once it may not act."""
+def get_active(session: Session, user_id: uuid.UUID) -> User:
+    """Return a user's account; raise `InvalidCredential` if it is disabled or erased."""
     user = session.get(User, user_id)
     if user is None or not may_act(user):
         raise InvalidCredential
@@ -114,9 +114,9 @@ def current(session: Session, user_id: uuid.UUID) -> User:
 def change_profile(
     session: Session, user_id: uuid.UUID, *, username: str | None, email: str | None
 ) -> User:
-    """Give an account other names; None keeps one. Raises `AlreadyRegistered`."""
-    session.get(User, user_id, with_for_update=True)  # or an erase beside us would be undone
-    user = current(session, user_id)
+    """Change the username or e-mail address, unless None; raise `AlreadyRegistered`."""
+    session.get(User, user_id, with_for_update=True)  # or this would undo a concurrent erasure
+    user = get_active(session, user_id)
     if username is not None:
         user.username, user.username_key = username, username.casefold()
     if email is not None:
@@ -129,9 +129,7 @@ def change_profile(
     record(
         session,
         "profile.changed",
-        actor_id=user_id,
         user_id=user_id,
-        subject_id=user_id,
         details={"fields": [field for field, value in names.items() if value is not None]},
     )
     session.refresh(user)

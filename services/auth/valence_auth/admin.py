@@ -1,7 +1,7 @@
-"""Administration: what a superuser sees of the accounts of others, and does to them.
+"""Administration of other users' accounts by superusers.
 
-Every act is in the audit log with who did it, to whom and what changed; reading is not. Who acts
-must still be a superuser in the database, whatever their token says.
+Every change has an audit entry with its actor, subject and details; reads have none. The actor must
+be a superuser in the database at that moment, whatever the token says.
 """
 
 import uuid
@@ -16,31 +16,31 @@ from valence_auth import accounts, api_keys, erasure, sessions, usage
 from valence_common.audit import record
 from valence_common.models import Usage, User
 from valence_common.problems import Conflict, Forbidden, NotFound
-from valence_common.revocations import revoke
+from valence_common.revocations import invalidate
 from valence_common.web import pagination
 
 
 class UserNotFound(NotFound):
-    """Nobody has that id, or what had it was erased."""
+    """No user has that id, or the user was erased."""
 
     detail = "User not found"
 
 
-class NotOneself(Conflict):
-    """Somebody else must do this; so there is always a superuser left, who did it."""
+class SelfActionForbidden(Conflict):
+    """Another superuser must do this, so at least one superuser always remains."""
 
-    detail = "An administrator cannot disable, demote or erase themselves"
+    detail = "Administrators cannot disable, demote or erase themselves"
 
 
-class Filter(NamedTuple):
-    """Which users; `q` is a part of the username or the e-mail address, in any spelling."""
+class UserFilter(NamedTuple):
+    """A filter of users; `q` is a part of the username or e-mail address, in any case."""
 
     q: str | None = None
     is_active: bool | None = None
     is_superuser: bool | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """The filter as SQL."""
+        """Return the filter as SQL conditions."""
         conditions: list[ColumnElement[bool]] = [User.erased_at.is_(None)]
         if self.q is not None:
             part = accounts.email_key(self.q)
@@ -57,8 +57,8 @@ class Filter(NamedTuple):
         return conditions
 
 
-class Limits(NamedTuple):
-    """A user's plan, and what overrides it."""
+class UserLimits(NamedTuple):
+    """A user's plan, and the values that override it."""
 
     plan: str
     per_minute: int | None
@@ -66,26 +66,33 @@ class Limits(NamedTuple):
     texts_per_day: int | None
 
 
-class Record(NamedTuple):
-    """One account as administrators see it."""
+class UserDetails(NamedTuple):
+    """A user as administrators see them."""
 
     user: User
     live_sessions: int
     live_keys: int
 
 
-def users(
-    session: Session, actor_id: uuid.UUID, only: Filter, *, limit: int, cursor: uuid.UUID | None
+def list_users(
+    session: Session,
+    actor_id: uuid.UUID,
+    user_filter: UserFilter,
+    *,
+    limit: int,
+    cursor: uuid.UUID | None,
 ) -> tuple[Sequence[User], uuid.UUID | None]:
-    """Up to `limit` users, newest first, and where the page after begins."""
-    check(session, actor_id)
-    return pagination.newest_first(session, User, only.conditions(), limit=limit, cursor=cursor)
+    """Return a page of users, newest first, and the next cursor."""
+    require_superuser(session, actor_id)
+    return pagination.newest_first(
+        session, User, user_filter.conditions(), limit=limit, cursor=cursor
+    )
 
 
-def user(session: Session, actor_id: uuid.UUID, user_id: uuid.UUID) -> Record:
-    """One user; raises `UserNotFound`."""
-    check(session, actor_id)
-    return _record(session, _find(session, user_id))
+def get_user(session: Session, actor_id: uuid.UUID, user_id: uuid.UUID) -> UserDetails:
+    """Return one user; raise `UserNotFound`."""
+    require_superuser(session, actor_id)
+    return _details(session, _get(session, user_id))
 
 
 def change(
@@ -95,16 +102,16 @@ def change(
     *,
     is_active: bool | None,
     is_superuser: bool | None,
-) -> Record:
-    """Disable, enable, promote or demote; None leaves things as they are.
+) -> UserDetails:
+    """Disable, enable, promote or demote a user; None leaves a flag unchanged.
 
-    Sessions of before end, since their tokens say what was; keys of a disabled account rest and
-    work again once it is enabled.
+    All sessions end, because their tokens carry the old scopes. The API keys of a disabled user
+    work again once the user is enabled.
     """
     _lock_superusers(session, actor_id)
-    user = _find(session, user_id, lock=True)
+    user = _get(session, user_id, lock=True)
     if user.id == actor_id and (is_active is False or is_superuser is False):
-        raise NotOneself
+        raise SelfActionForbidden
     actions = []
     if is_active is not None and is_active != user.is_active:
         user.is_active = is_active
@@ -114,52 +121,54 @@ def change(
         actions.append("user.promoted" if is_superuser else "user.demoted")
     if actions:
         ended = sessions.end_all(session, user_id)
-        revoke(session, [user_id])
+        invalidate(session, user_id)
         for action in actions:
             _audit(session, actor_id, action, user_id, sessions=ended)
-    return _record(session, user)
+    return _details(session, user)
 
 
-def set_limits(session: Session, actor_id: uuid.UUID, user_id: uuid.UUID, limits: Limits) -> Record:
-    """Give a user a plan and overrides; they hold everywhere within seconds."""
-    check(session, actor_id)
-    user = _find(session, user_id, lock=True)
-    before = Limits(user.plan, user.per_minute, user.burst, user.texts_per_day)
+def set_limits(
+    session: Session, actor_id: uuid.UUID, user_id: uuid.UUID, limits: UserLimits
+) -> UserDetails:
+    """Set a user's plan and overrides; every process applies them within seconds."""
+    require_superuser(session, actor_id)
+    user = _get(session, user_id, lock=True)
+    before = UserLimits(user.plan, user.per_minute, user.burst, user.texts_per_day)
     if limits != before:
         user.plan, user.per_minute, user.burst, user.texts_per_day = limits
-        revoke(session, [user_id])
+        invalidate(session, user_id)
         changes = {"before": before._asdict(), "after": limits._asdict()}
         _audit(session, actor_id, "user.limits_changed", user_id, **changes)
-    return _record(session, user)
+    return _details(session, user)
 
 
 def end_sessions(session: Session, actor_id: uuid.UUID, user_id: uuid.UUID) -> None:
-    """Log a user out everywhere."""
-    check(session, actor_id)
-    _find(session, user_id, lock=True)
+    """End all sessions of a user."""
+    require_superuser(session, actor_id)
+    _get(session, user_id, lock=True)
     ended = sessions.end_all(session, user_id)
     _audit(session, actor_id, "user.sessions_ended", user_id, sessions=ended)
 
 
 def erase(session: Session, actor_id: uuid.UUID, user_id: uuid.UUID) -> None:
-    """Erase an account and, soon after, all that is its own; the erasure is in the audit log."""
+    """Erase an account; the worker deletes its data soon after."""
     _lock_superusers(session, actor_id)
     if user_id == actor_id:
-        raise NotOneself
-    erasure.erase(session, _find(session, user_id), actor_id=actor_id)
+        raise SelfActionForbidden
+    erasure.erase(session, _get(session, user_id), actor_id=actor_id)
 
 
-def appoint(
+def promote_or_create(
     session: Session, *, username: str, email: str | None, password_hash: str | None
 ) -> tuple[User, bool]:
-    """The account of that name as an active superuser, and whether it had to be made.
+    """Make the account of that name an active superuser; return it, and whether it was created.
 
-    For who runs the installation, so there is no actor. One that exists keeps its password unless
-    `password_hash` is given, and its address. Raises `AlreadyRegistered` when a new one's is taken,
-    and `Conflict` when a new one would lack an address or a password.
+    This is for operators, so the audit log names no actor. An existing account keeps its e-mail
+    address, and its password unless `password_hash` is given. Raise `AlreadyRegistered` if a new
+    account's e-mail address is taken, and `Conflict` if it lacks an address or a password.
     """
     user = accounts.find(session, username)
-    made = user is None
+    created = user is None
     if user is None:
         if email is None or password_hash is None:
             raise Conflict("A new account needs an e-mail address and a password")
@@ -170,15 +179,15 @@ def appoint(
         user.password_hash = password_hash
     user.is_active = user.is_superuser = True
     ended = sessions.end_all(session, user.id)
-    revoke(session, [user.id])
-    _audit(session, None, "user.promoted", user.id, made=made, sessions=ended)
-    return user, made
+    invalidate(session, user.id)
+    _audit(session, None, "user.promoted", user.id, made=created, sessions=ended)
+    return user, created
 
 
-def superusers(session: Session) -> int:
-    """How many accounts can administer."""
-    able = select(func.count()).where(User.is_superuser, User.is_active, User.erased_at.is_(None))
-    return session.execute(able).scalar_one()
+def count_superusers(session: Session) -> int:
+    """Count the active superusers."""
+    active = select(func.count()).where(User.is_superuser, User.is_active, User.erased_at.is_(None))
+    return session.execute(active).scalar_one()
 
 
 def read_usage(
@@ -191,35 +200,36 @@ def read_usage(
     limit: int,
     cursor: str | None,
 ) -> tuple[Sequence[Usage], str | None]:
-    """`usage.read`, of one user or all."""
-    check(session, actor_id)
+    """Return a page of the usage of one user or all, and the next cursor."""
+    require_superuser(session, actor_id)
     return usage.read(session, since, until, user_id=user_id, limit=limit, cursor=cursor)
 
 
-def check(session: Session, actor_id: uuid.UUID) -> None:
-    """Raise `Forbidden` unless this is, now, an active superuser."""
+def require_superuser(session: Session, actor_id: uuid.UUID) -> None:
+    """Raise `Forbidden` unless the actor is an active superuser now."""
     actor = session.get(User, actor_id)
-    if actor is None or not administers(actor):
+    if actor is None or not can_administer(actor):
         raise Forbidden
 
 
-def administers(user: User) -> bool:
-    """Whether a user may do what stands here."""
+def can_administer(user: User) -> bool:
+    """Return whether a user is an active superuser."""
     return accounts.may_act(user) and user.is_superuser
 
 
 def _lock_superusers(session: Session, actor_id: uuid.UUID) -> None:
-    """`check`, and make who takes or gives superusers' rights go one after the other.
+    """Lock all superusers, and raise `Forbidden` unless the actor is an active one.
 
-    Of two that disable each other at once the second finds itself disabled.
+    The lock serialises changes of superusers: of two who disable each other at once, the second is
+    already disabled.
     """
-    locked = select(User).where(User.is_superuser).order_by(User.id)
-    found = session.scalars(locked.with_for_update(key_share=True)).all()
-    if not any(user.id == actor_id and administers(user) for user in found):
+    query = select(User).where(User.is_superuser).order_by(User.id)
+    superusers = session.scalars(query.with_for_update(key_share=True)).all()
+    if not any(user.id == actor_id and can_administer(user) for user in superusers):
         raise Forbidden
 
 
-def _find(session: Session, user_id: uuid.UUID, *, lock: bool = False) -> User:
+def _get(session: Session, user_id: uuid.UUID, *, lock: bool = False) -> User:
     query = select(User).where(User.id == user_id, User.erased_at.is_(None))
     if lock:
         query = query.with_for_update(key_share=True)
@@ -229,13 +239,13 @@ def _find(session: Session, user_id: uuid.UUID, *, lock: bool = False) -> User:
     return user
 
 
-def _record(session: Session, user: User) -> Record:
+def _details(session: Session, user: User) -> UserDetails:
     session.flush()
-    session.refresh(user)  # the database dates the change
-    return Record(user, sessions.count(session, user.id), api_keys.count(session, user.id))
+    session.refresh(user)  # the database sets `updated_at`
+    return UserDetails(user, sessions.count(session, user.id), api_keys.count(session, user.id))
 
 
 def _audit(
     session: Session, actor_id: uuid.UUID | None, action: str, user_id: uuid.UUID, **details: object
 ) -> None:
-    record(session, action, actor_id=actor_id, user_id=user_id, subject_id=user_id, details=details)
+    record(session, action, actor_id=actor_id, user_id=user_id, details=details)

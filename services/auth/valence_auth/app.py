@@ -1,4 +1,4 @@
-"""The auth service, composed."""
+"""The application of the auth service."""
 
 from fastapi import FastAPI
 

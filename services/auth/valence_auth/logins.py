@@ -1,10 +1,9 @@
-"""Login by username and password, with the same work and words whatever is wrong; a new password.
+"""Password logins and password changes, which join accounts, passwords and sessions.
 
-What lives here joins accounts, their passwords and their sessions.
+A failed login costs the same work and has the same response, whatever the reason.
 """
 
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
 
 from sqlalchemy import update
@@ -17,46 +16,48 @@ from valence_common.db import Database
 from valence_common.models import User
 from valence_common.problems import Invalid, InvalidCredential
 
-TRIES = 2
-
-OpenSession = Callable[[Session, User], sessions.Grant]
+ATTEMPTS = 2
 
 
 class IncorrectLogin(InvalidCredential):
-    """Unknown, disabled, without a password, or not with this one."""
+    """The account is unknown or disabled, has no password, or has another one."""
 
     detail = "Incorrect username or password"
 
 
 class IncorrectPassword(InvalidCredential):
-    """Who holds the token does not know the password."""
+    """The client has a valid token and a wrong password."""
 
     detail = "Incorrect password"
 
 
 class NoPassword(Invalid):
-    """The account logs in elsewhere."""
+    """The account logs in with OpenID Connect only."""
 
     detail = "This account has no password"
 
 
 async def log_in(
-    database: Database, passwords: Passwords, username: str, password: str, open_it: OpenSession
+    database: Database,
+    passwords: Passwords,
+    username: str,
+    password: str,
+    request: sessions.SessionRequest,
 ) -> sessions.Grant:
-    """A session for the account of that name; raises `IncorrectLogin`."""
-    for _ in range(TRIES):
+    """Open a session for the account of that name; raise `IncorrectLogin`."""
+    for _ in range(ATTEMPTS):
         user = await database.run(accounts.find, username)
         check = await passwords.check(password, user.password_hash if user else None)
         if user is None or not check or not accounts.may_act(user):
             raise IncorrectLogin
-        # Changed meanwhile: another login replaced an old kind of hash, or a new one was chosen.
-        with suppress(sessions.Changed):
-            return await database.run(_open, user, check.rehashed, open_it)
+        # Try again if the hash changed since: by another login's rehash, or a new password.
+        with suppress(sessions.UserChanged):
+            return await database.run(_open, user, check.rehashed, request)
     raise IncorrectLogin
 
 
 async def check_password(passwords: Passwords, user: User, password: str) -> None:
-    """Raises `IncorrectPassword`, or `NoPassword` for an account that has none."""
+    """Raise `IncorrectPassword`, or `NoPassword` for an account that has none."""
     if user.password_hash is None:
         raise NoPassword
     if not await passwords.check(password, user.password_hash):
@@ -66,34 +67,32 @@ async def check_password(passwords: Passwords, user: User, password: str) -> Non
 def change_password(
     session: Session, user: User, password_hash: str, *, keep: uuid.UUID | None
 ) -> None:
-    """Replace the password that was checked, and end all sessions but the one to `keep`.
+    """Replace the checked password, and end all sessions except `keep`.
 
-    Raises `IncorrectPassword` when it was replaced meanwhile.
+    Raise `IncorrectPassword` if the password changed since it was checked.
     """
     if not _replace_hash(session, user, password_hash):
         raise IncorrectPassword
     record(
         session,
         "password.changed",
-        actor_id=user.id,
         user_id=user.id,
-        subject_id=user.id,
         details={"ended": sessions.end_all(session, user.id, keep=keep)},
     )
 
 
 def _open(
-    session: Session, user: User, rehashed: str | None, open_it: OpenSession
+    session: Session, user: User, rehashed: str | None, request: sessions.SessionRequest
 ) -> sessions.Grant:
     if rehashed is not None:
         if not _replace_hash(session, user, rehashed):
-            raise sessions.Changed
+            raise sessions.UserChanged
         user.password_hash = rehashed
-    return open_it(session, user)
+    return sessions.open_session(session, user, request)
 
 
 def _replace_hash(session: Session, user: User, password_hash: str) -> bool:
-    """Whether the hash was still the one that was read."""
+    """Replace the hash if it is still the one that was read; return whether it was."""
     statement = (
         update(User)
         .where(User.id == user.id, User.password_hash == user.password_hash)

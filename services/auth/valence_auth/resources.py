@@ -1,7 +1,7 @@
-"""What the auth service holds for its lifetime."""
+"""The resources that the auth service holds for its lifetime."""
 
-from valence_auth.data_export import AT_ONCE
-from valence_auth.oidc.provider import Client, Provider
+from valence_auth.data_export import MAX_CONCURRENT
+from valence_auth.oidc.provider import ClientConfig, Provider
 from valence_auth.passwords import Passwords
 from valence_auth.settings import Settings
 from valence_common.concurrency import ConcurrencyLimit
@@ -18,6 +18,6 @@ class AuthResources(Resources):
         super().__init__(settings)
         self.passwords = Passwords(settings.password_hashers)
         self.limiter = Limiter(self.redis)
-        self.exports = ConcurrencyLimit(max_total=AT_ONCE)
-        client = Client.of(settings)
+        self.exports = ConcurrencyLimit(max_total=MAX_CONCURRENT)
+        client = ClientConfig.from_settings(settings)
         self.oidc = None if client is None else Provider(client)

@@ -1,7 +1,7 @@
-"""Login sessions: an access token, and refresh tokens that are used once (RFC 9700, 4.14).
+"""Login sessions: access tokens, and single-use refresh tokens (RFC 9700, section 4.14).
 
-A session ends by logout, age, idleness, a changed account, or a refresh token that comes twice.
-Only the hashes of refresh tokens are kept, and the database's clock alone is asked.
+A session ends by logout, age, idleness, a change of the account, or the reuse of a refresh token.
+Only the hashes of refresh tokens are stored. All times are those of the database's clock.
 """
 
 import hashlib
@@ -24,33 +24,43 @@ from valence_common.security import ADMIN, SCOPES
 from valence_common.web import pagination
 
 REFRESH_BYTES: Final = 32
-GRACE: Final = timedelta(seconds=10)
-"""A client whose answer was lost may ask again for this long."""
+REUSE_GRACE: Final = timedelta(seconds=10)
+"""How long a used refresh token works again, for a client whose response was lost."""
 
-# More than logins give in an access token's life: whoever is pushed out has had time to refresh.
-# Without an end, there could be more of them than one transaction can end.
-MOST_LIVE: Final = 2_000
+# More than the login limits allow in an access token's lifetime, so a session that is ended for
+# this limit had time to refresh. Without a limit, one transaction could not end them all.
+MAX_LIVE: Final = 2_000
 
 
 class ForbiddenScope(Invalid):
-    """A login asked for more than its user may do."""
+    """A login requested a scope that its user does not have."""
 
     detail = "Unknown or forbidden scope"
 
 
-class Changed(InvalidCredential):
-    """The account may not act any more, or has another password than when it was read."""
+class UserChanged(InvalidCredential):
+    """Since it was read, the account was disabled or erased, or its password changed."""
 
 
-class Client(NamedTuple):
-    """Where a login came from, for the session's owner to recognise."""
+class ClientInfo(NamedTuple):
+    """The client of a login, shown to the session's owner."""
 
     address: str | None = None
     user_agent: str | None = None
 
 
+class SessionRequest(NamedTuple):
+    """The session that a login opens: lifetimes, client, scopes (none for all), login method."""
+
+    lifetime: timedelta
+    idle: timedelta
+    client: ClientInfo = ClientInfo()
+    scopes: Sequence[str] = ()
+    method: str = "password"
+
+
 class Grant(NamedTuple):
-    """What a login or a refresh gives."""
+    """The result of a login or a refresh."""
 
     user_id: uuid.UUID
     session_id: uuid.UUID
@@ -59,83 +69,74 @@ class Grant(NamedTuple):
     expires_at: datetime
 
 
-def scopes_of(user: User) -> list[str]:
-    """What a user's own sessions may do."""
+def allowed_scopes(user: User) -> list[str]:
+    """Return the scopes that a user's sessions may have."""
     return [scope for scope in SCOPES if scope != ADMIN or user.is_superuser]
 
 
-def open_session(
-    session: Session,
-    user: User,
-    *,
-    lifetime: timedelta,
-    idle: timedelta,
-    client: Client | None = None,
-    scopes: Sequence[str] = (),
-    by: str = "password",
-) -> Grant:
-    """Begin a session for these scopes, or for all that the user has.
+def open_session(session: Session, user: User, request: SessionRequest) -> Grant:
+    """Open a session for the requested scopes, or for all that the user has.
 
-    Raises `Changed` for what became of the user since they were read, and `ForbiddenScope`.
+    Raise `UserChanged` if the user changed since they were read, and `ForbiddenScope`.
     """
-    # Who disables the user or changes the password comes before us, or finds our session.
+    # The lock orders this login and a change of the account: the change commits first, or it finds
+    # and ends this session.
     query = select(User).where(User.id == user.id).with_for_update(read=True)
     verified = user.password_hash
-    found = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
-    if found is None or not accounts.may_act(found) or found.password_hash != verified:
-        raise Changed
-    allowed = scopes_of(found)
-    if not set(scopes) <= set(allowed):
+    current = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
+    if current is None or not accounts.may_act(current) or current.password_hash != verified:
+        raise UserChanged
+    allowed = allowed_scopes(current)
+    if not set(request.scopes) <= set(allowed):
         raise ForbiddenScope
     now = _now(session)
-    client = client or Client()
-    opened = LoginSession(
+    login = LoginSession(
         id=new_id(),
         user_id=user.id,
-        expires_at=now + lifetime,
-        scopes=[scope for scope in allowed if not scopes or scope in scopes],
-        address=client.address,
-        user_agent=client.user_agent,
+        expires_at=now + request.lifetime,
+        scopes=[scope for scope in allowed if not request.scopes or scope in request.scopes],
+        address=request.client.address,
+        user_agent=request.client.user_agent,
     )
-    session.add(opened)
-    _audit(session, opened, "session.opened", {"by": by})
+    session.add(login)
+    _audit(session, login, "session.opened", {"by": request.method})
     session.flush()
-    _make_room(session, user.id)
-    return _grant(session, opened, opened.scopes, now=now, idle=idle)
+    _enforce_limit(session, user.id)
+    return _grant(session, login, login.scopes, now=now, idle=request.idle)
 
 
 def refresh(session: Session, refresh_token: str, *, idle: timedelta) -> Grant | None:
-    """Trade a refresh token for the next; None when it is not good, whatever the reason.
+    """Exchange a refresh token for the next one; return None if it is invalid.
 
-    A token that was used before ends its session, so the caller must commit in any case.
+    The reuse of a token ends its session, so the caller must also commit when the result is None.
     """
     by_hash = select(RefreshToken).where(RefreshToken.token_hash == _hash(refresh_token))
     token = session.scalars(by_hash).one_or_none()
     if token is None:
         return None
-    # One at a time in a family; what another has done meanwhile is read again.
+    # Refreshes of one session take turns; the token is read again under the lock.
     login = session.get(LoginSession, token.session_id, with_for_update=True)
     now = _now(session)
     if login is None or login.ended_at is not None or login.expires_at <= now:
         return None
     session.refresh(token)
-    if token.used_at is not None and not _answer_was_lost(session, token, now):
+    if token.used_at is not None and not _may_retry(session, token, now):
         _end(session, login, "session.reuse_detected")
         return None
     user = session.get(User, login.user_id)
     if token.expires_at <= now or user is None or not accounts.may_act(user):
         return None
     if token.used_at is None:
-        _use(session, token, now)
+        _mark_used(session, token, now)
     login.last_used_at = now
-    allowed = scopes_of(user)
+    allowed = allowed_scopes(user)
     scopes = [scope for scope in login.scopes if scope in allowed]
     return _grant(session, login, scopes, now=now, idle=idle, parent_id=token.id)
 
 
 def end(session: Session, user_id: uuid.UUID, session_id: uuid.UUID | None) -> None:
-    """End one session; raises `NotFound` unless it is the user's and alive."""
-    query = select(LoginSession).where(LoginSession.id == session_id, *_alive(user_id))
+    """End one session; raise `NotFound` unless it is the user's and live."""
+    query = select(LoginSession).where(LoginSession.id == session_id, *_live(user_id))
     login = session.scalars(query.with_for_update()).one_or_none()
     if login is None:
         raise NotFound("Session not found")
@@ -143,13 +144,14 @@ def end(session: Session, user_id: uuid.UUID, session_id: uuid.UUID | None) -> N
 
 
 def end_all(session: Session, user_id: uuid.UUID, *, keep: uuid.UUID | None = None) -> int:
-    """End a user's sessions, but for the one to `keep`; returns how many there were.
+    """End a user's sessions except `keep`; return how many were ended.
 
-    In the same transaction as what is the reason: a login that began before it is shut out.
+    Call it in the transaction of the change that is the reason, so that a concurrent login either
+    sees the change or is ended.
     """
     session.flush()
     session.execute(select(User.id).where(User.id == user_id).with_for_update(key_share=True))
-    conditions = _alive(user_id)
+    conditions = _live(user_id)
     if keep is not None:
         conditions.append(LoginSession.id != keep)
     statement = update(LoginSession).where(*conditions).values(ended_at=func.clock_timestamp())
@@ -159,50 +161,43 @@ def end_all(session: Session, user_id: uuid.UUID, *, keep: uuid.UUID | None = No
 
 
 def log_out_everywhere(session: Session, user_id: uuid.UUID) -> None:
-    """End all of a user's sessions because they said so."""
+    """End all sessions of a user, on their request."""
     details = {"count": end_all(session, user_id)}
-    record(
-        session,
-        "sessions.ended",
-        actor_id=user_id,
-        user_id=user_id,
-        subject_id=user_id,
-        details=details,
-    )
+    record(session, "sessions.ended", user_id=user_id, details=details)
 
 
 def page(
-    session: Session, user_id: uuid.UUID, *, idle: timedelta, limit: int, after: uuid.UUID | None
+    session: Session, user_id: uuid.UUID, *, idle: timedelta, limit: int, cursor: uuid.UUID | None
 ) -> tuple[Sequence[LoginSession], uuid.UUID | None]:
-    """A user's live sessions, newest first, and where the page after begins."""
-    busy = LoginSession.last_used_at > func.clock_timestamp() - idle
-    alive = [*_alive(user_id), busy]
-    return pagination.newest_first(session, LoginSession, alive, limit=limit, cursor=after)
+    """Return a page of a user's live sessions, newest first, and the next cursor."""
+    used = LoginSession.last_used_at > func.clock_timestamp() - idle
+    live = [*_live(user_id), used]
+    return pagination.newest_first(session, LoginSession, live, limit=limit, cursor=cursor)
 
 
 def count(session: Session, user_id: uuid.UUID) -> int:
-    """How many sessions of a user have not ended; those that idle too long are among them."""
-    query = select(func.count()).select_from(LoginSession).where(*_alive(user_id))
+    """Count a user's sessions that have not ended, including idle ones."""
+    query = select(func.count()).select_from(LoginSession).where(*_live(user_id))
     return session.execute(query).scalar_one()
 
 
-def _answer_was_lost(session: Session, token: RefreshToken, now: datetime) -> bool:
-    """Whether a used token may be used again: a moment ago, and none of its children was."""
+def _may_retry(session: Session, token: RefreshToken, now: datetime) -> bool:
+    """Return whether a used token may be used again: within the grace, with unused children."""
     children = session.scalars(
         select(RefreshToken.used_at).where(RefreshToken.parent_id == token.id)
     ).all()
-    # A token without children was never traded: its sibling was used in its place.
+    # A used token without children was not exchanged itself: its sibling was.
     unused = bool(children) and not any(children)
-    return unused and token.used_at is not None and now - token.used_at <= GRACE
+    return unused and token.used_at is not None and now - token.used_at <= REUSE_GRACE
 
 
-def _use(session: Session, token: RefreshToken, now: datetime) -> None:
-    """Use up a token, and with it those that were given in its place."""
-    family = RefreshToken.id == token.id
+def _mark_used(session: Session, token: RefreshToken, now: datetime) -> None:
+    """Mark a token as used, and its siblings with it."""
+    siblings = RefreshToken.id == token.id
     if token.parent_id is not None:
-        family = RefreshToken.parent_id == token.parent_id
+        siblings = RefreshToken.parent_id == token.parent_id
     session.execute(
-        update(RefreshToken).where(family, RefreshToken.used_at.is_(None)).values(used_at=now)
+        update(RefreshToken).where(siblings, RefreshToken.used_at.is_(None)).values(used_at=now)
     )
 
 
@@ -227,7 +222,7 @@ def _grant(
     return Grant(login.user_id, login.id, scopes, refresh_token, login.expires_at)
 
 
-def _alive(user_id: uuid.UUID) -> list[ColumnElement[bool]]:
+def _live(user_id: uuid.UUID) -> list[ColumnElement[bool]]:
     return [
         LoginSession.user_id == user_id,
         LoginSession.ended_at.is_(None),
@@ -235,15 +230,15 @@ def _alive(user_id: uuid.UUID) -> list[ColumnElement[bool]]:
     ]
 
 
-def _make_room(session: Session, user_id: uuid.UUID) -> None:
-    """End the sessions that were used longest ago, beyond those that a user may have."""
+def _enforce_limit(session: Session, user_id: uuid.UUID) -> None:
+    """End the least recently used sessions beyond the limit."""
     latest = LoginSession.last_used_at.desc(), LoginSession.id.desc()
-    alive = select(LoginSession.id).where(*_alive(user_id)).order_by(*latest)
-    if over := session.scalars(alive.offset(MOST_LIVE)).all():
-        # Of two logins at once one ends them; neither waits for the other.
-        free = select(LoginSession.id).where(LoginSession.id.in_(over), *_alive(user_id))
-        mine = LoginSession.id.in_(free.with_for_update(skip_locked=True))
-        ended = update(LoginSession).where(mine).values(ended_at=func.clock_timestamp())
+    live = select(LoginSession.id).where(*_live(user_id)).order_by(*latest)
+    if excess := session.scalars(live.offset(MAX_LIVE)).all():
+        # Of two concurrent logins one ends them, and neither waits for the other.
+        unlocked = select(LoginSession.id).where(LoginSession.id.in_(excess), *_live(user_id))
+        locked = LoginSession.id.in_(unlocked.with_for_update(skip_locked=True))
+        ended = update(LoginSession).where(locked).values(ended_at=func.clock_timestamp())
         revoke(session, session.scalars(ended.returning(LoginSession.id)).all())
 
 
@@ -256,14 +251,7 @@ def _end(session: Session, login: LoginSession, action: str) -> None:
 def _audit(
     session: Session, login: LoginSession, action: str, details: dict[str, Any] | None = None
 ) -> None:
-    record(
-        session,
-        action,
-        actor_id=login.user_id,
-        user_id=login.user_id,
-        subject_id=login.id,
-        details=details,
-    )
+    record(session, action, user_id=login.user_id, subject_id=login.id, details=details)
 
 
 def _hash(refresh_token: str) -> bytes:
@@ -271,6 +259,6 @@ def _hash(refresh_token: str) -> bytes:
 
 
 def _now(session: Session) -> datetime:
-    """The database's time: not the transaction's, which may have waited since."""
+    """Return the database's clock time; the transaction may have waited since its start."""
     now: datetime = session.scalars(select(func.clock_timestamp())).one()
     return now

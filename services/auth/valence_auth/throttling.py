@@ -1,7 +1,8 @@
-"""Throttles of what guesses passwords or makes accounts or keys: counted before any work is done.
+"""Rate limits on guessing passwords and on creating accounts, API keys and data exports.
 
-Nobody's name or address stands in Redis: keys are hashes. An account that is tried from everywhere
-is slowed down, never locked: its owner gets a turn within seconds.
+Requests are charged before any work is done. Redis stores hashes of names and addresses only. An
+account that is attacked from many addresses is slowed down and never locked: its owner can log in
+within seconds.
 """
 
 import hashlib
@@ -17,66 +18,68 @@ from valence_common.problems import Unavailable
 from valence_common.rate_limits import Hit, Limiter, Rate, Window
 
 IPV6_NETWORK_BITS = 64
-KEYS: Final = Rate("api-keys", 20, 60, burst=80)
-TAKE_OUTS: Final = Window("take-out", 10, 3600)
+NEW_KEYS: Final = Rate("api-keys", 20, 60, burst=80)
+EXPORTS: Final = Window("take-out", 10, 3600)
 
 
 def login(settings: Settings, username: str, address: str) -> list[Hit]:
-    """What one login takes from its address, whether the account exists or not."""
-    seconds, account, origin = settings.login_window_seconds, _account(username), _origin(address)
+    """Return the charges of a login to its address, whether the account exists or not."""
+    seconds, account, network = settings.login_window_seconds, _account(username), _network(address)
     return [
-        Hit(Window("login", settings.login_attempts, seconds), _key(account, origin)),
-        Hit(Window("login-address", settings.login_address_attempts, seconds), _key(origin)),
+        Hit(Window("login", settings.login_attempts, seconds), _key(account, network)),
+        Hit(Window("login-address", settings.login_address_attempts, seconds), _key(network)),
     ]
 
 
-def everywhere(settings: Settings, username: str) -> list[Hit]:
-    """What it takes from the account after that.
+def per_account(settings: Settings, username: str) -> list[Hit]:
+    """Return the charge of a login to the account.
 
-    In a step of its own: who is refused here has still spent a try of their address, so hammering
-    addresses fall silent and leave turns to the owner.
+    Charged after the per-address limit, so an attacker rejected here has still spent their own
+    address's attempts.
     """
     rate = Rate("login-account", settings.login_account_attempts, settings.login_window_seconds)
     return [Hit(rate, _key(_account(username)))]
 
 
 def password(settings: Settings, username: str, address: str) -> list[Hit]:
-    """What one guess at the current password takes from somebody who holds a token."""
-    seconds, account, origin = settings.login_window_seconds, _account(username), _origin(address)
+    """Return the charges of one check of the current password, for a client with a token."""
+    seconds, account, network = settings.login_window_seconds, _account(username), _network(address)
     guesses = Window("password", settings.login_attempts, seconds)
-    return [Hit(guesses, _key(account, origin)), *everywhere(settings, username)]
+    return [Hit(guesses, _key(account, network)), *per_account(settings, username)]
 
 
-def take_out(user_id: uuid.UUID) -> list[Hit]:
-    """What a take-out takes: there are few turns, and they are for everybody."""
-    return [Hit(TAKE_OUTS, str(user_id))]
+def data_export(user_id: uuid.UUID) -> list[Hit]:
+    """Return the charge of a data export."""
+    return [Hit(EXPORTS, str(user_id))]
 
 
 def register(settings: Settings, address: str) -> list[Hit]:
-    """What one registration takes."""
+    """Return the charge of a registration."""
     window = Window("register", settings.register_attempts, settings.login_window_seconds)
-    return [Hit(window, _key(_origin(address)))]
+    return [Hit(window, _key(_network(address)))]
 
 
 def new_key(user_id: uuid.UUID) -> list[Hit]:
-    """What a new API key takes.
+    """Return the charge of a new API key.
 
-    The end of each is news that every process keeps for an hour: a flood of it would fill them.
+    Every process remembers the revocation of a key for an hour, so keys must not be created and
+    revoked without limit.
     """
-    return [Hit(KEYS, str(user_id))]
+    return [Hit(NEW_KEYS, str(user_id))]
 
 
 @asynccontextmanager
-async def returned(limiter: Limiter, charges: Sequence[Hit]) -> AsyncIterator[None]:
-    """Give back what was taken for a try that Postgres could not judge: an outage shuts nobody out.
+async def refund_on_outage(limiter: Limiter, hits: Sequence[Hit]) -> AsyncIterator[None]:
+    """Refund an attempt that failed because Postgres was unavailable.
 
-    Not for want of a turn at the hasher: who floods that would never be refused.
+    An attempt that waited too long for a password hasher is not refunded, or a flood of logins
+    would never be limited.
     """
     try:
         yield
     except Unavailable as error:
         if error.dependency == "postgres":
-            await limiter.refund(*charges)
+            await limiter.refund(*hits)
         raise
 
 
@@ -84,8 +87,8 @@ def _account(username: str) -> str:
     return accounts.username_key(username) or username
 
 
-def _origin(address: str) -> str:
-    """Who an address stands for: a host has one of IPv4, and a whole network of IPv6."""
+def _network(address: str) -> str:
+    """Return the network of an address: a host usually has one IPv4 address or an IPv6 /64."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:

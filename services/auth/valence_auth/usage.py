@@ -1,7 +1,5 @@
-"""Usage: what was asked for, by day, user, key and route, as the inference service counted it."""
+"""Usage by day, user, API key and route, as the inference service counts it."""
 
-import base64
-import binascii
 import uuid
 from collections.abc import Sequence
 from datetime import date
@@ -11,15 +9,15 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from valence_common.models import Usage
-from valence_common.problems import FieldError, Unprocessable
+from valence_common.web.pagination import decode_cursor, encode_cursor
 
-MOST_DAYS = 92
+MAX_DAYS = 92
 
 _ORDER = (Usage.day, Usage.user_id, Usage.key_id, Usage.route)
 
 
 class Cursor(NamedTuple):
-    """Where a page ended: the last row's primary key, in the order of pages."""
+    """The last row's primary key, in the order of pages."""
 
     day: date
     user_id: uuid.UUID
@@ -27,21 +25,16 @@ class Cursor(NamedTuple):
     route: str
 
     def encode(self) -> str:
-        """The cursor as the opaque string that clients send back."""
-        raw = self.day.toordinal().to_bytes(4, "big") + self.user_id.bytes + self.key_id.bytes
-        return base64.urlsafe_b64encode(raw + self.route.encode()).decode()
+        """Return the cursor as an opaque string."""
+        day = self.day.toordinal().to_bytes(4, "big")
+        return encode_cursor(day + self.user_id.bytes + self.key_id.bytes + self.route.encode())
 
     @classmethod
-    def decode(cls, cursor: str) -> "Cursor":
-        """Read what `encode` wrote; raises `Unprocessable` for anything else."""
-        try:
-            raw = base64.b64decode(cursor, altchars=b"-_", validate=True)
-            day = date.fromordinal(int.from_bytes(raw[:4], "big"))
-            user_id, key_id = uuid.UUID(bytes=raw[4:20]), uuid.UUID(bytes=raw[20:36])
-            return cls(day, user_id, key_id, raw[36:].decode("ascii").replace("\0", ""))
-        except (binascii.Error, ValueError, OverflowError):
-            error = FieldError("query.cursor", "cursor", "Not a cursor that a page gave")
-            raise Unprocessable([error]) from None
+    def parse(cls, key: bytes) -> "Cursor":
+        """Parse what `encode` encoded; raise `ValueError` or `OverflowError`."""
+        day = date.fromordinal(int.from_bytes(key[:4], "big"))
+        user_id, key_id = uuid.UUID(bytes=key[4:20]), uuid.UUID(bytes=key[20:36])
+        return cls(day, user_id, key_id, key[36:].decode("ascii").replace("\0", ""))
 
 
 def read(
@@ -53,15 +46,15 @@ def read(
     limit: int,
     cursor: str | None = None,
 ) -> tuple[Sequence[Usage], str | None]:
-    """Up to `limit` rows of these days, both included, oldest first, and the next page's cursor.
+    """Return a page of the usage of these days (inclusive), oldest first, and the next cursor.
 
-    Without `user_id` they are everybody's.
+    Without `user_id`, return the usage of all users.
     """
     query = select(Usage).where(Usage.day.between(since, until))
     if user_id is not None:
         query = query.where(Usage.user_id == user_id)
     if cursor is not None:
-        query = query.where(tuple_(*_ORDER) > Cursor.decode(cursor))
+        query = query.where(tuple_(*_ORDER) > decode_cursor(cursor, Cursor.parse))
     rows = session.scalars(query.order_by(*_ORDER).limit(limit + 1)).all()
     if len(rows) <= limit:
         return rows, None

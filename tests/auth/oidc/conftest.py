@@ -34,7 +34,7 @@ def valence(
 
 @pytest.fixture(scope="session")
 def auth(valence: Stack, the_provider: OidcProvider) -> Iterator[Service]:
-    """The service; whatever its tests do, nothing secret may stand in its log."""
+    """The service; its log must hold no secret, whatever the tests do."""
     service = start(valence, the_provider.issuer)
     yield service
     output = service.output()
@@ -45,7 +45,7 @@ def auth(valence: Stack, the_provider: OidcProvider) -> Iterator[Service]:
 
 @pytest.fixture
 def provider(the_provider: OidcProvider) -> OidcProvider:
-    """The provider, honest, with a person who was never seen before."""
+    """An honest provider, with a person that it has not seen before."""
     the_provider.reset()
     the_provider.person_is(f"person-{uuid.uuid4().hex[:12]}")
     return the_provider

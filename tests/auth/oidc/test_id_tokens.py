@@ -1,4 +1,4 @@
-"""ID tokens that say something else, or prove nothing."""
+"""Verification of ID tokens: claims, signatures, keys."""
 
 import asyncio
 import json
@@ -59,16 +59,16 @@ from valence_common.problems import InvalidCredential
     ],
     ids=lambda claims: "-".join(claims) or "all",
 )
-def test_id_token_must_say_what_is_expected(
+def test_id_token_has_the_expected_claims(
     provider: OidcProvider, browser: Browser, claims: dict[str, Any]
 ) -> None:
-    """A token of the right key, wrong in one claim."""
+    """A token that the right key signed is rejected for one wrong claim."""
     provider.claims = claims
     not_believed(browser.log_in())
 
 
 def test_log_names_the_rule(provider: OidcProvider, browser: Browser, auth: Service) -> None:
-    """An operator finds out why; what was submitted stays out."""
+    """The log names the violated rule, without anything that was submitted."""
     provider.claims = {"nonce": "SECRETIVE"}
     not_believed(browser.log_in())
     state = parse_qs(urlsplit(browser.begin().headers["Location"]).query)["state"][0]
@@ -115,7 +115,7 @@ def test_id_token_must_be_signed_by_the_provider(
     forged: str,
     database_url: str,
 ) -> None:
-    """Right claims, wrong proof: 401, and no account was made."""
+    """Right claims with a wrong signature: 401, and no account is created."""
     provider.make_token = lambda claims: FORGED[forged](claims, provider.rsa)
     not_believed(browser.log_in())
     email = provider.person["email"]
@@ -124,7 +124,7 @@ def test_id_token_must_be_signed_by_the_provider(
 
 @pytest.mark.parametrize("signer", [EcSigner("ec-1"), RsaSigner("ps-1", "PS256")])
 def test_other_algorithms(auth: Service, provider: OidcProvider, signer: Any) -> None:
-    """ES256 and PS256, with a key set that also holds what we cannot use."""
+    """ES256 and PS256, with a key set that also holds unusable keys."""
     odd = [{"kty": "oct", "kid": "s", "k": "AAAA"}, {"kty": "AKP", "kid": "q"}, {"kty": "RSA"}, {}]
     odd += [{"kty": "EC", "crv": "P-1", "kid": "c", "x": "AA", "y": "AA"}, {"kty": "RSA", "n": 1}]
     provider.signer, provider.keys = signer, [*odd, provider.rsa.jwk, signer.jwk]
@@ -132,8 +132,8 @@ def test_other_algorithms(auth: Service, provider: OidcProvider, signer: Any) ->
     assert provider.person["sub"] == claims.sub
 
 
-def test_keys_are_asked_for_again(provider: OidcProvider) -> None:
-    """Once for a key that is new; an unknown one brings no further request within a minute."""
+def test_keys_are_fetched_again(provider: OidcProvider) -> None:
+    """Once for a new key; an unknown one causes no further request within a minute."""
 
     async def work() -> None:
         client = as_client(provider)
@@ -154,8 +154,8 @@ def test_keys_are_asked_for_again(provider: OidcProvider) -> None:
     asyncio.run(work())
 
 
-def test_keyless_header_means_the_only_key(provider: OidcProvider) -> None:
-    """A token without `kid` is fine while one key fits, and not believed when two do."""
+def test_header_without_kid_means_the_only_key(provider: OidcProvider) -> None:
+    """A token without `kid` is accepted while one key matches, and rejected when two do."""
 
     async def work() -> None:
         provider.make_token = lambda claims: signed(provider.rsa, claims, kid=DROP, typ=DROP)
@@ -170,7 +170,7 @@ def test_keyless_header_means_the_only_key(provider: OidcProvider) -> None:
 
 @pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
 def test_weak_key_is_not_used(provider: OidcProvider) -> None:
-    """RSA of 1024 bits proves nothing."""
+    """A signature of a 1024-bit RSA key is rejected."""
     weak = RsaSigner("weak", bits=1024)
     provider.signer, provider.keys = weak, [weak.jwk]
     with pytest.raises(InvalidCredential):

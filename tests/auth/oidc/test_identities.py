@@ -1,4 +1,4 @@
-"""Whose account an identity is, and whose it is not."""
+"""The account of an identity."""
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -21,16 +21,16 @@ from support.tokens import DROP
 
 
 def test_second_login_is_the_same_account(provider: OidcProvider, browser: Browser) -> None:
-    """It is the subject that counts: neither a new address nor a new name makes another account."""
+    """The subject identifies the account: another address or name creates no other one."""
     first = me(browser, browser.log_in())
     provider.person |= {"email": "elsewhere@example.com", "email_verified": False}
     assert first["id"] == me(browser, browser.log_in())["id"]
 
 
-def test_first_logins_at_once_make_one_account(
+def test_concurrent_first_logins_create_one_account(
     provider: OidcProvider, valence: Stack, auth: Service
 ) -> None:
-    """Eight windows of one new person at the same time."""
+    """Eight first logins of one person at the same time."""
     browsers = [Browser(valence, auth) for _ in range(8)]
     ways = [browser.at_provider() for browser in browsers]
     with ThreadPoolExecutor(8) as pool:
@@ -45,7 +45,7 @@ def test_first_logins_at_once_make_one_account(
 def test_account_without_a_password_has_no_password_login(
     provider: OidcProvider, browser: Browser
 ) -> None:
-    """Not with an empty one either."""
+    """Not even with an empty password."""
     name = me(browser, browser.log_in())["username"]
     for password in ("", "None", "correct horse battery"):
         answer = browser.post("/api/v1/auth/login", data={"username": name, "password": password})
@@ -73,7 +73,7 @@ def test_account_without_a_password_has_no_password_login(
 def test_new_account_needs_a_confirmed_address(
     provider: OidcProvider, browser: Browser, status: int, detail: str, person: dict[str, Any]
 ) -> None:
-    """And nothing else: a name that cannot be had is replaced."""
+    """It needs nothing else: an unacceptable name is replaced."""
     provider.person |= person
     answer = browser.log_in()
     assert status == answer.status_code, answer.text
@@ -81,7 +81,7 @@ def test_new_account_needs_a_confirmed_address(
 
 
 def test_address_from_userinfo(provider: OidcProvider, browser: Browser) -> None:
-    """Some providers tell it there only; it must be the same person's."""
+    """Some providers return it only there; its subject must be the same."""
     email = provider.person.pop("email")
     provider.userinfo = {"email": email, "email_verified": True}
     assert email == me(browser, browser.log_in())["email"]
@@ -92,20 +92,20 @@ def test_address_from_userinfo(provider: OidcProvider, browser: Browser) -> None
 def test_address_of_an_account_is_not_linked(
     provider: OidcProvider, browser: Browser, database_url: str
 ) -> None:
-    """Who registered with that address keeps the account to themselves, in any spelling."""
+    """The account that registered an address stays its own, however the address is written."""
     name = f"owner-{uuid.uuid4().hex[:12]}"
     body = {"username": name, "email": f"{name}@example.com", "password": "correct horse battery"}
     assert 201 == browser.post("/api/v1/auth/register", json=body).status_code
     provider.person["email"] = f"{name.upper()}@Example.com"
     answer = browser.log_in()
-    refused(answer, 409, "An account with this e-mail exists: log in with its password")
+    refused(answer, 409, "An account with this e-mail address exists; log in with its password")
     subject = provider.person["sub"]
     statement = "SELECT id FROM identities WHERE subject = :subject"
     assert [] == query(database_url, statement, subject=subject)
 
 
-def test_name_that_is_taken_gets_something_added(provider: OidcProvider, browser: Browser) -> None:
-    """Two people of one name are two accounts."""
+def test_taken_name_gets_a_suffix(provider: OidcProvider, browser: Browser) -> None:
+    """Two people of one name get two accounts."""
     wanted = f"twin-{uuid.uuid4().hex[:8]}"
     names = []
     for number in range(2):
@@ -118,7 +118,7 @@ def test_name_that_is_taken_gets_something_added(provider: OidcProvider, browser
 def test_disabled_account_stays_out(
     provider: OidcProvider, browser: Browser, database_url: str
 ) -> None:
-    """However good the provider's word is."""
+    """A valid ID token does not log in to a disabled account."""
     user = me(browser, browser.log_in())
     query(database_url, "UPDATE users SET is_active = false WHERE id = :id", id=user["id"])
     not_believed(browser.log_in())

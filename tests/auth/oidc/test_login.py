@@ -1,4 +1,4 @@
-"""Login through an OpenID provider: from the first step to the last, whoever interferes."""
+"""Login through an OpenID provider, in full and under attack."""
 
 import json
 import uuid
@@ -29,10 +29,10 @@ from valence.local.ports import free_port
 from valence_common import keyring
 
 
-def test_first_login_makes_an_account(
+def test_first_login_creates_an_account(
     provider: OidcProvider, browser: Browser, database_url: str
 ) -> None:
-    """Through the provider and back with a cookie jar: the tokens are those of a new account."""
+    """The flow with a cookie jar ends with the tokens of a new account."""
     provider.person |= {"preferred_username": f"Ada Löve {uuid.uuid4().hex[:6]}"}
     started = browser.begin()
     sent = parse_qs(urlsplit(started.headers["Location"]).query)
@@ -63,46 +63,46 @@ def test_first_login_makes_an_account(
     assert stored is None
 
 
-def test_refresh_token_works_as_any(provider: OidcProvider, browser: Browser) -> None:
-    """A session that began at the provider is a session like any other."""
+def test_refresh_token_works(provider: OidcProvider, browser: Browser) -> None:
+    """A session from the provider is like any other."""
     refresh_token = browser.log_in().json()["refresh_token"]
     answer = browser.post("/api/v1/auth/refresh", json={"refresh_token": refresh_token})
     me(browser, browser.keep(answer))
 
 
-NOT_BEGUN = "This login was not begun in this browser, or too long ago: begin again"
+NOT_STARTED = "This login was not started in this browser, or too long ago; start again"
 
 
 def test_state_must_be_this_browsers(
     provider: OidcProvider, browser: Browser, valence: Stack, auth: Service
 ) -> None:
-    """Another's link, no cookie, a changed cookie, a changed state: nobody is logged in."""
+    """Another browser's link, or a missing or changed cookie or state, logs nobody in."""
     way = browser.at_provider()
     with Browser(valence, auth) as victim:
-        refused(victim.get(way), 400, NOT_BEGUN)
+        refused(victim.get(way), 400, NOT_STARTED)
         victim.begin()
-        refused(victim.get(way), 400, NOT_BEGUN)
-    refused(browser.get(way.replace("state=", "state=x")), 400, NOT_BEGUN)
+        refused(victim.get(way), 400, NOT_STARTED)
+    refused(browser.get(way.replace("state=", "state=x")), 400, NOT_STARTED)
     value = browser.cookies[COOKIE]
     kid = value.partition(".")[0]
     for changed in (value[:-2] + "AA", value[1:], "x" * 5000, ".", "a.b", f"{kid}.", f"{kid}.é"):
         headers = {"Cookie": f"{COOKIE}={changed}".encode()}
-        refused(httpx.get(way, headers=headers, trust_env=False), 400, NOT_BEGUN)
+        refused(httpx.get(way, headers=headers, trust_env=False), 400, NOT_STARTED)
     me(browser, browser.keep(browser.get(way)))
 
 
-def test_code_is_good_once(provider: OidcProvider, browser: Browser) -> None:
-    """A callback that comes again, cookie and all."""
+def test_code_works_once(provider: OidcProvider, browser: Browser) -> None:
+    """A repeated callback, with its cookie, is rejected."""
     way = browser.at_provider()
     headers = {"Cookie": f"{COOKIE}={browser.cookies[COOKIE]}"}
     assert 200 == browser.keep(browser.get(way)).status_code
     not_believed(httpx.get(way, headers=headers, trust_env=False))
 
 
-def test_stolen_code_is_worth_nothing(
+def test_stolen_code_is_rejected(
     provider: OidcProvider, browser: Browser, valence: Stack, auth: Service
 ) -> None:
-    """PKCE: a code that was given to one browser cannot be spent in another's login."""
+    """PKCE: a code for one browser does not work in another's login."""
     stolen = parse_qs(urlsplit(browser.at_provider()).query)["code"][0]
     with Browser(valence, auth) as thief:
         own = parse_qs(urlsplit(thief.at_provider()).query)
@@ -125,16 +125,16 @@ def test_stolen_code_is_worth_nothing(
         ({"error": "x" * 257}, 422),
     ],
 )
-def test_odd_callbacks(
+def test_malformed_callbacks(
     provider: OidcProvider, browser: Browser, parameters: dict[str, str], status: int
 ) -> None:
-    """Whatever comes with the right state, nobody is logged in and nothing breaks."""
+    """With the right state, anything malformed logs nobody in and is no error."""
     state = parse_qs(urlsplit(browser.begin().headers["Location"]).query)["state"][0]
     assert status == browser.get(CALLBACK, params={"state": state} | parameters).status_code
 
 
-def test_callbacks_own_fields_are_ignored(provider: OidcProvider, browser: Browser) -> None:
-    """Providers add their own; one that names itself must be ours (RFC 9207)."""
+def test_other_callback_parameters_are_ignored(provider: OidcProvider, browser: Browser) -> None:
+    """Providers add their own; an `iss` must be that of the provider (RFC 9207)."""
     provider.authorized = {"session_state": "x", "iss": provider.issuer, "scope": "openid"}
     me(browser, browser.log_in())
     provider.authorized = {"iss": "https://elsewhere.example"}
@@ -144,7 +144,7 @@ def test_callbacks_own_fields_are_ignored(provider: OidcProvider, browser: Brows
 def test_rotation_between_the_steps(
     provider: OidcProvider, browser: Browser, valence: Stack, auth: Service
 ) -> None:
-    """A login that began under the old key ends under the new one; a dropped key ends it."""
+    """A login that started under the old key ends under the new one; a dropped key ends it."""
     ways = []
     for _ in range(2):
         way = browser.at_provider()
@@ -168,7 +168,7 @@ def test_rotation_between_the_steps(
 def test_steps_are_throttled(
     valence: Stack, provider: OidcProvider, redis_url: str, auth: Service
 ) -> None:
-    """Before the provider hears of them; each step by itself."""
+    """Each step has its own limit, charged before any request to the provider."""
     elsewhere = f"{redis_url.rpartition('/')[0]}/15"
     service = start(valence, provider.issuer, redis_url=elsewhere, register_attempts=3)
     with Browser(valence, service) as browser:
@@ -184,7 +184,7 @@ def test_steps_are_throttled(
 
 
 def test_cookie_over_tls_is_bound_to_the_host(valence: Stack, provider: OidcProvider) -> None:
-    """Where the callback is https, no other site of the domain can plant or read it."""
+    """With an https callback, no other site of the domain can set or read the cookie."""
     port = free_port()
     service = valence.start(
         "auth",
@@ -205,6 +205,6 @@ def test_cookie_over_tls_is_bound_to_the_host(valence: Stack, provider: OidcProv
 
 
 def test_without_a_provider_the_routes_are_unknown(stack: Stack) -> None:
-    """Whatever is asked of them."""
+    """Every request to them is a 404."""
     for path in (LOGIN, CALLBACK, f"{CALLBACK}?state=x&code=y"):
         refused(stack.get(path), 404, "Not found")

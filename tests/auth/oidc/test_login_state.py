@@ -1,4 +1,4 @@
-"""The sealed cookie that a login travels in."""
+"""The encrypted cookie with the state of a login."""
 
 import time
 from pathlib import Path
@@ -10,19 +10,19 @@ from valence_common import keyring
 from valence_common.keyring import Keyring
 
 
-def test_old_transactions_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten minutes, and a cookie of another keyring never."""
+def test_expired_state_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After ten minutes; a cookie of another keyring is always rejected."""
     (tmp_path / "one.json").write_bytes(keyring.generate())
     (tmp_path / "two.json").write_bytes(keyring.generate())
     one, two = Keyring(tmp_path / "one.json"), Keyring(tmp_path / "two.json")
-    transaction = login_state.begin()
-    cookie = login_state.seal(one, transaction)
-    assert transaction == login_state.unseal(one, cookie)
-    assert login_state.unseal(two, cookie) is None
+    transaction = login_state.new()
+    cookie = login_state.encrypt(one, transaction)
+    assert transaction == login_state.decrypt(one, cookie)
+    assert login_state.decrypt(two, cookie) is None
     renamed = f"{two.active().kid}.{cookie.rpartition('.')[2]}"
-    assert login_state.unseal(two, renamed) is None
+    assert login_state.decrypt(two, renamed) is None
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 595)
-    assert transaction == login_state.unseal(one, cookie)
+    assert transaction == login_state.decrypt(one, cookie)
     monkeypatch.setattr(time, "time", lambda: now + 605)
-    assert login_state.unseal(one, cookie) is None
+    assert login_state.decrypt(one, cookie) is None

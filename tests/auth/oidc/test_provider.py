@@ -1,4 +1,4 @@
-"""Providers that are away, slow, odd or not what they say."""
+"""Providers that are down, slow, malformed or forged."""
 
 import asyncio
 import time
@@ -43,15 +43,15 @@ from valence_common.problems import Unavailable
         {"too_much": "x" * 65536},
     ],
 )
-def test_discovery_must_make_sense(provider: OidcProvider, discovery: dict[str, Any]) -> None:
-    """Another issuer, an endpoint without TLS, too much to read: nobody is sent anywhere."""
+def test_discovery_is_validated(provider: OidcProvider, discovery: dict[str, Any]) -> None:
+    """Another issuer, an endpoint without TLS, a document that is too large: 503, no redirect."""
     provider.discovery = discovery
     with pytest.raises(Unavailable):
-        asyncio.run(as_client(provider).login_url(login_state.begin()))
+        asyncio.run(as_client(provider).login_url(login_state.new()))
 
 
 def test_secret_in_the_form(provider: OidcProvider) -> None:
-    """For providers that take it there only; those that take none are odd."""
+    """For providers that accept it only there; a provider that accepts none is a 503."""
     method = "token_endpoint_auth_methods_supported"
     provider.discovery = {method: ["client_secret_post"]}
     assert asyncio.run(claims_of(as_client(provider), provider)).sub
@@ -81,8 +81,8 @@ FAULTS = [
     FAULTS,
     ids=["redirect", "500", "odd", "huge", "deep", "no-utf-8", "packed", "html"],
 )
-def test_odd_answers_are_503(provider: OidcProvider, path: str, fault: Any) -> None:
-    """Whichever endpoint gives them; nobody follows a redirect or reads on."""
+def test_malformed_responses_are_503(provider: OidcProvider, path: str, fault: Any) -> None:
+    """From any endpoint; redirects are not followed, and large bodies are not read."""
     provider.answers[path] = fault
 
     async def work() -> None:
@@ -113,7 +113,7 @@ def test_slow_provider_is_503_in_time(
 
 
 def test_service_starts_without_the_provider(valence: Stack, provider: OidcProvider) -> None:
-    """A provider that is away costs its logins, and nothing else."""
+    """A provider that is down affects only its own logins."""
     service = start(valence, f"http://127.0.0.1:{free_port()}")
     with Browser(valence, service) as browser:
         answer = browser.get(LOGIN)

@@ -1,10 +1,10 @@
-"""The settings of a provider: all of them, or none."""
+"""The settings of a provider."""
 
 from pathlib import Path
 
 import pytest
 
-from valence_auth.oidc.provider import Client
+from valence_auth.oidc.provider import ClientConfig
 from valence_auth.settings import Settings
 from valence_common.settings import SettingsError, load
 
@@ -35,10 +35,10 @@ WHOLE = {
         ({"oidc_scopes": "email"}, "VALENCE_OIDC_SCOPES: must name the scope openid"),
     ],
 )
-def test_settings_are_whole_or_absent(
+def test_settings_are_complete_or_absent(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changes: dict[str, str | None], sentence: str
 ) -> None:
-    """Half of them stop the start with a sentence that holds no value."""
+    """Incomplete settings stop start-up with a sentence that contains no value."""
     common = {
         "database_url": "postgresql://u:p4ss@127.0.0.1/v",
         "redis_url": "redis://127.0.0.1",
@@ -46,7 +46,7 @@ def test_settings_are_whole_or_absent(
     }
     for name, value in (common | WHOLE).items():
         monkeypatch.setenv(f"VALENCE_{name.upper()}", value)
-    assert Client.of(load(Settings)) is not None
+    assert ClientConfig.from_settings(load(Settings)) is not None
     for name, value in changes.items():
         if value is None:
             monkeypatch.delenv(f"VALENCE_{name.upper()}")

@@ -1,4 +1,4 @@
-"""What every web service has: request ids, headers, problem documents, an error boundary."""
+"""The web application: request ids, headers, problem documents, error boundary."""
 
 import asyncio
 import json
@@ -65,7 +65,7 @@ Get = Callable[..., httpx.Response]
 
 @pytest.fixture
 def get(app: FastAPI) -> Get:
-    """Send one request to the app, in this process."""
+    """Send one request to the application, in this process."""
 
     def send(path: str, method: str = "GET", **options: object) -> httpx.Response:
         async def ask() -> httpx.Response:
@@ -83,15 +83,15 @@ async def _awaited(ask: Callable[[], Awaitable[httpx.Response]]) -> httpx.Respon
 
 
 @pytest.mark.parametrize("given", ["abc-1.2_3", "A" * 64])
-def test_a_request_id_is_kept(get: Get, given: str) -> None:
-    """A plain id that the client chose is the answer's and the problem's."""
+def test_valid_request_id_is_used(get: Get, given: str) -> None:
+    """A client's plain id is that of the response and the problem document."""
     answer = get("/nothing", headers={"X-Request-ID": given})
     assert given == answer.headers["x-request-id"] == answer.json()["request_id"]
 
 
 @pytest.mark.parametrize("given", [None, "", "a b", "A" * 65, "é", "a\tb", "{}"])
-def test_another_request_id_is_made(get: Get, given: str | None) -> None:
-    """An id that could do harm in a log is replaced by one of ours; each request has its own."""
+def test_invalid_request_id_is_replaced(get: Get, given: str | None) -> None:
+    """An id that could damage a log is replaced; each request has its own."""
     headers = {} if given is None else {"X-Request-ID": given.encode()}
     ids = [get("/nothing", headers=headers).headers["x-request-id"] for _ in range(2)]
     assert ids[0] != ids[1]
@@ -99,8 +99,8 @@ def test_another_request_id_is_made(get: Get, given: str | None) -> None:
 
 
 @pytest.mark.parametrize("path", ["/fine", "/nothing", "/fail", "/down", "/x%2fy"])
-def test_every_answer_has_the_security_headers(get: Get, path: str) -> None:
-    """Good answers and problems alike forbid sniffing, framing, scripts and caching."""
+def test_every_response_has_the_security_headers(get: Get, path: str) -> None:
+    """They forbid sniffing, framing, scripts and caching."""
     headers = get(path).headers
     assert "nosniff" == headers["x-content-type-options"]
     assert "DENY" == headers["x-frame-options"]
@@ -111,7 +111,7 @@ def test_every_answer_has_the_security_headers(get: Get, path: str) -> None:
 
 
 def test_case_098_an_unexpected_error(get: Get, logged: pytest.CaptureFixture[str]) -> None:
-    """A bug is a generic problem with its request's id; its message stays out of answer and log."""
+    """A bug is a generic problem with the request id; its message is not in response or log."""
     log.configure("test")
     answer = get("/fail", headers={"X-Request-ID": "the-id"})
     body = answer.json()
@@ -128,8 +128,8 @@ def test_case_098_an_unexpected_error(get: Get, logged: pytest.CaptureFixture[st
     assert 500 == events[1]["status"]
 
 
-def test_a_request_is_one_line_with_its_id(get: Get, logged: pytest.CaptureFixture[str]) -> None:
-    """All lines of a request carry its id; the access line its route's template."""
+def test_request_has_one_log_line(get: Get, logged: pytest.CaptureFixture[str]) -> None:
+    """Its lines carry the request id; the access line has the route template."""
     log.configure("test")
     get("/fine?text=hidden", headers={"X-Request-ID": "the-id"})
     events = [json.loads(line) for line in logged.readouterr().out.splitlines()]
@@ -139,15 +139,15 @@ def test_a_request_is_one_line_with_its_id(get: Get, logged: pytest.CaptureFixtu
     assert "hidden" not in json.dumps(events)
 
 
-def test_a_dependency_that_is_down(get: Get) -> None:
-    """It is a 503 that says when to come back, and not what is down."""
+def test_unavailable_dependency_is_503(get: Get) -> None:
+    """With `Retry-After`, and without the name of the dependency."""
     answer = get("/down")
     assert (503, "2") == (answer.status_code, answer.headers["retry-after"])
     assert "postgres" not in answer.text
 
 
-def test_problems_are_bounded(get: Get) -> None:
-    """However many fields are wrong, ten are named and the document stays within 4 KiB."""
+def test_problem_documents_are_limited(get: Get) -> None:
+    """Of many invalid fields ten are named, and the document is at most 4 KiB."""
     answer = get("/many")
     assert (422, 10) == (answer.status_code, len(answer.json()["errors"]))
     assert len(answer.content) <= 4096
@@ -158,8 +158,8 @@ def test_problems_are_bounded(get: Get) -> None:
     assert {"body.0.name", "missing"} <= {v for e in wrong.json()["errors"] for v in e.values()}
 
 
-def test_problems_have_their_members(get: Get) -> None:
-    """A problem document has the members of RFC 9457 and the request's id."""
+def test_problem_documents_have_their_members(get: Get) -> None:
+    """The members of RFC 9457, and the request id."""
     answer = get("/nothing")
     assert {"type", "title", "status", "detail", "instance", "request_id"} == set(answer.json())
     assert ("about:blank", "Not Found", 404) == tuple(
@@ -167,10 +167,10 @@ def test_problems_have_their_members(get: Get) -> None:
     )
 
 
-def test_nobody_is_trusted_before_the_revocations_were_read(
+def test_no_credential_is_accepted_before_the_first_poll(
     keyring_file: Path, own_database_url: str
 ) -> None:
-    """A good token is answered 503 until then, and the process is not ready; then it counts."""
+    """A valid token gets 503 until the revocations are read, and the process is not ready."""
     router = APIRouter()
     router.get("/mine", dependencies=[requires("analyze")])(lambda: "mine")
     resources = Resources(settings_of(own_database_url, keyring_file))
@@ -213,10 +213,10 @@ def settings_of(database_url: str, keyring_file: Path) -> WebSettings:
     )
 
 
-def test_news_of_revocations_survive_any_error(
+def test_polling_continues_after_any_error(
     keyring_file: Path, own_database_url: str, logged: pytest.CaptureFixture[str]
 ) -> None:
-    """After an error that nobody foresaw the process hears again of what is revoked."""
+    """After an unexpected error the process polls the revocations again."""
     log.configure("test")
     settings = settings_of(own_database_url, keyring_file)
     app = web_app.create_app(Resources(settings), title="t", description="d", routers=[])

@@ -1,4 +1,4 @@
-"""Downloads: whole or visibly not, compressed when asked."""
+"""Streaming downloads: complete or visibly not, compressed on request."""
 
 import asyncio
 import contextlib
@@ -17,14 +17,14 @@ from valence_common.web.streaming import StreamedFile, accepts_gzip
 
 
 class Sent(list[Message]):
-    """What a server is given to send; the client stops reading after `most` messages."""
+    """Collects what a server sends; the client stops reading after `limit` messages."""
 
-    def __init__(self, most: int = 1_000):
+    def __init__(self, limit: int = 1_000):
         super().__init__()
-        self.most = most
+        self.limit = limit
 
     async def __call__(self, message: Message) -> None:
-        if len(self) >= self.most:
+        if len(self) >= self.limit:
             await asyncio.Event().wait()
         self.append(message)
 
@@ -41,21 +41,21 @@ async def _three_pieces(error: Exception | None = None) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("error", "most", "ended"),
+    ("error", "limit", "ended"),
     [(None, 1_000, True), (Unavailable("postgres"), 1_000, False), (None, 2, False)],
     ids=["whole", "Postgres goes away", "the client reads no further"],
 )
-def test_only_what_is_whole_has_an_end(
-    monkeypatch: pytest.MonkeyPatch, error: Exception | None, most: int, ended: bool
+def test_only_a_complete_download_has_an_end(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None, limit: int, ended: bool
 ) -> None:
-    """Without its end the server hangs up; the turn is given back in any case."""
+    """Otherwise the server closes the connection; the slot is released in any case."""
     monkeypatch.setattr(streaming, "WRITE_TIMEOUT_SECONDS", 0.2)
-    sent, turn, closed = Sent(most), contextlib.ExitStack(), []
-    turn.callback(closed.append, True)
+    sent, slot, closed = Sent(limit), contextlib.ExitStack(), []
+    slot.callback(closed.append, True)
     scope: Scope = {"type": "http", "asgi": {"spec_version": "2.3"}}
 
     async def answer() -> None:
-        await StreamedFile(_three_pieces(error), "x.json", turn)(scope, _silence, sent)
+        await StreamedFile(_three_pieces(error), "x.json", slot)(scope, _silence, sent)
 
     asyncio.run(asyncio.wait_for(answer(), 5))
     assert ended == sent.ended
@@ -95,8 +95,8 @@ async def _silence() -> Message:
     raise AssertionError
 
 
-def test_what_was_sent_of_a_compressed_one_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Broken off after three pieces: all three are there, in parts, and the stream has no end."""
+def test_partial_compressed_download_is_readable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut off after three pieces: all three can be decompressed, and the stream has no end."""
     monkeypatch.setattr(streaming, "CHUNK_BYTES", 4)
     sent, scope = Sent(), {"type": "http", "asgi": {"spec_version": "2.3"}}
     pieces = _three_pieces(Unavailable("postgres"))
@@ -126,7 +126,7 @@ def test_what_was_sent_of_a_compressed_one_can_be_read(monkeypatch: pytest.Monke
         ("*", False),
     ],
 )
-def test_gzip_is_for_who_asks_for_it(asked: str, taken: bool) -> None:
-    """By its name; a weight of zero is a refusal."""
+def test_gzip_is_negotiated(asked: str, taken: bool) -> None:
+    """By its name; a weight of zero declines it."""
     scope = {"type": "http", "headers": [(b"accept-encoding", asked.encode())]}
     assert taken == accepts_gzip(Request(scope))

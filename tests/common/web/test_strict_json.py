@@ -1,4 +1,4 @@
-"""Strict JSON: what is read is what json.loads reads, and nothing else is read at all."""
+"""Strict JSON."""
 
 import json
 import math
@@ -26,8 +26,10 @@ NEARLY = st.text('[]{}",:\\u0dD8e1.-+ NaInfity', max_size=30).map(str.encode)
 
 @given(value=VALUES, escaped=st.booleans(), indent=st.none() | st.integers(0, 3))
 @settings(max_examples=300, deadline=None)
-def test_agrees_with_json_on_json(value: object, *, escaped: bool, indent: int | None) -> None:
-    """Whatever may be said in strict JSON is read as the standard library reads it."""
+def test_agrees_with_the_standard_library(
+    value: object, *, escaped: bool, indent: int | None
+) -> None:
+    """Strict JSON is parsed as the standard library parses it."""
     body = json.dumps(value, ensure_ascii=escaped, indent=indent).encode()
     assert json.loads(body) == loads(body)
 
@@ -37,8 +39,8 @@ def test_agrees_with_json_on_json(value: object, *, escaped: bool, indent: int |
     | st.text('[]{}",:\\u0dD8e1.-+ NaInfity', max_size=30).map(str.encode)
 )
 @settings(max_examples=500, deadline=None)
-def test_anything_is_read_or_refused(body: bytes) -> None:
-    """Any bytes are a plain value or a domain error, and never more than json.loads takes."""
+def test_any_input_is_parsed_or_rejected(body: bytes) -> None:
+    """Any bytes are a value or a domain error, and never more than json.loads accepts."""
     try:
         value = loads(body)
     except (Invalid, Unprocessable):
@@ -65,8 +67,8 @@ def test_anything_is_read_or_refused(body: bytes) -> None:
         (b'{"a": {"\\udabc": [1]}}', "plain_text"),
     ],
 )
-def test_refuses_what_json_allows_and_we_do_not(body: bytes, rule: str) -> None:
-    """Each refusal names its rule and nothing of the body."""
+def test_rejects_values_that_are_not_strict(body: bytes, rule: str) -> None:
+    """Each error names its rule and nothing of the body."""
     with pytest.raises(Unprocessable) as refused:
         loads(body)
     (error,) = refused.value.errors
@@ -102,16 +104,16 @@ def test_refuses_what_json_allows_and_we_do_not(body: bytes, rule: str) -> None:
         b"// comment\n1",
     ],
 )
-def test_refuses_what_is_not_json(body: bytes) -> None:
-    """What is no JSON in UTF-8 is a 400 whose sentence holds none of it."""
+def test_rejects_malformed_json(body: bytes) -> None:
+    """A 400 whose detail quotes nothing."""
     with pytest.raises(Invalid) as refused:
         loads(body)
     assert "The request body is not valid JSON in UTF-8" == refused.value.message
 
 
 @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
-def test_depth_ends_at_its_limit(opening: bytes, closing: bytes) -> None:
-    """32 levels are read, 33 are refused, closed or not."""
+def test_depth_is_limited(opening: bytes, closing: bytes) -> None:
+    """32 levels are parsed, 33 are rejected, closed or not."""
     deep = opening * MAX_DEPTH + b"1" + closing * MAX_DEPTH
     assert json.loads(deep) == loads(deep)
     for body in (opening + deep + closing, opening * (MAX_DEPTH + 1), opening * 50_000):
@@ -120,12 +122,12 @@ def test_depth_ends_at_its_limit(opening: bytes, closing: bytes) -> None:
 
 
 @given(text=st.text(st.sampled_from('[]{}"\\a'), min_size=33, max_size=80))
-def test_brackets_in_strings_are_no_depth(text: str) -> None:
-    """What stands between quotes does not nest, however it is escaped."""
+def test_brackets_in_strings_do_not_nest(text: str) -> None:
+    """However they are escaped."""
     assert [text, [text]] == loads(json.dumps([text, [text]]).encode())
 
 
-def test_numbers_keep_their_kind() -> None:
+def test_numbers_keep_their_type() -> None:
     """Integers stay exact and floats finite."""
     value = loads(b"[1, 1.0, 12345678901234567890, -0.0, 1e-400]")
     assert [1, 1.0, 12345678901234567890, -0.0, 0.0] == value
@@ -133,14 +135,14 @@ def test_numbers_keep_their_kind() -> None:
     assert -1 == math.copysign(1, value[3])
 
 
-def test_large_bodies_are_read_whole() -> None:
-    """A body of megabytes gives the same value as a small one."""
+def test_large_bodies_are_parsed_completely() -> None:
+    """A body of megabytes has the same value as a small one."""
     texts = [f'text {n} \u2603 \\ "' for n in range(50_000)]
     assert {"texts": texts} == loads(json.dumps({"texts": texts}).encode())
 
 
 @pytest.mark.parametrize("body", [b"[" + b"1," * 200_001 + b"1]", b"[" + b"[]," * 100_001 + b"[]]"])
-def test_too_many_values_are_refused_before_they_are_made(body: bytes) -> None:
+def test_too_many_values_are_rejected_before_parsing(body: bytes) -> None:
     """A list of nothing takes far more memory than its bytes."""
     with pytest.raises(Invalid, match="more than 200000 values"):
         loads(body)

@@ -1,4 +1,4 @@
-"""The auth service's routes: each takes, asks the noun, answers."""
+"""The routes of the auth service: they translate between HTTP and the other modules."""
 
 from valence_auth.api import admin, api_keys, authentication, oidc, privacy, usage, users
 

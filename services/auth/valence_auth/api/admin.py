@@ -1,6 +1,6 @@
-"""What superusers see and do; each noun asks the database again whether its caller is one.
+"""Routes for administrators; every function checks in the database that the caller is one.
 
-What changes something is audited. Reading users, the audit log or usage is not.
+Changes are audited; reads of users, audit log or usage are not.
 """
 
 import uuid
@@ -30,12 +30,12 @@ async def users(
     database: DatabaseDep,
     query: Annotated[schemas.UserQuery, Query()],
 ) -> schemas.UserPage:
-    """The accounts, newest first; `q` is a part of the username or e-mail address."""
-    only = admin.Filter(query.q, query.is_active, query.is_superuser)
-    found, next_cursor = await database.run(
-        admin.users, principal.user_id, only, limit=query.limit, cursor=query.cursor
+    """List users, newest first."""
+    user_filter = admin.UserFilter(query.q, query.is_active, query.is_superuser)
+    rows, next_cursor = await database.run(
+        admin.list_users, principal.user_id, user_filter, limit=query.limit, cursor=query.cursor
     )
-    items = [User.model_validate(user) for user in found]
+    items = [User.model_validate(row) for row in rows]
     return schemas.UserPage(items=items, next_cursor=next_cursor)
 
 
@@ -43,24 +43,27 @@ async def users(
 async def user(
     user_id: uuid.UUID, principal: Administrator, database: DatabaseDep
 ) -> schemas.UserRecord:
-    """One account with its limits, and how many sessions and keys act for it."""
-    record = await database.run(admin.user, principal.user_id, user_id)
-    return schemas.UserRecord.of(record)
+    """Get a user with their limits and the number of their sessions and API keys."""
+    details = await database.run(admin.get_user, principal.user_id, user_id)
+    return schemas.UserRecord.from_details(details)
 
 
 @router.patch("/admin/users/{user_id}")
 async def change(
     user_id: uuid.UUID, body: schemas.Change, principal: Administrator, database: DatabaseDep
 ) -> schemas.UserRecord:
-    """Disable, enable, promote or demote an account; its sessions end, everywhere within 5 s."""
-    record = await database.run(
+    """Disable, enable, promote or demote a user.
+
+    All sessions of the user end; every process rejects them within 5 seconds.
+    """
+    details = await database.run(
         admin.change,
         principal.user_id,
         user_id,
         is_active=body.is_active,
         is_superuser=body.is_superuser,
     )
-    return schemas.UserRecord.of(record)
+    return schemas.UserRecord.from_details(details)
 
 
 @router.put("/admin/users/{user_id}/limits")
@@ -71,23 +74,31 @@ async def set_limits(
     database: DatabaseDep,
     settings: SettingsDep,
 ) -> schemas.UserRecord:
-    """Give an account a plan, and limits of its own where they are not null."""
+    """Set a user's plan and limits.
+
+    A limit that is not null overrides that of the plan.
+    """
     if body.plan not in settings.plans:
-        raise Unprocessable([FieldError("body.plan", "plan", "Not a plan of this installation")])
-    limits = admin.Limits(**body.model_dump())
-    record = await database.run(admin.set_limits, principal.user_id, user_id, limits)
-    return schemas.UserRecord.of(record)
+        raise Unprocessable(
+            [FieldError("body.plan", "plan", "This installation has no plan of that name")]
+        )
+    limits = admin.UserLimits(**body.model_dump())
+    details = await database.run(admin.set_limits, principal.user_id, user_id, limits)
+    return schemas.UserRecord.from_details(details)
 
 
 @router.delete("/admin/users/{user_id}/sessions", status_code=204)
 async def end_sessions(user_id: uuid.UUID, principal: Administrator, database: DatabaseDep) -> None:
-    """Log an account out everywhere, within 5 s; its API keys stay."""
+    """End all sessions of a user.
+
+    Every process rejects them within 5 seconds. API keys stay valid.
+    """
     await database.run(admin.end_sessions, principal.user_id, user_id)
 
 
 @router.delete("/admin/users/{user_id}", status_code=204)
 async def erase(user_id: uuid.UUID, principal: Administrator, database: DatabaseDep) -> None:
-    """Erase an account with all that is its own."""
+    """Erase a user and all their data."""
     await database.run(admin.erase, principal.user_id, user_id)
 
 
@@ -97,12 +108,14 @@ async def read_audit(
     database: DatabaseDep,
     query: Annotated[schemas.AuditQuery, Query()],
 ) -> schemas.AuditPage:
-    """Who did what to which thing, newest first."""
-    only = audit.Filter(query.actor, query.subject, query.action, query.since, query.until)
-    found, next_cursor = await database.run(
-        audit.page, principal.user_id, only, limit=query.limit, cursor=query.cursor
+    """List audit entries, newest first."""
+    audit_filter = audit.AuditFilter(
+        query.actor, query.subject, query.action, query.since, query.until
     )
-    items = [schemas.Event.model_validate(event) for event in found]
+    rows, next_cursor = await database.run(
+        audit.page, principal.user_id, audit_filter, limit=query.limit, cursor=query.cursor
+    )
+    items = [schemas.Event.model_validate(row) for row in rows]
     return schemas.AuditPage(items=items, next_cursor=next_cursor)
 
 
@@ -112,7 +125,7 @@ async def read_usage(
     database: DatabaseDep,
     query: Annotated[schemas.AdminUsageQuery, Query()],
 ) -> schemas.AdminUsagePage:
-    """What one user, or everybody, asked for, by day, API key and route."""
+    """Get the usage of one user or all, by day, API key and route."""
     rows, next_cursor = await database.run(
         admin.read_usage,
         principal.user_id,
@@ -121,5 +134,5 @@ async def read_usage(
         limit=query.limit,
         cursor=query.cursor,
     )
-    items = [schemas.AdminUsageRow.of(row) for row in rows]
+    items = [schemas.AdminUsageRow.from_row(row) for row in rows]
     return schemas.AdminUsagePage(items=items, next_cursor=next_cursor)

@@ -1,4 +1,4 @@
-"""One's own API keys; only a login manages them, never a key."""
+"""Routes for a user's own API keys; they require a login, since no key manages keys."""
 
 import uuid
 from datetime import timedelta
@@ -16,7 +16,7 @@ from valence_common.web.app import API, DatabaseDep
 from valence_common.web.pagination import PageQuery
 from valence_common.web.request_body import strict
 
-MOST_GRACE_SECONDS = 86_400
+MAX_GRACE_SECONDS = 86_400
 router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["api-keys"])
 
 
@@ -28,13 +28,14 @@ async def create_key(
     limiter: LimiterDep,
     response: Response,
 ) -> schemas.NewKey:
-    """Make a key for a program; the answer is the only place that ever shows it.
+    """Create an API key.
 
-    It acts where texts are scored and read, never on accounts.
+    The key is shown only in this response. It is accepted where texts are scored and read, and
+    never for accounts.
     """
-    left = await limiter.acquire(*throttling.new_key(principal.user_id))
-    response.headers.update(rate_limits.headers(left))
-    return _shown(
+    limits = await limiter.acquire(*throttling.new_key(principal.user_id))
+    response.headers.update(rate_limits.headers(limits))
+    return _with_key(
         await database.run(
             api_keys.create,
             principal,
@@ -52,7 +53,7 @@ async def list_keys(
     database: DatabaseDep,
     query: Annotated[PageQuery, Query()],
 ) -> schemas.KeyPage:
-    """The keys that are not revoked, newest first."""
+    """List your API keys that are not revoked, newest first."""
     rows, next_cursor = await database.run(
         api_keys.page, principal.user_id, limit=query.limit, cursor=query.cursor
     )
@@ -62,7 +63,10 @@ async def list_keys(
 
 @router.delete("/api-keys/{key_id}", status_code=204)
 async def revoke_key(key_id: uuid.UUID, principal: Authenticated, database: DatabaseDep) -> None:
-    """End a key for good; every process refuses it within seconds."""
+    """Revoke an API key.
+
+    Every process rejects it within seconds.
+    """
     await database.run(api_keys.revoke, principal.user_id, key_id)
 
 
@@ -73,18 +77,19 @@ async def rotate_key(
     database: DatabaseDep,
     limiter: LimiterDep,
     response: Response,
-    grace_seconds: Annotated[int, Query(ge=0, le=MOST_GRACE_SECONDS)] = 0,
+    grace_seconds: Annotated[int, Query(ge=0, le=MAX_GRACE_SECONDS)] = 0,
 ) -> schemas.NewKey:
-    """Trade a key for a new one of the same name, scopes, limit and end.
+    """Replace an API key.
 
-    The old one works for `grace_seconds` more, by default not at all.
+    The new key has the same name, scopes, limit and expiry. The old one works for `grace_seconds`
+    more, by default not at all.
     """
-    left = await limiter.acquire(*throttling.new_key(principal.user_id))
-    response.headers.update(rate_limits.headers(left))
+    limits = await limiter.acquire(*throttling.new_key(principal.user_id))
+    response.headers.update(rate_limits.headers(limits))
     grace = timedelta(seconds=grace_seconds)
-    return _shown(await database.run(api_keys.rotate, principal, key_id, grace=grace))
+    return _with_key(await database.run(api_keys.rotate, principal, key_id, grace=grace))
 
 
-def _shown(made: api_keys.Made) -> schemas.NewKey:
-    listed = schemas.Key.model_validate(made.row)
-    return schemas.NewKey(**listed.model_dump(), key=made.key)
+def _with_key(new: api_keys.NewApiKey) -> schemas.NewKey:
+    listed = schemas.Key.model_validate(new.row)
+    return schemas.NewKey(**listed.model_dump(), key=new.key)

@@ -1,10 +1,9 @@
-"""Registering, and login sessions from their beginning to their end."""
+"""Routes for registration and login sessions."""
 
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -14,8 +13,8 @@ from valence_auth import accounts, logins, sessions, throttling
 from valence_auth.api.dependencies import (
     AddressDep,
     LimiterDep,
-    OpeningDep,
     PasswordsDep,
+    SessionRequestDep,
     SettingsDep,
     tokens,
 )
@@ -36,26 +35,26 @@ LoginForm = Annotated[OAuth2PasswordRequestForm, Depends()]
 async def throttle_registration(
     address: AddressDep, limiter: LimiterDep, settings: SettingsDep
 ) -> AsyncIterator[Sequence[rate_limits.LimitStatus]]:
-    """Count a registration before any work is done for it."""
-    charges = throttling.register(settings, address)
-    left = await limiter.acquire(*charges)
-    async with throttling.returned(limiter, charges):
-        yield left
+    """Charge a registration before any work is done for it."""
+    hits = throttling.register(settings, address)
+    limits = await limiter.acquire(*hits)
+    async with throttling.refund_on_outage(limiter, hits):
+        yield limits
 
 
 async def throttle_login(
     form: LoginForm, address: AddressDep, limiter: LimiterDep, settings: SettingsDep
 ) -> AsyncIterator[Sequence[rate_limits.LimitStatus]]:
-    """Count a login before any work is done for it, whether the account exists or not."""
-    own = throttling.login(settings, form.username, address)
-    everywhere = throttling.everywhere(settings, form.username)
-    left = [*await limiter.acquire(*own), *await limiter.acquire(*everywhere)]
-    async with throttling.returned(limiter, [*own, *everywhere]):
-        yield left
+    """Charge a login before any work is done for it, whether the account exists or not."""
+    of_address = throttling.login(settings, form.username, address)
+    of_account = throttling.per_account(settings, form.username)
+    limits = [*await limiter.acquire(*of_address), *await limiter.acquire(*of_account)]
+    async with throttling.refund_on_outage(limiter, [*of_address, *of_account]):
+        yield limits
 
 
-Registrations = Annotated[Sequence[rate_limits.LimitStatus], Depends(throttle_registration)]
-Attempts = Annotated[Sequence[rate_limits.LimitStatus], Depends(throttle_login)]
+RegistrationLimits = Annotated[Sequence[rate_limits.LimitStatus], Depends(throttle_registration)]
+LoginLimits = Annotated[Sequence[rate_limits.LimitStatus], Depends(throttle_login)]
 
 
 @router.post("/auth/register", status_code=201, dependencies=[Public])
@@ -63,38 +62,39 @@ async def register(
     body: schemas.Registration,
     database: DatabaseDep,
     passwords: PasswordsDep,
-    left: Registrations,
+    limits: RegistrationLimits,
     response: Response,
 ) -> schemas.User:
-    """Create an account."""
-    # Hashed first: a name that is taken costs as much time as one that is free.
+    """Register an account."""
+    # Hashed first, so that a taken username costs as much time as a free one.
     password_hash = await passwords.hash(body.password)
     user = await database.run(
         accounts.register, username=body.username, email=body.email, password_hash=password_hash
     )
-    response.headers.update(rate_limits.headers(left))
+    response.headers.update(rate_limits.headers(limits))
     return schemas.User.model_validate(user)
 
 
 @router.post("/auth/login", dependencies=[Public])
 async def login(
     form: LoginForm,
-    opening: OpeningDep,
+    request: SessionRequestDep,
     database: DatabaseDep,
     passwords: PasswordsDep,
     keyring: KeyringDep,
     settings: SettingsDep,
-    left: Attempts,
+    limits: LoginLimits,
     response: Response,
 ) -> schemas.Tokens:
-    """Trade a username and password for tokens (OAuth2 password form).
+    """Log in with username and password.
 
-    `scope` may ask for less than all that the account may do.
+    The form is that of the OAuth2 password grant. `scope` may request fewer scopes than the account
+    has.
     """
-    open_it = partial(opening, scopes=form.scopes)
-    grant = await logins.log_in(database, passwords, form.username, form.password, open_it)
-    # Not on refusals: they are alike to the byte, whoever has tried before.
-    response.headers.update(rate_limits.headers(left))
+    request = request._replace(scopes=form.scopes)
+    grant = await logins.log_in(database, passwords, form.username, form.password, request)
+    # Not on rejections, whose responses are identical, whatever was tried before.
+    response.headers.update(rate_limits.headers(limits))
     return tokens(keyring, settings, grant)
 
 
@@ -102,9 +102,10 @@ async def login(
 async def refresh(
     body: schemas.Refresh, database: DatabaseDep, keyring: KeyringDep, settings: SettingsDep
 ) -> schemas.Tokens:
-    """Trade a refresh token for new tokens; one that is used twice ends its session.
+    """Exchange a refresh token for new tokens.
 
-    Within ten seconds it may be sent again, for the case that the answer was lost.
+    Each refresh token can be used once, and again within ten seconds in case the response was lost.
+    Any other reuse ends the session.
     """
     idle = timedelta(days=settings.session_idle_days)
     grant = await database.run(sessions.refresh, body.refresh_token, idle=idle)
@@ -115,14 +116,14 @@ async def refresh(
 
 @router.post("/auth/logout", status_code=204)
 async def logout(principal: Authenticated, database: DatabaseDep) -> None:
-    """End the session that asks."""
-    with suppress(NotFound):  # it has ended meanwhile
+    """Log out, which ends this session."""
+    with suppress(NotFound):  # it ended since
         await database.run(sessions.end, principal.user_id, principal.session_id)
 
 
 @router.post("/auth/logout-all", status_code=204)
 async def logout_all(principal: Authenticated, database: DatabaseDep) -> None:
-    """End all sessions of the account."""
+    """Log out everywhere, which ends all your sessions."""
     await database.run(sessions.log_out_everywhere, principal.user_id)
 
 
@@ -133,18 +134,18 @@ async def list_sessions(
     settings: SettingsDep,
     query: Annotated[PageQuery, Query()],
 ) -> schemas.SessionPage:
-    """The account's live sessions, newest first."""
+    """List your live sessions, newest first."""
     idle = timedelta(days=settings.session_idle_days)
-    found, after = await database.run(
-        sessions.page, principal.user_id, idle=idle, limit=query.limit, after=query.cursor
+    rows, next_cursor = await database.run(
+        sessions.page, principal.user_id, idle=idle, limit=query.limit, cursor=query.cursor
     )
-    items = [schemas.Session.of(login, current=principal.session_id) for login in found]
-    return schemas.SessionPage(items=items, next_cursor=after)
+    items = [schemas.Session.from_row(row, current=principal.session_id) for row in rows]
+    return schemas.SessionPage(items=items, next_cursor=next_cursor)
 
 
 @router.delete("/auth/sessions/{session_id}", status_code=204)
 async def end_session(
     session_id: uuid.UUID, principal: Authenticated, database: DatabaseDep
 ) -> None:
-    """End one session of the account."""
+    """End one of your sessions."""
     await database.run(sessions.end, principal.user_id, session_id)

@@ -1,8 +1,6 @@
-"""The parts of the application that handlers ask for, and the answers that several give."""
+"""The dependencies of route handlers, and responses that several of them return."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -10,7 +8,7 @@ from fastapi import Depends, Request
 from valence_auth.passwords import Passwords
 from valence_auth.resources import AuthResources
 from valence_auth.schemas import accounts as schemas
-from valence_auth.sessions import Client, Grant, open_session
+from valence_auth.sessions import ClientInfo, Grant, SessionRequest
 from valence_auth.settings import Settings
 from valence_common.keyring import Keyring
 from valence_common.rate_limits import Limiter
@@ -21,24 +19,22 @@ PasswordsDep = Annotated[Passwords, provide(AuthResources, lambda resources: res
 LimiterDep = Annotated[Limiter, provide(AuthResources, lambda resources: resources.limiter)]
 SettingsDep = Annotated[Settings, provide(AuthResources, lambda resources: resources.settings)]
 
-Opening = Callable[..., Grant]
-
 MAX_ADDRESS, MAX_USER_AGENT = 45, 256
 
 
 def address_of(request: Request) -> str:
-    """The client's address, as the trusted proxies tell it."""
+    """Return the client's address, from trusted proxy headers where there are any."""
     return request.client.host if request.client else ""
 
 
-def _client(request: Request) -> Client:
+def _client(request: Request) -> ClientInfo:
     agent = "".join(c for c in request.headers.get("user-agent", "") if c.isprintable())
-    return Client(address_of(request)[:MAX_ADDRESS] or None, agent[:MAX_USER_AGENT] or None)
+    return ClientInfo(address_of(request)[:MAX_ADDRESS] or None, agent[:MAX_USER_AGENT] or None)
 
 
-def _opening(request: Request, settings: SettingsDep) -> Opening:
-    return partial(
-        open_session,
+def session_request(request: Request, settings: SettingsDep) -> SessionRequest:
+    """Return the session that this request would open: the settings' lifetimes, its client."""
+    return SessionRequest(
         lifetime=timedelta(days=settings.refresh_token_days),
         idle=timedelta(days=settings.session_idle_days),
         client=_client(request),
@@ -46,14 +42,13 @@ def _opening(request: Request, settings: SettingsDep) -> Opening:
 
 
 AddressDep = Annotated[str, Depends(address_of)]
-OpeningDep = Annotated[Opening, Depends(_opening)]
-"""Opens a session for this request's client, with the lifetimes of the settings."""
+SessionRequestDep = Annotated[SessionRequest, Depends(session_request)]
 
 
 def tokens(keyring: Keyring, settings: Settings, grant: Grant) -> schemas.Tokens:
-    """What a client gets of a grant; no access token outlives its session."""
-    left = (grant.expires_at - datetime.now(UTC)).total_seconds()
-    lifetime = max(1, min(settings.access_token_seconds, int(left)))
+    """Return the tokens of a grant; the access token never outlives its session."""
+    remaining = (grant.expires_at - datetime.now(UTC)).total_seconds()
+    lifetime = max(1, min(settings.access_token_seconds, int(remaining)))
     token = issue(
         keyring,
         user_id=grant.user_id,

@@ -1,17 +1,22 @@
-"""Login with an OpenID provider; without one in the settings these routes know nothing."""
+"""Routes for login with an OpenID provider; they answer 404 where none is configured."""
 
 import secrets
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from valence_auth import throttling
-from valence_auth.api.dependencies import AddressDep, LimiterDep, OpeningDep, SettingsDep, tokens
+from valence_auth.api.dependencies import (
+    AddressDep,
+    LimiterDep,
+    SessionRequestDep,
+    SettingsDep,
+    tokens,
+)
 from valence_auth.oidc import identities, login_state
-from valence_auth.oidc.provider import Provider, known_error, log_refusal
+from valence_auth.oidc.provider import Provider, known_error, log_rejection
 from valence_auth.resources import AuthResources
 from valence_auth.schemas.accounts import Tokens
 from valence_auth.schemas.oidc import Callback
@@ -29,20 +34,20 @@ router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["auth"]
 ConfiguredDep = Annotated[Provider | None, provide(AuthResources, lambda resources: resources.oidc)]
 
 
-class NotBegun(Invalid):
-    """Another browser's login, an old one, or none: whose code it is cannot be known."""
+class LoginNotStarted(Invalid):
+    """The login was started in another browser, too long ago, or never."""
 
-    detail = "This login was not begun in this browser, or too long ago: begin again"
+    detail = "This login was not started in this browser, or too long ago; start again"
 
 
-def configured(provider: ConfiguredDep) -> Provider:
-    """The provider; raises `NotFound` when there is none."""
+def get_provider(provider: ConfiguredDep) -> Provider:
+    """Return the provider; raise `NotFound` where none is configured."""
     if provider is None:
         raise NotFound
     return provider
 
 
-ProviderDep = Annotated[Provider, Depends(configured)]
+ProviderDep = Annotated[Provider, Depends(get_provider)]
 
 
 async def throttle(
@@ -52,36 +57,37 @@ async def throttle(
     limiter: LimiterDep,
     settings: SettingsDep,
 ) -> Sequence[rate_limits.LimitStatus]:
-    """Count one step of a login, since each asks the provider for something.
+    """Charge one step of a login, since each sends requests to the provider.
 
-    One address may try each as often as it may register, since a login can make an account.
+    An address may try each step as often as it may register, since a login can create an account.
     """
     step = request.scope["route"].name
     return await limiter.acquire(
         *(
-            charge._replace(limit=charge.limit._replace(name=f"oidc-{step}"))
-            for charge in throttling.register(settings, address)
+            hit._replace(limit=hit.limit._replace(name=f"oidc-{step}"))
+            for hit in throttling.register(settings, address)
         )
     )
 
 
-Attempts = Annotated[Sequence[rate_limits.LimitStatus], Depends(throttle)]
+StepLimits = Annotated[Sequence[rate_limits.LimitStatus], Depends(throttle)]
 
 
 @router.get(
     "/auth/oidc/login", status_code=302, response_class=RedirectResponse, dependencies=[Public]
 )
-async def begin(provider: ProviderDep, keyring: KeyringDep, left: Attempts) -> RedirectResponse:
-    """Send a browser to the OpenID provider, which sends it back to the callback.
+async def begin(provider: ProviderDep, keyring: KeyringDep, limits: StepLimits) -> RedirectResponse:
+    """Start a login with the OpenID provider.
 
-    404 where no provider is set.
+    Redirects the browser to the provider, which redirects it to the callback. 404 where no provider
+    is configured.
     """
-    transaction = login_state.begin()
-    url = await provider.login_url(transaction)
-    answer = RedirectResponse(url, status_code=302, headers=rate_limits.headers(left))
-    sealed = login_state.seal(keyring, transaction)
-    answer.set_cookie(value=sealed, max_age=login_state.LIFETIME_SECONDS, **_cookie(provider))
-    return answer
+    state = login_state.new()
+    url = await provider.login_url(state)
+    response = RedirectResponse(url, status_code=302, headers=rate_limits.headers(limits))
+    value = login_state.encrypt(keyring, state)
+    response.set_cookie(value=value, max_age=login_state.LIFETIME_SECONDS, **_cookie(provider))
+    return response
 
 
 @router.get("/auth/oidc/callback", dependencies=[Public])
@@ -89,36 +95,40 @@ async def callback(
     request: Request,
     provider: ProviderDep,
     query: Annotated[Callback, Query()],
-    opening: OpeningDep,
+    session_request: SessionRequestDep,
     database: DatabaseDep,
     keyring: KeyringDep,
     settings: SettingsDep,
-    left: Attempts,
+    limits: StepLimits,
     response: Response,
 ) -> Tokens:
-    """Trade the code that the provider gave the browser for tokens."""
+    """Complete a login with the OpenID provider.
+
+    Exchanges the provider's code for tokens.
+    """
     cookie = _cookie(provider)
-    transaction = login_state.unseal(keyring, request.cookies.get(cookie["key"], ""))
-    if transaction is None or not _same(transaction.state, query.state):
-        raise NotBegun
+    state = login_state.decrypt(keyring, request.cookies.get(cookie["key"], ""))
+    if state is None or not _equal(state.state, query.state):
+        raise LoginNotStarted
     if query.error is not None or query.iss not in {None, provider.client.issuer}:
-        log_refusal("iss" if query.error is None else known_error(query.error))
+        log_rejection("iss" if query.error is None else known_error(query.error))
         raise InvalidCredential
     if query.code is None:
         raise Invalid
-    claims = await provider.claims(query.code, transaction)
-    grant = await database.run(identities.log_in, claims, partial(opening, by="oidc"))
-    response.headers.update(rate_limits.headers(left))
+    claims = await provider.claims(query.code, state)
+    session_request = session_request._replace(method="oidc")
+    grant = await database.run(identities.log_in, claims, session_request)
+    response.headers.update(rate_limits.headers(limits))
     response.delete_cookie(**cookie)
     return tokens(keyring, settings, grant)
 
 
-def _same(known: str, given: str) -> bool:
-    return secrets.compare_digest(known.encode(), given.encode())
+def _equal(expected: str, actual: str) -> bool:
+    return secrets.compare_digest(expected.encode(), actual.encode())
 
 
 def _cookie(provider: Provider) -> dict[str, Any]:
-    """The cookie that carries a login; over TLS no other site of the domain can plant one."""
+    """Return the attributes of the cookie; with TLS, no other site of the domain can set it."""
     secure = provider.client.redirect_url.startswith("https:")
     return {
         "key": "__Host-valence-oidc" if secure else "valence-oidc",

@@ -1,4 +1,4 @@
-"""What belongs to oneself: taking it out, and having it erased."""
+"""Routes for the data export and the erasure of a user's own account."""
 
 from contextlib import ExitStack
 from typing import Annotated
@@ -24,30 +24,30 @@ ExportsDep = Annotated[
 ]
 
 
-class TakeoutDocument(StreamedFile):
-    """The JSON document of a take-out."""
+class DataExportResponse(StreamedFile):
+    """The JSON document of a data export."""
 
     media_type = "application/json"
 
 
 @router.get(
     "/users/me/export",
-    status_code=200,  # which FastAPI cannot learn from this response class
-    response_class=TakeoutDocument,
-    responses={200: {"model": schemas.Takeout}},
+    status_code=200,  # FastAPI cannot infer it from this response class
+    response_class=DataExportResponse,
+    responses={200: {"model": schemas.DataExport}},
 )
 async def export(
     principal: Authenticated, database: DatabaseDep, exports: ExportsDep, limiter: LimiterDep
 ) -> Response:
-    """Take out all that belongs to the account, as one JSON document.
+    """Export all your data as one JSON document.
 
-    It may be long, and is complete only with its last bracket.
+    The document may be large. It is complete if it is valid JSON.
     """
-    await limiter.acquire(*throttling.take_out(principal.user_id))
-    with ExitStack() as turn:
-        turn.enter_context(exports.slot(principal.user_id))
-        pieces = await data_export.begin(database, principal.user_id)
-        return TakeoutDocument(pieces, "valence.json", turn.pop_all())
+    await limiter.acquire(*throttling.data_export(principal.user_id))
+    with ExitStack() as slot:
+        slot.enter_context(exports.slot(principal.user_id))
+        pieces = await data_export.start(database, principal.user_id)
+        return DataExportResponse(pieces, "valence.json", slot.pop_all())
 
 
 @router.delete("/users/me", status_code=204)
@@ -60,11 +60,12 @@ async def erase(
     limiter: LimiterDep,
     settings: SettingsDep,
 ) -> None:
-    """Erase the account: its names, sessions and keys now, all that it ever sent soon after.
+    """Erase your account.
 
-    There is no way back.
+    Its username, e-mail address, sessions and API keys end at once; all its data is deleted soon
+    after. This cannot be undone.
     """
-    user = await database.run(accounts.current, principal.user_id)
+    user = await database.run(accounts.get_active, principal.user_id)
     if user.password_hash is not None or body.password is not None:
         await limiter.acquire(*throttling.password(settings, user.username, address))
         await logins.check_password(passwords, user, body.password or "")

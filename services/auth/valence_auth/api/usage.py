@@ -1,4 +1,4 @@
-"""One's own usage."""
+"""The route for a user's own usage."""
 
 from typing import Annotated
 
@@ -20,7 +20,10 @@ async def my_usage(
     database: DatabaseDep,
     query: Annotated[schemas.UsageQuery, Query()],
 ) -> schemas.UsagePage:
-    """What one asked for, by day, API key and route; counts arrive within seconds."""
+    """Get your usage by day, API key and route.
+
+    Requests are counted within seconds.
+    """
     rows, next_cursor = await database.run(
         usage.read,
         *query.days,
@@ -28,5 +31,5 @@ async def my_usage(
         limit=query.limit,
         cursor=query.cursor,
     )
-    items = [schemas.UsageRow.of(row) for row in rows]
+    items = [schemas.UsageRow.from_row(row) for row in rows]
     return schemas.UsagePage(items=items, next_cursor=next_cursor)

@@ -1,10 +1,10 @@
-"""One's own account: its profile and its password."""
+"""Routes for a user's own profile and password."""
 
 from fastapi import APIRouter
 
 from valence_auth import accounts, logins, throttling
 from valence_auth.api.dependencies import AddressDep, LimiterDep, PasswordsDep, SettingsDep
-from valence_auth.passwords import weakness
+from valence_auth.passwords import password_error
 from valence_auth.schemas import accounts as schemas
 from valence_auth.settings import MAX_BODY_BYTES
 from valence_common.problems import FieldError, Unprocessable
@@ -17,15 +17,15 @@ router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["users"
 
 @router.get("/users/me")
 async def me(principal: Authenticated, database: DatabaseDep) -> schemas.User:
-    """The account that the token speaks for."""
-    return schemas.User.model_validate(await database.run(accounts.current, principal.user_id))
+    """Get your account."""
+    return schemas.User.model_validate(await database.run(accounts.get_active, principal.user_id))
 
 
 @router.patch("/users/me")
 async def change_profile(
     body: schemas.Profile, principal: Authenticated, database: DatabaseDep
 ) -> schemas.User:
-    """Change the username, the e-mail address, or both."""
+    """Change your username, e-mail address, or both."""
     user = await database.run(
         accounts.change_profile, principal.user_id, username=body.username, email=body.email
     )
@@ -42,10 +42,13 @@ async def change_password(
     limiter: LimiterDep,
     settings: SettingsDep,
 ) -> None:
-    """Choose another password; all sessions but the one that asks end."""
-    user = await database.run(accounts.current, principal.user_id)
-    if reason := weakness(body.new_password, user.username):
-        message = f"The password {reason}"
+    """Change your password.
+
+    All other sessions end.
+    """
+    user = await database.run(accounts.get_active, principal.user_id)
+    if error := password_error(body.new_password, user.username):
+        message = f"The password {error}"
         raise Unprocessable([FieldError("body.new_password", "value_error", message)])
     await limiter.acquire(*throttling.password(settings, user.username, address))
     await logins.check_password(passwords, user, body.current_password)

@@ -1,5 +1,5 @@
-"""Login with an OpenID provider: authorization code with PKCE, and nothing kept between its steps.
+"""Login with an OpenID provider: authorization code flow with PKCE, without state on the server.
 
-`transactions` is what the browser carries from one step to the other, `provider` talks to the
-provider, `id_tokens` decides whether to believe it, `identities` finds or makes the account.
+`login_state` is the state that the browser carries between the two steps. `provider` sends requests
+to the provider, `id_tokens` verifies its ID token, `identities` finds or creates the account.
 """

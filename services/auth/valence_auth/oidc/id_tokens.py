@@ -1,4 +1,4 @@
-"""ID tokens: whether the provider said this, to us, for this login, just now."""
+"""Verification of ID tokens: issued by the provider, to this client, for this login, recently."""
 
 import contextlib
 import time
@@ -17,26 +17,26 @@ MAX_SUBJECT: Final = 255
 LEEWAY_SECONDS: Final = 60
 MIN_RSA_BITS: Final = 2048
 
-# Headers that we do not know are ignored, as RFC 7515 wants it; `crit` is not.
+# Unknown headers are ignored, as RFC 7515 demands, except those that `crit` lists.
 _registry = jws.JWSRegistry(algorithms=ALGORITHMS, strict_check_header=False)
 
 ProviderKey = RSAKey | ECKey
 
 
-class Refused(InvalidCredential):
-    """The token is not to be believed; `reason` names the rule for the log, never a value."""
+class InvalidIdToken(InvalidCredential):
+    """The token is invalid; `reason` names the violated rule for the log, never a value."""
 
     def __init__(self, reason: str):
         super().__init__()
         self.reason = reason
 
 
-class UnknownKey(Refused):
-    """No key of the provider that we know fits; it may have a new one."""
+class UnknownKey(InvalidIdToken):
+    """No known key of the provider matches; it may have rotated its keys."""
 
 
-class Expected(NamedTuple):
-    """What an ID token must say."""
+class ExpectedClaims(NamedTuple):
+    """The values that an ID token must have."""
 
     issuer: str
     client_id: str
@@ -44,7 +44,7 @@ class Expected(NamedTuple):
 
 
 class Claims(msgspec.Struct, kw_only=True):
-    """What an ID token says; claims that are no proof may be missing or odd."""
+    """The claims of an ID token; those that prove nothing may be missing or of any type."""
 
     iss: str
     sub: str
@@ -60,12 +60,12 @@ class Claims(msgspec.Struct, kw_only=True):
 
 
 def usable_keys(jwks: Sequence[dict[str, Any]]) -> list[ProviderKey]:
-    """The public keys of a JWKS that may verify signatures; others are passed over."""
+    """Return the public keys of a JWKS that may verify signatures; skip all others."""
     keys: list[ProviderKey] = []
     for jwk in jwks:
         if jwk.get("kty") not in ("RSA", "EC") or jwk.get("use", "sig") != "sig":
             continue
-        # What the library cannot read, it tells in errors of many kinds.
+        # The library raises errors of many types for keys that it cannot read.
         with contextlib.suppress(Exception):
             key = JWKRegistry.import_key(jwk)
             if isinstance(key, ECKey) or (isinstance(key, RSAKey) and _is_strong(key)):
@@ -77,56 +77,56 @@ def _is_strong(key: RSAKey) -> bool:
     return key.public_key.key_size >= MIN_RSA_BITS
 
 
-def verify(token: str, keys: Sequence[ProviderKey], expected: Expected) -> Claims:
-    """The claims of a token; raises `Refused` for whatever is wrong with it."""
+def verify(token: str, keys: Sequence[ProviderKey], expected: ExpectedClaims) -> Claims:
+    """Return the claims of a token; raise `InvalidIdToken` for any defect."""
     try:
         claims = _signed_claims(token, keys)
-    except Refused:
+    except InvalidIdToken:
         raise
     except Exception as error:
-        raise Refused("form") from error
-    if reason := _fault(claims, expected):
-        raise Refused(reason)
+        raise InvalidIdToken("form") from error
+    if reason := _claims_error(claims, expected):
+        raise InvalidIdToken(reason)
     return claims
 
 
 def _signed_claims(token: str, keys: Sequence[ProviderKey]) -> Claims:
     if len(token) > MAX_TOKEN_BYTES:
-        raise Refused("size")
+        raise InvalidIdToken("size")
     signed = jws.extract_compact(token.encode("ascii"), registry=_registry)
     header = signed.headers()
     if header["alg"] not in ALGORITHMS:
-        raise Refused("algorithm")
-    key = _choose(keys, header["alg"], header.get("kid"))
+        raise InvalidIdToken("algorithm")
+    key = _select_key(keys, header["alg"], header.get("kid"))
     if not jws.validate_compact(signed, key, registry=_registry):
-        raise Refused("signature")
+        raise InvalidIdToken("signature")
     return msgspec.json.decode(signed.payload, type=Claims)
 
 
-def _choose(keys: Sequence[ProviderKey], algorithm: str, kid: object) -> ProviderKey:
-    """The one key that the header means: by its name, or by being the only one of its kind."""
-    kind = ECKey if algorithm.startswith("ES") else RSAKey
-    fitting = [
+def _select_key(keys: Sequence[ProviderKey], algorithm: str, kid: object) -> ProviderKey:
+    """Return the key that the header names, or the only one of its type if it names none."""
+    key_type = ECKey if algorithm.startswith("ES") else RSAKey
+    candidates = [
         key
         for key in keys
-        if isinstance(key, kind)
+        if isinstance(key, key_type)
         and key.get("alg", algorithm) == algorithm
         and (kid is None or key.kid == kid)
     ]
-    if len(fitting) != 1:
+    if len(candidates) != 1:
         raise UnknownKey("key")
-    return fitting[0]
+    return candidates[0]
 
 
-def _fault(claims: Claims, expected: Expected) -> str | None:
-    """The first rule of OpenID Connect Core 3.1.3.7 that the claims break."""
+def _claims_error(claims: Claims, expected: ExpectedClaims) -> str | None:
+    """Return the first rule of OpenID Connect Core 3.1.3.7 that the claims violate."""
     now = time.time()
     audiences = [claims.aud] if isinstance(claims.aud, str) else claims.aud
-    wants_azp = len(audiences) > 1 or claims.azp is not None
+    requires_azp = len(audiences) > 1 or claims.azp is not None
     rules = {
         "iss": claims.iss == expected.issuer,
         "aud": expected.client_id in audiences,
-        "azp": not wants_azp or claims.azp == expected.client_id,
+        "azp": not requires_azp or claims.azp == expected.client_id,
         "exp": claims.exp + LEEWAY_SECONDS > now,
         "iat": claims.iat - LEEWAY_SECONDS <= now,
         "nbf": claims.nbf - LEEWAY_SECONDS <= now,

@@ -1,18 +1,18 @@
-"""Whose account an OpenID identity is: the one that it made, never one that it resembles."""
+"""The account of an OpenID identity: the one that it created, never one with the same e-mail."""
 
 import re
 import secrets
 import unicodedata
 from collections.abc import Iterator
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from valence_auth.accounts import display_email, email_key, record_registration
-from valence_auth.logins import OpenSession
 from valence_auth.oidc.id_tokens import Claims
-from valence_auth.sessions import Grant
+from valence_auth.sessions import Grant, SessionRequest, open_session
+from valence_common import postgres
 from valence_common.audit import record
 from valence_common.models import Identity, User
 from valence_common.problems import Conflict, Forbidden
@@ -23,36 +23,38 @@ _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 class EmailTaken(Conflict):
-    """To link the two would give the account to whoever runs the provider's mail."""
+    """The e-mail has an account; linking it would hand the account to the provider's operator."""
 
-    detail = "An account with this e-mail exists: log in with its password"
+    detail = "An account with this e-mail address exists; log in with its password"
 
 
 class EmailNotVerified(Forbidden):
-    """An account needs an address, and the provider's word that it is this person's."""
+    """The provider gave no e-mail address, or did not confirm it."""
 
-    detail = "The provider did not confirm an e-mail address for this person"
+    detail = "The OpenID provider did not confirm your e-mail address"
 
 
-def log_in(session: Session, claims: Claims, open_it: OpenSession) -> Grant:
-    """A session for the account of an identity, which is made at its first login.
+def log_in(session: Session, claims: Claims, request: SessionRequest) -> Grant:
+    """Open a session for the account of an identity; its first login creates the account.
 
-    Raises `EmailTaken` or `EmailNotVerified` when none can be made, and what `open_it` raises for
-    an account that may not act.
+    Raise `EmailTaken` or `EmailNotVerified` when it cannot be created, and what `open_session`
+    raises.
     """
-    return open_it(session, _linked(session, claims) or _new(session, claims))
+    user = _find_linked(session, claims) or _create(session, claims)
+    return open_session(session, user, request)
 
 
-def _linked(session: Session, claims: Claims) -> User | None:
+def _find_linked(session: Session, claims: Claims) -> User | None:
     query = select(User).join(Identity, Identity.user_id == User.id)
-    ours = query.where(Identity.issuer == claims.iss, Identity.subject == claims.sub)
-    return session.scalars(ours).one_or_none()
+    linked = query.where(Identity.issuer == claims.iss, Identity.subject == claims.sub)
+    return session.scalars(linked).one_or_none()
 
 
-def _new(session: Session, claims: Claims) -> User:
+def _create(session: Session, claims: Claims) -> User:
     email = _verified_email(claims)
-    _wait_for_others(session, claims)
-    if (user := _linked(session, claims)) is not None:
+    # One transaction at a time may create this identity's account.
+    postgres.lock(session, f"valence.identity.{claims.iss} {claims.sub}")
+    if (user := _find_linked(session, claims)) is not None:
         return user
     for username in _usernames(claims, email):
         statement = insert(User).values(
@@ -69,24 +71,12 @@ def _new(session: Session, claims: Claims) -> User:
     raise EmailTaken
 
 
-def _wait_for_others(session: Session, claims: Claims) -> None:
-    """Let one transaction at a time make this identity's account."""
-    lock = func.hashtextextended(f"{claims.iss} {claims.sub}", 0)
-    session.execute(select(func.pg_advisory_xact_lock(lock)))
-
-
 def _link(session: Session, user: User, claims: Claims) -> User:
     identity = Identity(user_id=user.id, issuer=claims.iss, subject=claims.sub)
     session.add(identity)
     session.flush()
     record_registration(session, user.id)
-    record(
-        session,
-        "identity.linked",
-        actor_id=user.id,
-        user_id=user.id,
-        subject_id=identity.id,
-    )
+    record(session, "identity.linked", user_id=user.id, subject_id=identity.id)
     return user
 
 
@@ -102,13 +92,13 @@ def _verified_email(claims: Claims) -> str:
 
 
 def _usernames(claims: Claims, email: str) -> Iterator[str]:
-    """Names to try without end: the one that the person has elsewhere, then with something added.
+    """Yield usernames to try, without end: the provider's, then the same with random suffixes.
 
-    A name elsewhere may be an address: then it is what stands before the `@`.
+    If the provider's username is missing or an e-mail address, use the part before the `@`.
     """
-    wanted = claims.preferred_username
-    given = wanted if isinstance(wanted, str) and wanted else email
-    plain = unicodedata.normalize("NFKC", given[:256].partition("@")[0])
+    preferred = claims.preferred_username
+    source = preferred if isinstance(preferred, str) and preferred else email
+    plain = unicodedata.normalize("NFKC", source[:256].partition("@")[0])
     name = _NOT_ALLOWED.sub("-", plain)[:MAX_NAME].strip("-._")
     if len(name) >= MIN_NAME:
         yield name

@@ -1,6 +1,7 @@
-"""A login on its way through the provider: sealed into a cookie, so that no process keeps it.
+"""The state of a login at the provider, encrypted in a cookie, so that no process stores it.
 
-The cookie's key is derived from the keyring's and named in front, so a rotation breaks no login.
+The cookie's key is derived from a key of the keyring, whose id precedes it, so a key rotation
+interrupts no login.
 """
 
 import base64
@@ -19,8 +20,8 @@ LIFETIME_SECONDS: Final = 600
 MAX_COOKIE_BYTES: Final = 1024
 
 
-class Transaction(msgspec.Struct, frozen=True):
-    """What one login must bring back: its state, its ID token's nonce, the verifier (PKCE)."""
+class LoginState(msgspec.Struct, frozen=True):
+    """The values that one login has to return: state, nonce of the ID token, PKCE verifier."""
 
     state: str
     nonce: str
@@ -28,33 +29,33 @@ class Transaction(msgspec.Struct, frozen=True):
 
     @property
     def challenge(self) -> str:
-        """The verifier as the provider hears of it first (S256 of RFC 7636)."""
+        """The PKCE challenge: the SHA-256 of the verifier (S256, RFC 7636)."""
         digest = hashlib.sha256(self.verifier.encode()).digest()
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def begin() -> Transaction:
-    """A new transaction."""
-    return Transaction(*(secrets.token_urlsafe(32) for _ in range(3)))
+def new() -> LoginState:
+    """Return the state of a new login."""
+    return LoginState(*(secrets.token_urlsafe(32) for _ in range(3)))
 
 
-def seal(keyring: Keyring, transaction: Transaction) -> str:
-    """The cookie's value: nobody else can read or make it."""
+def encrypt(keyring: Keyring, state: LoginState) -> str:
+    """Return the cookie's value."""
     key = keyring.active()
-    sealed = _fernet(key).encrypt(msgspec.json.encode(transaction))
-    return f"{key.kid}.{sealed.decode().rstrip('=')}"
+    token = _fernet(key).encrypt(msgspec.json.encode(state))
+    return f"{key.kid}.{token.decode().rstrip('=')}"
 
 
-def unseal(keyring: Keyring, cookie: str) -> Transaction | None:
-    """The transaction of a cookie; None for one that is too old, or not ours."""
-    kid, _, sealed = cookie.rpartition(".")
+def decrypt(keyring: Keyring, cookie: str) -> LoginState | None:
+    """Return the state in a cookie; None if the cookie is expired or forged."""
+    kid, _, token = cookie.rpartition(".")
     key = keyring.verification_key(kid)
     if key is None or len(cookie) > MAX_COOKIE_BYTES:
         return None
-    padded = sealed + "=" * (-len(sealed) % 4)
+    padded = token + "=" * (-len(token) % 4)
     try:
         content = _fernet(key).decrypt(padded, ttl=LIFETIME_SECONDS)
-        return msgspec.json.decode(content, type=Transaction)
+        return msgspec.json.decode(content, type=LoginState)
     except (InvalidToken, ValueError, msgspec.DecodeError):
         return None
 

@@ -1,7 +1,7 @@
-"""The OpenID provider: where it is, where to send a browser, and what a code is worth.
+"""The OpenID provider: discovery, the login URL, and the exchange of a code for claims.
 
-All that is asked of it for one step ends within `SECONDS`; answers are bounded and never followed
-elsewhere. What it says of itself (discovery, keys) is asked when first needed and kept for a while.
+All requests of one step share a timeout of `TIMEOUT_SECONDS`. Responses are limited in size, and
+redirects are not followed. Discovery document and keys are fetched when first needed, then cached.
 """
 
 import asyncio
@@ -17,16 +17,22 @@ import structlog
 from pydantic import SecretStr
 
 from valence_auth.oidc import id_tokens
-from valence_auth.oidc.id_tokens import Claims, Expected, ProviderKey, Refused, UnknownKey
-from valence_auth.oidc.login_state import Transaction
+from valence_auth.oidc.id_tokens import (
+    Claims,
+    ExpectedClaims,
+    InvalidIdToken,
+    ProviderKey,
+    UnknownKey,
+)
+from valence_auth.oidc.login_state import LoginState
 from valence_auth.settings import Settings
 from valence_common.problems import Unavailable
 from valence_common.setting_types import secure_url
 
-SECONDS: Final = 5.0
-MAX_ANSWER_BYTES: Final = 64 * 1024
-KEPT_SECONDS: Final = 3600.0
-ASK_AGAIN_SECONDS: Final = 60.0
+TIMEOUT_SECONDS: Final = 5.0
+MAX_RESPONSE_BYTES: Final = 64 * 1024
+CACHE_SECONDS: Final = 3600.0
+KEY_REFRESH_SECONDS: Final = 60.0
 
 # RFC 6749, 4.1.2.1 and 5.2.
 _ERRORS: Final = frozenset(
@@ -47,8 +53,8 @@ _ERRORS: Final = frozenset(
 T = TypeVar("T")
 
 
-class Client(NamedTuple):
-    """What the operator agreed with the provider."""
+class ClientConfig(NamedTuple):
+    """The registration of Valence at the provider."""
 
     issuer: str
     client_id: str
@@ -57,8 +63,8 @@ class Client(NamedTuple):
     redirect_url: str
 
     @classmethod
-    def of(cls, settings: Settings) -> "Client | None":
-        """The client of these settings; None when no provider is set."""
+    def from_settings(cls, settings: Settings) -> "ClientConfig | None":
+        """Return the client of the settings, or None if they name no provider."""
         issuer, client_id = settings.oidc_issuer, settings.oidc_client_id
         secret, url = settings.oidc_client_secret, settings.oidc_redirect_url
         if issuer is None or client_id is None or secret is None or url is None:
@@ -67,7 +73,7 @@ class Client(NamedTuple):
 
 
 class Discovery(msgspec.Struct):
-    """What we need of a discovery document."""
+    """The fields of a discovery document that are used."""
 
     issuer: str
     authorization_endpoint: str
@@ -98,64 +104,64 @@ class _Error(msgspec.Struct):
 
 
 class Provider:
-    """The provider that a `Client` is known to."""
+    """The provider at which a client is registered."""
 
-    def __init__(self, client: Client):
+    def __init__(self, client: ClientConfig):
         self.client = client
         self._tls = httpx.create_ssl_context()
-        self._asking = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._discovery: Discovery | None = None
         self._keys: list[ProviderKey] = []
-        self._discovered_at = self._keys_at = self._asked_again_at = float("-inf")
+        self._discovered_at = self._keys_at = self._refreshed_at = float("-inf")
 
-    async def login_url(self, transaction: Transaction) -> str:
-        """Where the browser logs in; raises `Unavailable` when the provider does not answer."""
-        async with self._conversation() as http:
+    async def login_url(self, state: LoginState) -> str:
+        """Return the URL of the login page; raise `Unavailable` if the provider does not answer."""
+        async with self._client() as http:
             endpoint = (await self._discover(http)).authorization_endpoint
         query = {
             "response_type": "code",
             "client_id": self.client.client_id,
             "redirect_uri": self.client.redirect_url,
             "scope": self.client.scopes,
-            "state": transaction.state,
-            "nonce": transaction.nonce,
-            "code_challenge": transaction.challenge,
+            "state": state.state,
+            "nonce": state.nonce,
+            "code_challenge": state.challenge,
             "code_challenge_method": "S256",
         }
         return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"
 
-    async def claims(self, code: str, transaction: Transaction) -> Claims:
-        """What the provider says of who logged in.
+    async def claims(self, code: str, state: LoginState) -> Claims:
+        """Exchange the code for the claims of the person who logged in.
 
-        Raises `InvalidCredential` when it refuses the code or is not to be believed, and
-        `Unavailable` when it is away, slow or makes no sense.
+        Raise `InvalidCredential` if the provider rejects the code or its ID token is invalid, and
+        `Unavailable` if it is down, slow or returns malformed responses.
         """
-        async with self._conversation() as http:
+        async with self._client() as http:
             discovery = await self._discover(http)
-            tokens = await self._trade(http, discovery, code, transaction.verifier)
-            claims = await self._verified(http, discovery, tokens.id_token, transaction.nonce)
+            tokens = await self._exchange_code(http, discovery, code, state.verifier)
+            claims = await self._verify(http, discovery, tokens.id_token, state.nonce)
             if claims.email is None and discovery.userinfo_endpoint is not None:
-                await self._complete(http, discovery.userinfo_endpoint, tokens, claims)
+                await self._add_userinfo(http, discovery.userinfo_endpoint, tokens, claims)
             return claims
 
     @contextlib.asynccontextmanager
-    async def _conversation(self) -> AsyncIterator[httpx.AsyncClient]:
-        """A client, and one deadline for all that is asked through it."""
+    async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
+        """Return an HTTP client, with one timeout for all its requests."""
         try:
             async with (
-                asyncio.timeout(SECONDS),
-                httpx.AsyncClient(verify=self._tls, timeout=SECONDS) as http,
+                asyncio.timeout(TIMEOUT_SECONDS),
+                httpx.AsyncClient(verify=self._tls, timeout=TIMEOUT_SECONDS) as http,
             ):
                 yield http
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             _fail(type(error).__name__)
-        except Refused as error:
-            log_refusal(error.reason)
+        except InvalidIdToken as error:
+            log_rejection(error.reason)
             raise
 
     async def _discover(self, http: httpx.AsyncClient) -> Discovery:
-        async with self._asking:
-            if self._discovery is None or time.monotonic() - self._discovered_at > KEPT_SECONDS:
+        async with self._lock:
+            if self._discovery is None or time.monotonic() - self._discovered_at > CACHE_SECONDS:
                 url = f"{self.client.issuer.rstrip('/')}/.well-known/openid-configuration"
                 discovery = await _get(http, url, Discovery)
                 self._check(discovery)
@@ -172,9 +178,9 @@ class Provider:
             except ValueError:
                 _fail("discovery names an endpoint without TLS")
             if url.startswith("http:") and not self.client.issuer.startswith("http:"):
-                _fail("discovery leads from the network to this machine")
+                _fail("discovery of a remote issuer names an endpoint on this machine")
 
-    async def _trade(
+    async def _exchange_code(
         self, http: httpx.AsyncClient, discovery: Discovery, code: str, verifier: str
     ) -> _Tokens:
         client, secret = self.client, self.client.client_secret.get_secret_value()
@@ -193,33 +199,37 @@ class Provider:
             form |= {"client_id": client.client_id, "client_secret": secret}
         else:
             _fail("the token endpoint takes no client secret")
-        status, body = await _ask(http, "POST", discovery.token_endpoint, **options)
+        status, body = await _request(http, "POST", discovery.token_endpoint, **options)
         if status in {400, 401, 403}:
-            raise Refused(known_error(_decode(body, _Error).error))
+            raise InvalidIdToken(known_error(_decode(body, _Error).error))
         if status != 200:
             _fail(f"the token endpoint answered {status}")
         return _decode(body, _Tokens)
 
-    async def _verified(
+    async def _verify(
         self, http: httpx.AsyncClient, discovery: Discovery, token: str, nonce: str
     ) -> Claims:
-        expected = Expected(self.client.issuer, self.client.client_id, nonce)
+        expected = ExpectedClaims(self.client.issuer, self.client.client_id, nonce)
         try:
-            return id_tokens.verify(token, await self._known_keys(http, discovery), expected)
+            return id_tokens.verify(token, await self._cached_keys(http, discovery), expected)
         except UnknownKey:
-            return id_tokens.verify(token, await self._new_keys(http, discovery), expected)
+            return id_tokens.verify(token, await self._refreshed_keys(http, discovery), expected)
 
-    async def _known_keys(self, http: httpx.AsyncClient, discovery: Discovery) -> list[ProviderKey]:
-        async with self._asking:
-            if time.monotonic() - self._keys_at > KEPT_SECONDS:
+    async def _cached_keys(
+        self, http: httpx.AsyncClient, discovery: Discovery
+    ) -> list[ProviderKey]:
+        async with self._lock:
+            if time.monotonic() - self._keys_at > CACHE_SECONDS:
                 await self._fetch_keys(http, discovery)
             return self._keys
 
-    async def _new_keys(self, http: httpx.AsyncClient, discovery: Discovery) -> list[ProviderKey]:
-        """The keys asked for anew, but for at most once a minute."""
-        async with self._asking:
-            if time.monotonic() - self._asked_again_at > ASK_AGAIN_SECONDS:
-                self._asked_again_at = time.monotonic()
+    async def _refreshed_keys(
+        self, http: httpx.AsyncClient, discovery: Discovery
+    ) -> list[ProviderKey]:
+        """Return the keys, fetched again at most once a minute."""
+        async with self._lock:
+            if time.monotonic() - self._refreshed_at > KEY_REFRESH_SECONDS:
+                self._refreshed_at = time.monotonic()
                 await self._fetch_keys(http, discovery)
             return self._keys
 
@@ -227,25 +237,25 @@ class Provider:
         jwks = await _get(http, discovery.jwks_uri, _KeySet)
         self._keys, self._keys_at = id_tokens.usable_keys(jwks.keys), time.monotonic()
 
-    async def _complete(
+    async def _add_userinfo(
         self, http: httpx.AsyncClient, url: str, tokens: _Tokens, claims: Claims
     ) -> None:
-        """Add the address and name that some providers tell at their userinfo endpoint only."""
+        """Add the e-mail address and name that some providers return only from userinfo."""
         info = await _get(http, url, _UserInfo, token=tokens.access_token)
         if info.sub != claims.sub:
-            raise Refused("userinfo's sub")
+            raise InvalidIdToken("userinfo's sub")
         claims.email, claims.email_verified = info.email, info.email_verified
         claims.preferred_username = claims.preferred_username or info.preferred_username
 
 
 async def _get(http: httpx.AsyncClient, url: str, kind: type[T], *, token: str | None = None) -> T:
-    status, body = await _ask(http, "GET", url, token=token)
+    status, body = await _request(http, "GET", url, token=token)
     if status != 200:
         _fail(f"an endpoint answered {status}")
     return _decode(body, kind)
 
 
-async def _ask(
+async def _request(
     http: httpx.AsyncClient,
     method: str,
     url: str,
@@ -253,24 +263,24 @@ async def _ask(
     token: str | None = None,
     **options: Any,
 ) -> tuple[int, bytes]:
-    """Status and body of one answer; it is not unpacked, since a small one could be huge."""
+    """Return status and body of one response; it is not decompressed, to limit its size."""
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
-    async with http.stream(method, url, headers=headers, **options) as answer:
+    async with http.stream(method, url, headers=headers, **options) as response:
         body = bytearray()
-        async for part in answer.aiter_raw():
+        async for part in response.aiter_raw():
             body += part
-            if len(body) > MAX_ANSWER_BYTES:
-                _fail("an answer is too large")
-        return answer.status_code, bytes(body)
+            if len(body) > MAX_RESPONSE_BYTES:
+                _fail("a response is too large")
+        return response.status_code, bytes(body)
 
 
 def _decode(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        _fail(f"an answer is no {kind.__name__.strip('_')}")
+        _fail(f"a response is no {kind.__name__.strip('_')}")
 
 
 def _fail(reason: str) -> NoReturn:
@@ -279,10 +289,10 @@ def _fail(reason: str) -> NoReturn:
 
 
 def known_error(error: str) -> str:
-    """The name of a standard error; anybody's own words stay out of the log."""
+    """Return the name of a standard error, else `other`: the log holds no client's input."""
     return error if error in _ERRORS else "other"
 
 
-def log_refusal(reason: str) -> None:
-    """Say, for the operator, which rule or standard error kept somebody out."""
+def log_rejection(reason: str) -> None:
+    """Log the violated rule or standard error that rejected a login."""
     structlog.get_logger().info("oidc_refused", reason=reason)

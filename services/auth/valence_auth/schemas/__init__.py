@@ -1,1 +1,1 @@
-"""What the auth service takes and answers."""
+"""The request and response bodies of the auth service."""

@@ -1,4 +1,4 @@
-"""Accounts and tokens as clients see them."""
+"""Accounts, tokens and sessions."""
 
 import uuid
 from datetime import datetime
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from valence_auth.accounts import display_email, display_username
-from valence_auth.passwords import weakness
+from valence_auth.passwords import password_error
 from valence_common.models import LoginSession
 
 Username = Annotated[
@@ -29,53 +29,53 @@ class _Request(BaseModel):
 
 
 class Registration(_Request):
-    """A new account's names and password."""
+    """A new account."""
 
     username: Username
     email: Email
     password: str = Field(
-        description="8 to 256 bytes of UTF-8; common ones are refused.",
+        description="8 to 256 bytes of UTF-8; common passwords are rejected.",
         examples=["correct horse battery"],
         max_length=256,
     )
 
     @model_validator(mode="after")
-    def _password_is_strong(self) -> "Registration":
-        if reason := weakness(self.password, self.username):
+    def _check_password(self) -> "Registration":
+        if reason := password_error(self.password, self.username):
             raise ValueError(f"The password {reason}")
         return self
 
 
 class Profile(_Request):
-    """New names of an account; what is left out stays."""
+    """Changes of a profile; omitted fields stay unchanged."""
 
     username: Username | None = None
     email: Email | None = None
 
     @model_validator(mode="after")
-    def _changes_something(self) -> "Profile":
+    def _require_a_change(self) -> "Profile":
         if self.username is None and self.email is None:
             raise ValueError("Give a username, an e-mail address, or both")
         return self
 
 
 class NewPassword(_Request):
-    """Another password, and the one it replaces."""
+    """A new password, and the one that it replaces."""
 
     current_password: str
     new_password: str = Field(
-        description="8 to 256 bytes of UTF-8; common ones are refused.", max_length=256
+        description="8 to 256 bytes of UTF-8; common passwords are rejected.", max_length=256
     )
 
 
 class Refresh(_Request):
-    """The refresh token of the last answer; it is good for one use."""
+    """A refresh token, which can be used once."""
 
     refresh_token: str
 
 
 class User(BaseModel):
-    """An account as its owner sees it."""
+    """An account."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -89,16 +89,16 @@ class User(BaseModel):
 
 
 class Tokens(BaseModel):
-    """What a login or refresh gives; `expires_in` is the access token's lifetime in seconds."""
+    """Access and refresh token; `expires_in` is the access token's lifetime in seconds."""
 
     access_token: str
-    token_type: Literal["bearer"] = "bearer"  # noqa: S105 - a scheme's name
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105 - the name of a scheme
     expires_in: int
     refresh_token: str
 
 
 class Session(BaseModel):
-    """A login session as its owner sees it; `current` is the one that asks."""
+    """A login session; `current` marks that of this request."""
 
     id: uuid.UUID
     created_at: datetime
@@ -109,8 +109,8 @@ class Session(BaseModel):
     current: bool
 
     @classmethod
-    def of(cls, login: LoginSession, *, current: uuid.UUID | None) -> "Session":
-        """The session's row, told which session asks."""
+    def from_row(cls, login: LoginSession, *, current: uuid.UUID | None) -> "Session":
+        """Return a session's row as a schema; `current` is the id of this request's session."""
         return cls(
             id=login.id,
             created_at=login.created_at,
@@ -123,7 +123,7 @@ class Session(BaseModel):
 
 
 class SessionPage(BaseModel):
-    """Newest first; `next_cursor` is null on the last page."""
+    """A page, newest first; `next_cursor` is null on the last one."""
 
     items: list[Session]
     next_cursor: uuid.UUID | None

@@ -1,4 +1,4 @@
-"""API keys as clients see them."""
+"""API keys."""
 
 import uuid
 from datetime import UTC, datetime
@@ -11,14 +11,14 @@ from valence_common.web.field_types import Timestamp
 KeyScope = Literal["analyze", "batch", "history"]
 
 
-def _ahead(value: datetime) -> datetime:
+def _in_future(value: datetime) -> datetime:
     if value <= datetime.now(UTC):
         raise ValueError("must be in the future")
     return value
 
 
 class KeyRequest(BaseModel):
-    """What a new key shall be called, and what it may do."""
+    """A new API key."""
 
     model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
@@ -30,20 +30,23 @@ class KeyRequest(BaseModel):
             max_length=64,
             pattern=r"^[^\x00-\x1f\x7f-\x9f]+$",
         ),
-    ] = Field(description="For its owner to tell keys apart.", examples=["nightly import"])
-    scopes: Annotated[list[KeyScope], Field(min_length=1, max_length=3)] | None = Field(
-        default=None, description="What it may do; by default all that keys may."
+    ] = Field(
+        description="A name by which the owner recognises the key.", examples=["nightly import"]
     )
-    expires_at: Annotated[Timestamp, Field(strict=False), AfterValidator(_ahead)] | None = Field(
-        default=None, description="When it ends; by default when it is revoked."
+    scopes: Annotated[list[KeyScope], Field(min_length=1, max_length=3)] | None = Field(
+        default=None, description="Scopes of the key; by default all that keys may have."
+    )
+    expires_at: Annotated[Timestamp, Field(strict=False), AfterValidator(_in_future)] | None = (
+        Field(default=None, description="When the key expires; by default never.")
     )
     per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        default=None, description="A limit of its own, below its owner's."
+        default=None,
+        description="Analyses per minute with this key, in addition to the user's limit.",
     )
 
 
 class Key(BaseModel):
-    """A key as it is listed: all but its secret."""
+    """An API key, without its secret."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -57,13 +60,13 @@ class Key(BaseModel):
 
 
 class NewKey(Key):
-    """A key that was just made; `key` is shown this once."""
+    """A new API key; `key` is shown only in this response."""
 
-    key: str = Field(description="Send it as `X-API-Key`, or as `Authorization: Bearer`.")
+    key: str = Field(description="Send it in `X-API-Key`, or as `Authorization: Bearer`.")
 
 
 class KeyPage(BaseModel):
-    """Newest first, without the revoked; `next_cursor` is null on the last page."""
+    """A page of unrevoked keys, newest first; `next_cursor` is null on the last one."""
 
     items: list[Key]
     next_cursor: uuid.UUID | None

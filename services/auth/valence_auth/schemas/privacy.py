@@ -1,4 +1,4 @@
-"""What belongs to a user, as the document that they may take out; and the wish to be erased."""
+"""The data export, and the request to erase an account."""
 
 import uuid
 from datetime import date, datetime
@@ -14,7 +14,7 @@ FORMAT = "valence-takeout-1"
 
 
 class Erasure(BaseModel):
-    """The password, once more; an account that has none leaves it out."""
+    """The current password; an account without one omits it."""
 
     model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
@@ -25,8 +25,8 @@ class _Row(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
-class TakeoutProfile(User):
-    """The account; the limits are those that differ from the plan's."""
+class ExportedProfile(User):
+    """The account; the limits are those that override the plan."""
 
     plan: str
     per_minute: int | None
@@ -34,8 +34,8 @@ class TakeoutProfile(User):
     texts_per_day: int | None
 
 
-class TakeoutSession(_Row):
-    """A login, and where it came from."""
+class ExportedSession(_Row):
+    """A login session."""
 
     id: uuid.UUID
     created_at: datetime
@@ -47,8 +47,8 @@ class TakeoutSession(_Row):
     scopes: list[str]
 
 
-class TakeoutKey(_Row):
-    """An API key; nobody but its holder has its secret."""
+class ExportedKey(_Row):
+    """An API key, whose secret is not stored."""
 
     id: uuid.UUID
     name: str
@@ -60,8 +60,8 @@ class TakeoutKey(_Row):
     revoked_at: datetime | None
 
 
-class TakeoutIdentity(_Row):
-    """Who the user is to an OpenID provider."""
+class ExportedIdentity(_Row):
+    """The user's identity at an OpenID provider."""
 
     id: uuid.UUID
     issuer: str
@@ -69,8 +69,8 @@ class TakeoutIdentity(_Row):
     created_at: datetime
 
 
-class TakeoutUsage(_Row):
-    """How much was asked for in a day (UTC), by API key (zeros for none) and route."""
+class ExportedUsage(_Row):
+    """The usage of one day (UTC), by API key (all zeros for none) and route."""
 
     day: date
     key_id: uuid.UUID
@@ -79,8 +79,8 @@ class TakeoutUsage(_Row):
     texts: int
 
 
-class TakeoutPrediction(_Row):
-    """A text that was scored; where texts are not stored, its SHA-256."""
+class ExportedPrediction(_Row):
+    """A scored text, or its SHA-256 if texts are not stored."""
 
     id: uuid.UUID
     created_at: datetime
@@ -92,8 +92,8 @@ class TakeoutPrediction(_Row):
     model: str
 
 
-class TakeoutBatch(_Row):
-    """A batch, with the names of the columns of the file that it came in."""
+class ExportedBatch(_Row):
+    """A batch, with the column names of its file."""
 
     id: uuid.UUID
     status: str
@@ -101,15 +101,15 @@ class TakeoutBatch(_Row):
     priority: int
     format: str
     columns: list[str] | None
-    text_column: int | None = Field(description="The place of the text among them, from 0.")
+    text_column: int | None = Field(description="Index of the text among the columns, from 0.")
     webhook_url: str | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
 
 
-class TakeoutDelivery(_Row):
-    """A webhook of a batch: which event was told, how often it was tried, whether it arrived."""
+class ExportedDelivery(_Row):
+    """A webhook delivery of a batch: its event, attempts and status."""
 
     id: uuid.UUID
     batch_id: uuid.UUID
@@ -120,16 +120,16 @@ class TakeoutDelivery(_Row):
     finished_at: datetime | None
 
 
-class TakeoutWebhookSecret(_Row):
-    """What webhooks are signed with; only its owner's receiver has its value."""
+class ExportedWebhookSecret(_Row):
+    """A secret that signs webhooks, without its value."""
 
     id: uuid.UUID
     created_at: datetime
     expires_at: datetime | None
 
 
-class TakeoutResult(_Row):
-    """One text of a batch and its answer, if there is one yet."""
+class ExportedResult(_Row):
+    """One text of a batch, with its result if there is one."""
 
     batch_id: uuid.UUID
     index: int
@@ -141,25 +141,25 @@ class TakeoutResult(_Row):
     error: str | None = None
     cells: list[str] | dict[str, Any] | None = Field(
         default=None,
-        description="What else stood in the text's row: cells in their order, or fields.",
+        description="The rest of the text's row: other cells in their order, or other fields.",
     )
 
     @classmethod
-    def of(
-        cls, chunk: BatchChunk, index: int, text: str | None, answer: BatchResult | None
-    ) -> "TakeoutResult":
-        """A text of a chunk with what was answered."""
+    def from_row(
+        cls, chunk: BatchChunk, index: int, text: str | None, row: BatchResult | None
+    ) -> "ExportedResult":
+        """Return a text of a chunk with its result."""
         result = cls(batch_id=chunk.batch_id, index=index, text=text, model=chunk.model)
         if chunk.rows is not None:
             result.cells = chunk.rows[index - chunk.start]
-        if answer is not None:
-            result.sentiment, result.confidence = answer.sentiment, answer.confidence
-            result.low_confidence, result.error = answer.low_confidence, answer.error
+        if row is not None:
+            result.sentiment, result.confidence = row.sentiment, row.confidence
+            result.low_confidence, result.error = row.low_confidence, row.error
         return result
 
 
-class TakeoutEvent(_Row):
-    """What the user did, or somebody did to the account (`by_you` is false)."""
+class ExportedEvent(_Row):
+    """An audit entry of the user (`by_you`), or of someone who acted on the account."""
 
     id: uuid.UUID
     created_at: datetime
@@ -169,19 +169,19 @@ class TakeoutEvent(_Row):
     details: dict[str, Any]
 
 
-class Takeout(BaseModel):
-    """All that belongs to a user; a document without its end is not complete."""
+class DataExport(BaseModel):
+    """Everything that belongs to a user; the document is complete if it is valid JSON."""
 
     format: str = Field(examples=[FORMAT])
     exported_at: datetime
-    profile: TakeoutProfile
-    sessions: list[TakeoutSession]
-    api_keys: list[TakeoutKey]
-    identities: list[TakeoutIdentity]
-    usage: list[TakeoutUsage]
-    history: list[TakeoutPrediction]
-    audit_events: list[TakeoutEvent]
-    webhook_secrets: list[TakeoutWebhookSecret]
-    webhook_deliveries: list[TakeoutDelivery]
-    batches: list[TakeoutBatch]
-    batch_results: list[TakeoutResult]
+    profile: ExportedProfile
+    sessions: list[ExportedSession]
+    api_keys: list[ExportedKey]
+    identities: list[ExportedIdentity]
+    usage: list[ExportedUsage]
+    history: list[ExportedPrediction]
+    audit_events: list[ExportedEvent]
+    webhook_secrets: list[ExportedWebhookSecret]
+    webhook_deliveries: list[ExportedDelivery]
+    batches: list[ExportedBatch]
+    batch_results: list[ExportedResult]

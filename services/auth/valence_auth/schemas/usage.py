@@ -1,4 +1,4 @@
-"""Usage as clients see it."""
+"""Usage."""
 
 import re
 import uuid
@@ -7,24 +7,24 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from valence_auth.usage import MOST_DAYS
+from valence_auth.usage import MAX_DAYS
 from valence_common.models import NO_KEY, Usage
 
 DEFAULT_DAYS = 30
 
 
-def _written_out(value: object) -> object:
-    """pydantic also takes a number of seconds for a day; a URL may not be that ambiguous."""
+def _require_iso_date(value: object) -> object:
+    """Reject numbers, which pydantic accepts as seconds."""
     if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value, re.ASCII):
         raise ValueError("must be a date, as 2026-01-31")
     return value
 
 
-Day = Annotated[date, BeforeValidator(_written_out)]
+Day = Annotated[date, BeforeValidator(_require_iso_date)]
 
 
 class UsageQuery(BaseModel):
-    """Which days (UTC); both ends are included."""
+    """A range of days (UTC, inclusive)."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -36,23 +36,23 @@ class UsageQuery(BaseModel):
     cursor: str | None = Field(default=None, max_length=160)
 
     @model_validator(mode="after")
-    def _some_days(self) -> Self:
+    def _check_range(self) -> Self:
         since, until = self.days
-        if not 0 <= (until - since).days < MOST_DAYS:
-            raise ValueError(f"`from` to `to` must be 1 to {MOST_DAYS} days")
+        if not 0 <= (until - since).days < MAX_DAYS:
+            raise ValueError(f"`from` to `to` must be 1 to {MAX_DAYS} days")
         return self
 
     @property
     def days(self) -> tuple[date, date]:
-        """The first and the last day."""
+        """The first and the last day, with defaults."""
         until = self.until or datetime.now(UTC).date()
-        # A date has a first one: the years before it hold no usage.
+        # `date` has a lower bound.
         earliest = max(until.toordinal() - DEFAULT_DAYS + 1, 1)
         return self.since or date.fromordinal(earliest), until
 
 
 class UsageRow(BaseModel):
-    """One day's requests to one route through one API key; without `key_id`, through logins."""
+    """The usage of one day by route and API key; `key_id` is null for logins."""
 
     day: date
     key_id: uuid.UUID | None
@@ -61,8 +61,8 @@ class UsageRow(BaseModel):
     texts: int
 
     @classmethod
-    def of(cls, row: Usage) -> Self:
-        """Say it as the wire does."""
+    def from_row(cls, row: Usage) -> Self:
+        """Return a row as a schema."""
         return cls(
             day=row.day,
             key_id=None if row.key_id == NO_KEY else row.key_id,
@@ -73,7 +73,7 @@ class UsageRow(BaseModel):
 
 
 class UsagePage(BaseModel):
-    """Oldest day first; `next_cursor` is null on the last page."""
+    """A page, oldest day first; `next_cursor` is null on the last one."""
 
     items: list[UsageRow]
     next_cursor: str | None

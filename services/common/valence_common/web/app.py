@@ -49,7 +49,7 @@ def create_app(
 ) -> FastAPI:
     """Compose one service over its resources.
 
-    `background` is what the service runs beside its requests: entered before the process may become
+    `background` runs alongside the requests: it is entered before the process may become
     ready, and left after the last request, while the resources are still open.
     """
 

@@ -39,7 +39,7 @@ class RequestMeter(Protocol):
 
 
 class Resources:
-    """What every web service holds for its lifetime; a service's own subclass adds the rest.
+    """The resources that every web service holds; the subclass of a service adds its own.
 
     Nothing connects before its first use, so an instance can be made while dependencies are down.
     """
@@ -103,10 +103,10 @@ def provide(kind: type[R], get: Callable[[R], object]) -> Any:
 
 @dataclass(slots=True)
 class RequestState:
-    """What the layers of one request share, beside its id."""
+    """The state that the layers of one request share, in addition to its id."""
 
     principals: dict[object, Principal] = field(default_factory=dict)
-    """Who was authenticated, by the `Access` that did it."""
+    """The authenticated principal, by the `Access` that required it."""
     limits: list[LimitStatus] = field(default_factory=list)
     """The limits that the request was counted against."""
     headers: dict[str, str] = field(default_factory=dict)
