@@ -20,7 +20,7 @@ ELSEWHERE: Final = {
         "batch_worker/test_doorbell.py::test_doorbell_is_silent_while_redis_is_frozen_and_rings_after",
     ],
     28: ["chart/test_availability.py::test_nothing_is_evicted_from_the_queue"],
-    32: ["batch_worker/test_jobs_survive.py::test_batch_survives_ended_database_sessions"],
+    32: ["batch_worker/test_worker_faults.py::test_batch_survives_ended_database_sessions"],
     36: ["e2e/test_lifecycle.py::test_five_of_each_at_once_on_an_empty_database"],
     37: ["ml/test_release.py", "e2e/test_model.py::test_own_model"],
     38: ["chart/test_pods.py::test_shutdown_fits_into_the_grace_period"],

@@ -1,4 +1,4 @@
-"""Batches in a database of this folder's own: no worker of another test takes their chunks."""
+"""A database for this folder alone, so no other test's worker claims its chunks."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from valence_common.db import Database
 
 @pytest.fixture
 def database_url(own_database_url: str) -> str:
-    """What `session` connects to."""
+    """The database that `session` connects to."""
     return own_database_url
 
 
@@ -37,13 +37,15 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The odd model, a little slow."""
-    return faulty_model.write(tmp_path_factory.mktemp("odd") / "odd-1", seconds=SECONDS_A_CHUNK)
+    """The faulty model, a little slow."""
+    return faulty_model.write(
+        tmp_path_factory.mktemp("model") / "faulty-1", seconds=SECONDS_A_CHUNK
+    )
 
 
 @pytest.fixture
 def jobs(servers: Servers, model: Path) -> Iterator[Jobs]:
-    """No worker before the test, and none after."""
+    """Without a worker before and after the test."""
     yield Jobs(servers, model)
     for worker in servers.stack.running("batch_worker"):
         worker.kill()

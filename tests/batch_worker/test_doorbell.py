@@ -1,4 +1,4 @@
-"""The doorbell: heard when Redis hears, harmless when it does not."""
+"""The doorbell: wakes workers through Redis, and is harmless while Redis is away."""
 
 import json
 import time
@@ -10,8 +10,8 @@ from pydantic import SecretStr
 from support.servers import FragileValkey
 from valence_common.celery_app import QUEUE, SCORE_TASK, Doorbell
 
-SHORT = 1.0
-"""Seconds that a ring may take when nobody hears; its own timeout is a fifth of that."""
+MAX_SECONDS = 1.0
+"""Seconds that a ring may take without Redis; its own timeout is a fifth of that."""
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +32,14 @@ def queued(valkey: FragileValkey) -> int:
 
 
 def ring_timed(doorbell: Doorbell) -> tuple[bool, bool]:
-    """Whether the doorbell was heard, and whether that took a short time."""
+    """Whether Redis took the message, and whether the call was short."""
     started = time.monotonic()
-    heard = doorbell.ring(8)
-    return heard, time.monotonic() - started < SHORT
+    sent = doorbell.ring(8)
+    return sent, time.monotonic() - started < MAX_SECONDS
 
 
 def test_message_names_the_task_and_nothing_else(doorbell: Doorbell, valkey: FragileValkey) -> None:
-    """A message carries no text, no user and no batch: Postgres knows what there is to do."""
+    """A message carries no text, user or batch: workers claim their work from Postgres."""
     assert doorbell.ring(1) is True
     with valkey.client() as client:
         message = json.loads(client.lindex(QUEUE, 0))
@@ -47,10 +47,8 @@ def test_message_names_the_task_and_nothing_else(doorbell: Doorbell, valkey: Fra
     assert ("()", "{}") == (message["headers"]["argsrepr"], message["headers"]["kwargsrepr"])
 
 
-def test_rings_that_wait_already_count_towards_the_bound(
-    doorbell: Doorbell, valkey: FragileValkey
-) -> None:
-    """However often sweepers ring while no worker hears, the queue stays short."""
+def test_queued_messages_count_towards_the_limit(doorbell: Doorbell, valkey: FragileValkey) -> None:
+    """However often sweepers ring without a worker, the queue stays short."""
     for _ in range(10):
         assert doorbell.ring(5, max_queued=16) is True
     assert 16 == queued(valkey)
@@ -61,7 +59,7 @@ def test_rings_that_wait_already_count_towards_the_bound(
 def test_doorbell_is_silent_while_redis_is_down_and_rings_after(
     doorbell: Doorbell, valkey: FragileValkey
 ) -> None:
-    """Nobody waits for a server that is gone, and nothing needs a restart when it is back."""
+    """Callers do not wait for a stopped server, and need no restart when it is back."""
     assert doorbell.ring(1) is True
     with valkey.down():
         assert [(False, True)] * 3 == [ring_timed(doorbell) for _ in range(3)]
@@ -72,7 +70,7 @@ def test_doorbell_is_silent_while_redis_is_down_and_rings_after(
 def test_doorbell_is_silent_while_redis_is_frozen_and_rings_after(
     doorbell: Doorbell, valkey: FragileValkey
 ) -> None:
-    """A server that takes connections and never answers costs a moment."""
+    """A server that accepts connections and never answers costs a moment."""
     assert doorbell.ring(1) is True
     with valkey.frozen():
         assert [(False, True)] * 3 == [ring_timed(doorbell) for _ in range(3)]

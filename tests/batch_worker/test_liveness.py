@@ -1,4 +1,4 @@
-"""Liveness: the judge with a clock of its own, and a worker that is stuck or only waits."""
+"""Liveness: the verdict with a fake clock, and a real worker that is stuck or only waits."""
 
 import multiprocessing
 import time
@@ -21,7 +21,7 @@ TASK_SECONDS = 60.0
 
 
 class Clock:
-    """Time that passes when a test says so."""
+    """A fake clock."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -38,83 +38,83 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def judge(clock: Clock) -> Liveness:
+def parts(clock: Clock) -> Liveness:
     return Liveness(task_time_limit=TASK_SECONDS)
 
 
-def passes(
-    clock: Clock, judge: Liveness, seconds: float, *beating: Heartbeat, queued: int | None = 0
+def advance(
+    clock: Clock, parts: Liveness, seconds: float, *beating: Heartbeat, queued: int | None = 0
 ):
-    """Let time pass, in which these parts turn and Redis answers or not; what is stuck then."""
+    """Advance the clock while these heartbeats beat and Redis answers or not; return `stuck()`."""
     ends = clock.now + seconds
     while clock.now < ends:
         clock.now += POLL_SECONDS
-        judge.record_poll(queued)
-        for pulse in beating:
-            pulse.beat()
-    return judge.stuck()
+        parts.record_poll(queued)
+        for heartbeat in beating:
+            heartbeat.beat()
+    return parts.stuck()
 
 
-def test_pulse_is_felt_across_a_fork() -> None:
-    """A child's work is known to its parent, without a message."""
-    pulse = Heartbeat()
-    before = pulse.last_beat()
-    child = multiprocessing.get_context("fork").Process(target=pulse.beat)
+def test_heartbeat_is_shared_across_a_fork() -> None:
+    """The parent sees a child's beat, without a message."""
+    heartbeat = Heartbeat()
+    before = heartbeat.last_beat()
+    child = multiprocessing.get_context("fork").Process(target=heartbeat.beat)
     child.start()
     child.join()
-    assert before < pulse.last_beat() <= time.monotonic()
+    assert before < heartbeat.last_beat() <= time.monotonic()
 
 
-def test_idle_worker_whose_parts_turn_is_alive(clock: Clock, judge: Liveness) -> None:
-    """No work for a day is no reason to doubt."""
-    assert passes(clock, judge, 86_400, judge.consumer) is None
+def test_idle_worker_is_alive(clock: Clock, parts: Liveness) -> None:
+    """Also after a day without work."""
+    assert advance(clock, parts, 86_400, parts.consumer) is None
 
 
-def test_silent_consumer_is_stuck_while_redis_answers(clock: Clock, judge: Liveness) -> None:
-    """And not before it had the time that a connection anew may take."""
-    assert passes(clock, judge, 60) is None
-    assert "the consumer has been silent" in passes(clock, judge, 60)
-    assert passes(clock, judge, 1, judge.consumer) is None
+def test_silent_consumer_is_stuck_while_redis_answers(clock: Clock, parts: Liveness) -> None:
+    """Once it has had the time that a reconnect may take."""
+    assert advance(clock, parts, 60) is None
+    assert "the consumer has been silent" in advance(clock, parts, 60)
+    assert advance(clock, parts, 1, parts.consumer) is None
 
 
-def test_consumer_that_waits_for_redis_is_not_stuck(clock: Clock, judge: Liveness) -> None:
-    """However long the outage, and the time to connect again counts from its end."""
-    assert passes(clock, judge, 3600, queued=None) is None
-    assert passes(clock, judge, 60) is None
-    assert passes(clock, judge, 30, queued=None) is None
-    assert passes(clock, judge, 60) is None
-    assert "the consumer has been silent" in passes(clock, judge, 60)
+def test_consumer_that_waits_for_redis_is_not_stuck(clock: Clock, parts: Liveness) -> None:
+    """However long the outage; the time to reconnect counts from its end."""
+    assert advance(clock, parts, 3600, queued=None) is None
+    assert advance(clock, parts, 60) is None
+    assert advance(clock, parts, 30, queued=None) is None
+    assert advance(clock, parts, 60) is None
+    assert "the consumer has been silent" in advance(clock, parts, 60)
 
 
-def test_consumer_is_not_judged_by_what_nobody_looked_at(clock: Clock, judge: Liveness) -> None:
-    """Whether Redis answers must be known, or its absence would end every worker."""
-    passes(clock, judge, 10)
+def test_consumer_is_not_stuck_without_polls(clock: Clock, parts: Liveness) -> None:
+    """Without knowing that Redis answers, an outage would restart every worker."""
+    advance(clock, parts, 10)
     clock.now += 3600
-    assert judge.stuck() is None
+    assert parts.stuck() is None
 
 
-def test_loop_that_does_not_come_round_is_stuck(clock: Clock, judge: Liveness) -> None:
-    """The pause between its calls is its own; what is above that is counted."""
-    often, seldom = Heartbeat(), Heartbeat()
-    judge.threads.update(sweep=(often, 2), retention=(seldom, 600))
-    assert passes(clock, judge, 600, judge.consumer, often) is None
-    assert passes(clock, judge, 290, judge.consumer, seldom) is None
-    assert "'sweep'" in passes(clock, judge, 30, judge.consumer, seldom)
+def test_thread_without_progress_is_stuck(clock: Clock, parts: Liveness) -> None:
+    """The timeout counts beyond the pause between its calls."""
+    sweep, retention = Heartbeat(), Heartbeat()
+    parts.threads.update(sweep=(sweep, 2), retention=(retention, 600))
+    assert advance(clock, parts, 600, parts.consumer, sweep) is None
+    assert advance(clock, parts, 290, parts.consumer, retention) is None
+    assert "'sweep'" in advance(clock, parts, 30, parts.consumer, retention)
 
 
-def test_worker_that_takes_no_message_is_stuck(clock: Clock, judge: Liveness) -> None:
-    """Messages wait all the time, the consumer turns, and no task begins or ends."""
-    assert passes(clock, judge, 170, judge.consumer, queued=16) is None
-    assert passes(clock, judge, 5, judge.consumer, queued=0) is None
-    assert passes(clock, judge, 170, judge.consumer, queued=16) is None
-    assert "no task has started" in passes(clock, judge, 30, judge.consumer, queued=16)
-    assert passes(clock, judge, 3600, judge.consumer, judge.tasks, queued=16) is None
+def test_worker_that_takes_no_message_is_stuck(clock: Clock, parts: Liveness) -> None:
+    """Messages wait all the time, the consumer beats, and no task starts or ends."""
+    assert advance(clock, parts, 170, parts.consumer, queued=16) is None
+    assert advance(clock, parts, 5, parts.consumer, queued=0) is None
+    assert advance(clock, parts, 170, parts.consumer, queued=16) is None
+    assert "no task has started" in advance(clock, parts, 30, parts.consumer, queued=16)
+    assert advance(clock, parts, 3600, parts.consumer, parts.tasks, queued=16) is None
 
 
-def test_worker_that_was_told_to_end_is_not_stuck(clock: Clock, judge: Liveness) -> None:
-    """Nothing has to turn any more; whoever told it will not wait for ever."""
-    judge.stop()
-    assert passes(clock, judge, 3600, queued=16) is None
+def test_worker_that_shuts_down_is_not_stuck(clock: Clock, parts: Liveness) -> None:
+    """No progress is expected; Kubernetes limits the shutdown."""
+    parts.stop()
+    assert advance(clock, parts, 3600, queued=16) is None
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def stuck_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def worker(servers: Servers, model: Path, stuck_file: Path) -> Iterator[Service]:
-    """One that is judged after seconds."""
+    """A worker with timeouts of seconds."""
     servers.stack.environment["STUCK_FILE"] = str(stuck_file)
     worker = Jobs(servers, model).start_worker(module="support.impatient_worker")
     yield worker
@@ -137,7 +137,7 @@ def livez(worker: Service) -> tuple[int, str]:
 
 
 def test_worker_whose_consumer_is_stuck_says_so(worker: Service, stuck_file: Path) -> None:
-    """Its process is there, its sweeper sweeps, Redis answers: only the consumer is silent."""
+    """The process runs, the sweeper sweeps, Redis answers: only the consumer is silent."""
     assert (200, "ok") == livez(worker)
     stuck_file.touch()
     until(lambda: livez(worker)[0] == 503, timeout=60)

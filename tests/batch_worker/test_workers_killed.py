@@ -1,4 +1,4 @@
-"""Real workers, ended in the middle of a batch: others finish it, every result exactly once."""
+"""Real workers that end in the middle of a batch: others finish it, each result exactly once."""
 
 import json
 import os
@@ -17,14 +17,14 @@ from support.waiting import until
 from valence_common.celery_app import Doorbell
 
 GRACE_SECONDS = 20
-"""What Kubernetes would give at least, and case 42; an unloaded machine needs a tenth of it."""
+"""The grace period of case 42; an unloaded machine needs a tenth of it."""
 
 TERMINATION_GRACE_SECONDS = 60
 """The chart's `terminationGracePeriodSeconds`; an unloaded machine needs a third of it."""
 
 
 def test_case_103_batch_of_a_killed_web_process_waits_for_a_worker(jobs: Jobs) -> None:
-    """202 means durable: no worker, inference killed the moment it arrives, the doorbell lost."""
+    """202 means durable: no worker, inference killed right after it, the message lost."""
     account, task_id, texts = jobs.submit(25)
     jobs.servers.stack.running("inference")[0].kill()
     jobs.servers.valkey.flush()
@@ -36,23 +36,23 @@ def test_case_103_batch_of_a_killed_web_process_waits_for_a_worker(jobs: Jobs) -
 
 def test_workers_killed_mid_batch_are_replaced(jobs: Jobs) -> None:
     """kill -9 of one worker with its children, and of only the parent of another."""
-    whole, headless = jobs.start_workers(2)
+    worker, headless = jobs.start_workers(2)
     children = psutil.Process(headless.pid).children(recursive=True)
     account, task_id, texts = jobs.submit(400)
     jobs.wait_midway(task_id, 400)
-    whole.kill()
+    worker.kill()
     os.kill(headless.pid, signal.SIGKILL)
     headless.process.wait(10)
-    assert [] == psutil.wait_procs(children, timeout=10)[1]  # no orphan works on
+    assert [] == psutil.wait_procs(children, timeout=10)[1]  # no orphan continues
     assert jobs.done(task_id) < 400
     jobs.start_worker()
     jobs.judge(account, task_id, texts)
 
 
-def test_case_042_sigterm_mid_batch_hands_the_rest_over(jobs: Jobs) -> None:
-    """Both children busy and a long queue: they end their turns, and the worker exits in time.
+def test_case_042_sigterm_mid_batch_hands_over_the_rest(jobs: Jobs) -> None:
+    """Both children end their time slices and the worker exits in time; the next one finishes.
 
-    The next one finishes; nothing is redone.
+    No chunk is attempted twice.
     """
     worker = jobs.start_worker(concurrency=2, soft_shutdown_seconds=4)
     account, task_id, texts = jobs.submit(800)
@@ -65,25 +65,23 @@ def test_case_042_sigterm_mid_batch_hands_the_rest_over(jobs: Jobs) -> None:
     assert [(1,)] == query(jobs.servers.postgres.url(), attempts, id=task_id)
 
 
-def test_case_042_sigterm_mid_chunk_gives_back_a_chunk_that_takes_too_long(
-    jobs: Jobs, tmp_path: Path
-) -> None:
-    """A chunk longer than the soft shutdown holds no worker, and no lease holds the chunk.
+def test_case_042_sigterm_requeues_a_chunk_that_takes_too_long(jobs: Jobs, tmp_path: Path) -> None:
+    """A long chunk delays neither the shutdown nor the next worker, and the attempt does not count.
 
-    As many rollouts as it has attempts do not make it poisonous: it is as good as untried.
+    So the chunk survives as many rollouts as it has attempts.
     """
     url, long_lease = jobs.servers.postgres.url(), {"lease_seconds": 30, "max_attempts": 2}
     slow = faulty_model.write(tmp_path / "slow-1", seconds=60)
-    found = "SELECT state, attempt FROM batch_chunks WHERE batch_id = :id"
+    state = "SELECT state, attempt FROM batch_chunks WHERE batch_id = :id"
     account, task_id, texts = jobs.submit(10)
     for _ in range(2):
         worker = jobs.start_worker(model_dir=slow, soft_shutdown_seconds=1, **long_lease)
-        until(lambda: query(url, found, id=task_id) == [("running", 1)], timeout=20)
+        until(lambda: query(url, state, id=task_id) == [("running", 1)], timeout=20)
         worker.stop(timeout=GRACE_SECONDS)
-        assert [("pending", 0)] == query(url, found, id=task_id)
+        assert [("pending", 0)] == query(url, state, id=task_id)
         assert '"event": "chunk_given_back"' in worker.output()
     jobs.start_worker(**long_lease)
-    until(lambda: query(url, found, id=task_id) == [("done", 1)], timeout=20)
+    until(lambda: query(url, state, id=task_id) == [("done", 1)], timeout=20)
     jobs.judge(account, task_id, texts)
 
 
@@ -99,11 +97,11 @@ def test_sigterm_ends_a_worker_while_redis_is_frozen(jobs: Jobs) -> None:
     jobs.judge(account, task_id, texts)
 
 
-def test_case_116_workers_at_once_share_the_work(jobs: Jobs) -> None:
+def test_case_116_concurrent_workers_share_the_work(jobs: Jobs) -> None:
     """Two workers of two processes, three users' batches, forty extra messages.
 
-    Each chunk is worked on once; progress never falls and says what is stored; the idle workers
-    end at once when they are told to.
+    Each chunk is attempted once; progress never falls and equals the stored results; idle workers
+    end at once on SIGTERM.
     """
     workers = jobs.start_workers(2, concurrency=2, lease_seconds=30)
     others = [jobs.submit(100) for _ in range(2)]

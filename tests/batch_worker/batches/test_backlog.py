@@ -1,4 +1,4 @@
-"""The backlog: what waits, what is in work, and since when."""
+"""The backlog: how many chunks wait and run, and for how long."""
 
 import pytest
 from sqlalchemy import text
@@ -9,7 +9,7 @@ from valence_batch_worker.batches import backlog
 from valence_batch_worker.batches.backlog import Backlog
 
 
-def look(session: Session) -> Backlog:
+def measure(session: Session) -> Backlog:
     return backlog.measure(session, max_attempts=3)
 
 
@@ -24,12 +24,12 @@ def age(session: Session, batch_id: object, seconds: int, priority: int = 5) -> 
 
 
 def test_empty_backlog_is_all_zeros(session: Session) -> None:
-    """Nothing waits, for no time."""
-    assert Backlog(waiting=0, running=0, oldest_seconds=0) == look(session)
+    """Without chunks there is nothing to count."""
+    assert Backlog(waiting=0, running=0, oldest_seconds=0) == measure(session)
 
 
 def test_waiting_and_running_chunks_are_counted(session: Session) -> None:
-    """A chunk is in one of both, or over."""
+    """A chunk is waiting, running or done."""
     make_batch(session, [str(n) for n in range(5)], chunk_texts=1)
     for _ in range(2):
         claim(session)
@@ -39,23 +39,23 @@ def test_waiting_and_running_chunks_are_counted(session: Session) -> None:
             " (SELECT id FROM batch_chunks WHERE state = 'running' LIMIT 1)"
         )
     )
-    assert Backlog(waiting=3, running=1, oldest_seconds=0) == look(session)
+    assert Backlog(waiting=3, running=1, oldest_seconds=0) == measure(session)
 
 
-def test_counts_have_a_bound(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long queue does not make the count long."""
+def test_counts_have_a_limit(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long queue does not make the query slow."""
     monkeypatch.setattr(backlog, "MAX_CHUNKS", 4)
     make_batch(session, [str(n) for n in range(10)], chunk_texts=1)
     assert 9 == backlog.count_waiting(session, max_attempts=3, limit=9)
     for _ in range(3):
         claim(session)
-    assert 3 == look(session).running
+    assert 3 == measure(session).running
     assert 5 == backlog.count_waiting(session, max_attempts=3, limit=5)
 
 
 @pytest.mark.parametrize("oldest", range(3))
 def test_oldest_is_found_in_any_users_queue_at_any_priority(session: Session, oldest: int) -> None:
-    """Not only at the front of the queues: a starving chunk is the one to be seen."""
+    """Also behind the front of a queue: the metric must show a starving chunk."""
     for n, priority in enumerate((1, 9, 5)):
         batch = make_batch(session, ["a", "b"], chunk_texts=1)
         age(session, batch.id, 100 if n == oldest else 10 + n, priority)
@@ -65,11 +65,11 @@ def test_oldest_is_found_in_any_users_queue_at_any_priority(session: Session, ol
             {"user_id": batch.user_id, "id": other.id},
         )
         age(session, other.id, 5, 5)
-    assert 100 == look(session).oldest_seconds
+    assert 100 == measure(session).oldest_seconds
 
 
-def test_what_cannot_be_claimed_does_not_wait(session: Session) -> None:
-    """Chunks of ended batches, exhausted ones and those that are not due yet."""
+def test_unclaimable_chunks_are_not_counted(session: Session) -> None:
+    """Chunks of ended batches, exhausted chunks and delayed ones."""
     for change in (
         "attempt = 3",
         "available_at = now() + interval '1 second'",
@@ -81,4 +81,4 @@ def test_what_cannot_be_claimed_does_not_wait(session: Session) -> None:
         session.execute(statement, {"id": batch.id})
     batch.status = "cancelled"
     session.flush()
-    assert Backlog(waiting=0, running=0, oldest_seconds=0) == look(session)
+    assert Backlog(waiting=0, running=0, oldest_seconds=0) == measure(session)

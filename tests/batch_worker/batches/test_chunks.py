@@ -22,8 +22,8 @@ from valence_common.models import (
 MODEL = "test@1"
 
 
-def complete(session: Session, mine: chunks.Claim) -> str | None:
-    return chunks.complete(session, mine, score(mine.texts), MODEL)
+def complete(session: Session, claimed: chunks.Claim) -> str | None:
+    return chunks.complete(session, claimed, score(claimed.texts), MODEL)
 
 
 def ends(session: Session, batch: Batch) -> list[str]:
@@ -33,37 +33,37 @@ def ends(session: Session, batch: Batch) -> list[str]:
     return list(session.scalars(query))
 
 
-def overtake(session: Session, mine: chunks.Claim) -> chunks.Claim:
-    """Let the lease run out, and another worker claim the chunk."""
+def expire_and_claim(session: Session, claimed: chunks.Claim) -> chunks.Claim:
+    """Expire the lease and claim the chunk for another worker."""
     session.execute(
         text("UPDATE batch_chunks SET state = 'pending', lease_until = NULL WHERE id = :id"),
-        {"id": mine.id},
+        {"id": claimed.id},
     )
     return claim(session)
 
 
 def test_claim_takes_chunks_in_the_order_of_their_acceptance(session: Session) -> None:
-    """Who came first is served first, from the first text to the last."""
+    """First come, first served, from the first text to the last."""
     first = make_batch(session, ["a", "b", "c"])
     second = make_batch(session, ["d"])
     claimed = [claim(session) for _ in range(3)]
     assert [(first.id, ["a", "b"]), (first.id, ["c"]), (second.id, ["d"])] == [
-        (mine.batch_id, mine.texts) for mine in claimed
+        (chunk.batch_id, chunk.texts) for chunk in claimed
     ]
-    assert [0, 2, 0] == [mine.start for mine in claimed]
+    assert [0, 2, 0] == [chunk.start for chunk in claimed]
 
 
-def test_claim_finds_nothing_where_there_is_nothing(session: Session) -> None:
-    """No work is an answer, not an error."""
+def test_claim_without_chunks_is_none(session: Session) -> None:
+    """No work is not an error."""
     assert chunks.claim(session, lease_seconds=30, max_attempts=3) is None
 
 
 def test_claim_counts_the_attempt_before_the_work(session: Session) -> None:
-    """A process that dies at its work has been counted."""
+    """The attempt of a process that dies is counted."""
     make_batch(session, ["a"])
-    mine = claim(session)
-    assert 1 == mine.attempt == session.scalar(select(BatchChunk.attempt))
-    assert 2 == overtake(session, mine).attempt
+    claimed = claim(session)
+    assert 1 == claimed.attempt == session.scalar(select(BatchChunk.attempt))
+    assert 2 == expire_and_claim(session, claimed).attempt
 
 
 def test_claim_begins_the_batch_once(session: Session) -> None:
@@ -79,7 +79,7 @@ def test_claim_begins_the_batch_once(session: Session) -> None:
 
 
 def test_lease_ends_by_the_clock_of_the_database(session: Session) -> None:
-    """No worker's own clock decides who holds a chunk."""
+    """Workers' clocks do not decide who holds a chunk."""
     make_batch(session, ["a"])
     claim(session, lease_seconds=30)
     left = session.scalar(select(func.extract("epoch", BatchChunk.lease_until - func.now())))
@@ -88,7 +88,7 @@ def test_lease_ends_by_the_clock_of_the_database(session: Session) -> None:
 
 @pytest.mark.parametrize("status", TERMINAL)
 def test_claim_leaves_ended_batches_alone(session: Session, status: str) -> None:
-    """Nothing of a cancelled or finished batch is worked on any more."""
+    """No worker processes a cancelled or finished batch."""
     batch = make_batch(session, ["a"])
     batch.status = status
     session.flush()
@@ -105,15 +105,15 @@ def test_claim_leaves_ended_batches_alone(session: Session, status: str) -> None
     ],
     ids=["exhausted", "not yet available", "held, even past its lease", "done"],
 )
-def test_claim_leaves_alone_what_is_not_its_turn(session: Session, change: str) -> None:
-    """Only what is pending, due and has attempts left; expired leases are swept first."""
+def test_claim_skips_unclaimable_chunks(session: Session, change: str) -> None:
+    """Claimable chunks are pending, due and have attempts left; the sweeper expires leases."""
     make_batch(session, ["a"])
     session.execute(text(f"UPDATE batch_chunks SET {change}"))
     assert chunks.claim(session, lease_seconds=30, max_attempts=3) is None
 
 
 def test_complete_stores_results_and_history_and_ends_the_batch(session: Session) -> None:
-    """The last chunk's commit is the batch's end, with one line in the audit."""
+    """The commit of the last chunk ends the batch, with one audit entry."""
     batch = make_batch(session, ["a", "b", "c"])
     first, last = claim(session), claim(session)
     assert (None, "completed") == (complete(session, last), complete(session, first))
@@ -131,10 +131,10 @@ def test_complete_stores_results_and_history_and_ends_the_batch(session: Session
 
 
 def test_stale_attempt_stores_nothing(session: Session) -> None:
-    """Whoever was overtaken loses, before the other is done and after."""
+    """Neither before nor after the newer attempt completes."""
     batch = make_batch(session, ["a", "b"])
     stale = claim(session)
-    current = overtake(session, stale)
+    current = expire_and_claim(session, stale)
     for _ in range(2):
         with pytest.raises(chunks.LeaseLost), session.begin_nested():
             complete(session, stale)
@@ -149,33 +149,33 @@ def test_stale_attempt_stores_nothing(session: Session) -> None:
     assert ["batch.completed"] == ends(session, batch)
 
 
-def test_late_attempt_that_nobody_overtook_still_counts(session: Session) -> None:
-    """A lease that ran out takes the chunk from a worker only when another claims it."""
+def test_late_attempt_without_a_newer_claim_completes(session: Session) -> None:
+    """An expired lease costs a worker the chunk only once another worker claims it."""
     make_batch(session, ["a"])
-    mine = claim(session)
+    claimed = claim(session)
     session.execute(text("UPDATE batch_chunks SET state = 'pending', lease_until = NULL"))
-    assert "completed" == complete(session, mine)
+    assert "completed" == complete(session, claimed)
     assert chunks.claim(session, lease_seconds=30, max_attempts=3) is None
 
 
-def test_completing_twice_is_lost_the_second_time(session: Session) -> None:
-    """A commit whose answer did not arrive may be tried again: it stores nothing twice."""
+def test_completing_twice_raises_lease_lost(session: Session) -> None:
+    """A worker may retry a commit of unknown outcome: nothing is stored twice."""
     make_batch(session, ["a", "b", "c"])
-    mine = claim(session)
-    complete(session, mine)
+    claimed = claim(session)
+    complete(session, claimed)
     with pytest.raises(chunks.LeaseLost), session.begin_nested():
-        complete(session, mine)
+        complete(session, claimed)
     assert 2 == session.scalar(select(func.count()).select_from(Prediction))
 
 
 def test_cancelled_batch_takes_no_results(session: Session) -> None:
-    """What was being scored when its batch ended is not stored."""
+    """Results of a chunk whose batch ended meanwhile are not stored."""
     batch = make_batch(session, ["a"])
-    mine = claim(session)
+    claimed = claim(session)
     batch.status = "cancelled"
     session.flush()
     with pytest.raises(chunks.LeaseLost), session.begin_nested():
-        complete(session, mine)
+        complete(session, claimed)
     assert 0 == session.scalar(select(func.count()).select_from(BatchResult))
 
 
@@ -183,22 +183,22 @@ def test_cancelled_batch_takes_no_results(session: Session) -> None:
     ("lost", "status"), [(0, "completed"), (1, "completed_with_errors"), (2, "failed")]
 )
 def test_last_chunk_decides_how_the_batch_ended(session: Session, lost: int, status: str) -> None:
-    """`failed` is said only when every row failed."""
+    """The status is `failed` only if every row failed."""
     batch = make_batch(session, ["a", "b"], chunk_texts=1)
     for n in range(2):
-        mine = claim(session)
-        ended = chunks.fail(session, mine, "odd") if n < lost else complete(session, mine)
+        claimed = claim(session)
+        ended = chunks.fail(session, claimed, "odd") if n < lost else complete(session, claimed)
     assert status == ended
     assert [f"batch.{status}"] == ends(session, batch)
     errors = session.scalars(select(BatchResult.error).order_by(BatchResult.position))
     assert ["odd"] * lost + [None] * (2 - lost) == list(errors)
 
 
-def test_released_chunk_waits_a_second_for_each_attempt(session: Session) -> None:
-    """A chunk that fails at once must not keep a worker busy with nothing else."""
+def test_requeued_chunk_is_delayed_a_second_per_attempt(session: Session) -> None:
+    """A chunk that always fails must not keep a worker from other chunks."""
     make_batch(session, ["a"])
-    mine = claim(session)
-    chunks.requeue_counted(session, mine)
+    claimed = claim(session)
+    chunks.requeue_counted(session, claimed)
     chunk = session.execute(
         select(
             BatchChunk.state,
@@ -209,8 +209,8 @@ def test_released_chunk_waits_a_second_for_each_attempt(session: Session) -> Non
     assert ("pending", 1, 1) == tuple(chunk)
 
 
-def test_claims_at_once_take_different_chunks(database: Database) -> None:
-    """Eight workers claim all chunks; none gets one that another has, none waits for another."""
+def test_concurrent_claims_take_different_chunks(database: Database) -> None:
+    """Eight workers claim all chunks, each chunk once, and never wait for each other."""
     with database.transaction() as session:
         batch = make_batch(session, [str(n) for n in range(80)], chunk_texts=1)
     start = threading.Barrier(8)
@@ -220,10 +220,10 @@ def test_claims_at_once_take_different_chunks(database: Database) -> None:
         taken = []
         while True:
             with database.transaction() as session:
-                mine = chunks.claim(session, lease_seconds=30, max_attempts=3)
-            if mine is None:
+                claimed = chunks.claim(session, lease_seconds=30, max_attempts=3)
+            if claimed is None:
                 return taken
-            taken += mine.texts
+            taken += claimed.texts
 
     with ThreadPoolExecutor(8) as pool:
         taken = [text for part in pool.map(work, range(8)) for text in part]
@@ -233,18 +233,18 @@ def test_claims_at_once_take_different_chunks(database: Database) -> None:
         assert "processing" == session.get_one(Batch, batch.id).status
 
 
-def test_completions_at_once_end_the_batch_once(database: Database) -> None:
-    """Eight workers finish the last eight chunks together: one of them ends the batch."""
+def test_concurrent_completions_end_the_batch_once(database: Database) -> None:
+    """Eight workers complete the last eight chunks together: one of them ends the batch."""
     with database.transaction() as session:
         batch = make_batch(session, [str(n) for n in range(8)], chunk_texts=1)
     with database.transaction() as session:
         claims = [claim(session) for _ in range(8)]
     start = threading.Barrier(8)
 
-    def finish(mine: chunks.Claim) -> str | None:
+    def finish(claimed: chunks.Claim) -> str | None:
         start.wait()
         with database.transaction() as session:
-            return complete(session, mine)
+            return complete(session, claimed)
 
     with ThreadPoolExecutor(8) as pool:
         ended = list(pool.map(finish, claims))
@@ -260,7 +260,7 @@ def test_case_108_attempts_at_the_same_chunk_at_once_store_it_once(database: Dat
             batch = make_batch(session, ["a", "b"])
         with database.transaction() as session:
             late = claim(session)
-            current = overtake(session, late)
+            current = expire_and_claim(session, late)
         start = threading.Barrier(3)
 
         def race(store, *, start=start) -> bool:
@@ -273,9 +273,9 @@ def test_case_108_attempts_at_the_same_chunk_at_once_store_it_once(database: Dat
             return True
 
         stores = (
-            lambda session, mine=late: complete(session, mine),
-            lambda session, mine=current: complete(session, mine),
-            lambda session, mine=current: chunks.fail(session, mine, "odd"),
+            lambda session, claimed=late: complete(session, claimed),
+            lambda session, claimed=current: complete(session, claimed),
+            lambda session, claimed=current: chunks.fail(session, claimed, "odd"),
         )
         with ThreadPoolExecutor(3) as pool:
             assert 1 == sum(pool.map(race, stores))

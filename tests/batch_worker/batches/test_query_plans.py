@@ -1,4 +1,4 @@
-"""Plans: queues are searched along their indexes, whatever Postgres knows of the tables."""
+"""Query plans: queues are read along their indexes, whatever the tables' statistics."""
 
 import statistics
 import time
@@ -14,13 +14,13 @@ from valence_batch_worker.batches import backlog, recovery
 from valence_common.db import Database
 
 MANY_USERS = {"users": 1000, "chunks": 5}
-MOST_BLOCKS = 1000
-"""A claim may read every page of the index a few times, but not all the rows behind them."""
+MAX_BLOCKS = 1000
+"""A claim may read every index page a few times, but not all rows."""
 
 
 @contextmanager
 def explained(database: Database, options: str = "COSTS") -> Iterator[list[list[Any]]]:
-    """The plans of what is run against chunks, by lines, each as of the moment before."""
+    """Collect the plans of statements on chunks, in lines, each explained just before it runs."""
     plans: list[list[Any]] = []
 
     def explain(_: Any, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
@@ -34,7 +34,7 @@ def explained(database: Database, options: str = "COSTS") -> Iterator[list[list[
 
 
 def fill(database: Database, *, users: int, chunks: int, analyze: str = "") -> None:
-    """A queue that filled at once, the users' shares alike; nothing cleans up after it."""
+    """Fill the queue at once, with equal shares, and keep autovacuum away."""
     with database.transaction() as session:
         for table in ("batches", "batch_chunks"):
             session.execute(text(f"ALTER TABLE {table} SET (autovacuum_enabled = off)"))
@@ -58,13 +58,13 @@ def fill(database: Database, *, users: int, chunks: int, analyze: str = "") -> N
 
 @pytest.fixture(params=["one user", "many users"])
 def shape(request: pytest.FixtureRequest) -> dict[str, int]:
-    """Without the rules that are tested here, a claim from so many sorts all of them."""
+    """Large enough that a claim would sort all chunks without forced index scans."""
     return {"users": 1, "chunks": 10_000} if request.param == "one user" else MANY_USERS
 
 
 @pytest.fixture(params=["never analyzed", "analyzed when empty", "analyzed"])
 def filled(database: Database, shape: dict[str, int], request: pytest.FixtureRequest) -> Database:
-    """A full queue, and tables of which Postgres knows this much."""
+    """A full queue, with statistics of that age."""
     fill(database, **shape, analyze=request.param)
     return database
 
@@ -91,12 +91,12 @@ def in_transaction(work: Callable[..., Any], **arguments: Any) -> Callable[[Data
         ),
         (in_transaction(recovery.requeue_expired), "Index Scan using ix_batch_chunks_running"),
     ],
-    ids=["claim", "waiting", "exhausted", "expire"],
+    ids=["claim", "waiting", "exhausted", "expired"],
 )
 def test_queues_are_searched_in_the_order_of_their_index(
     filled: Database, work: Callable[[Database], None], scan: str
 ) -> None:
-    """No sort and no scan of all that waits, or the cost of a claim grows with the queue."""
+    """A sort or full scan would make claims slower as the queue grows."""
     with explained(filled) as plans:
         work(filled)
     [lines] = plans
@@ -106,7 +106,7 @@ def test_queues_are_searched_in_the_order_of_their_index(
 
 
 def blocks(database: Database) -> int:
-    """What one claim reads; it is undone."""
+    """How many blocks one claim reads."""
     with explained(database, "ANALYZE, BUFFERS, FORMAT JSON") as plans:
         in_transaction(claim)(database)
     [[[document]]] = plans
@@ -125,7 +125,7 @@ def milliseconds(database: Database, times: int = 50) -> float:
 
 
 def test_backlog_is_counted_along_the_indexes(filled: Database) -> None:
-    """As many steps as there are users and priorities, and a bound for all of it."""
+    """One index step for each pair of user and priority, up to a limit."""
     with explained(filled) as plans:
         in_transaction(backlog.measure, max_attempts=3)(filled)
     for lines in plans:
@@ -134,7 +134,7 @@ def test_backlog_is_counted_along_the_indexes(filled: Database) -> None:
         assert [] == [way for way in ("Sort", "Bitmap", "Seq Scan on batch_chunks") if way in plan]
     started = time.perf_counter()
     in_transaction(backlog.measure, max_attempts=3)(filled)
-    print(f"a look takes {(time.perf_counter() - started) * 1000:.1f} ms")
+    print(f"measuring takes {(time.perf_counter() - started) * 1000:.1f} ms")
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_backlog_is_counted_along_the_indexes(filled: Database) -> None:
 def test_claim_costs_the_same_however_much_waits(
     database: Database, filling: dict[str, int]
 ) -> None:
-    """A few blocks are read, not a number that grows with the queue."""
+    """The number of blocks read does not grow with the queue."""
     fill(database, **filling)
     assert blocks(database) < 100
     print(f"a claim takes {milliseconds(database):.2f} ms")
@@ -159,13 +159,13 @@ def test_claim_costs_the_same_however_much_waits(
     ],
     ids=["done", "not yet due"],
 )
-def test_claim_stays_cheap_behind_what_is_over(database: Database, values: str) -> None:
-    """What a long batch leaves in the index, before any vacuum, is passed over, page by page."""
+def test_claim_stays_cheap_behind_dead_index_entries(database: Database, values: str) -> None:
+    """A claim skips the entries that a long batch leaves until the next vacuum, page by page."""
     fill(database, users=1, chunks=20_000)
     first = "SELECT id FROM batch_chunks ORDER BY available_at, id LIMIT 19900"
     with database.transaction() as session:
         session.execute(text(f"UPDATE batch_chunks SET {values} WHERE id IN ({first})"))
     read = [blocks(database) for _ in range(3)]
     print(read)
-    assert read[-1] < MOST_BLOCKS
+    assert read[-1] < MAX_BLOCKS
     print(f"a claim takes {milliseconds(database):.2f} ms")

@@ -1,4 +1,4 @@
-"""Sweeping: what was dropped is taken up, once, at any number of sweepers."""
+"""Recovery: each lost chunk is requeued once, with any number of sweepers."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +17,8 @@ from valence_common.db import Database
 from valence_common.models import AuditEvent, BatchChunk, BatchResult
 
 
-class SilentDoorbell:
-    """Remembers how often it was asked to ring."""
+class RecordingDoorbell:
+    """Records its calls."""
 
     def __init__(self) -> None:
         self.rung: list[tuple[int, int | None]] = []
@@ -29,12 +29,12 @@ class SilentDoorbell:
 
 
 @pytest.fixture
-def doorbell() -> SilentDoorbell:
-    return SilentDoorbell()
+def doorbell() -> RecordingDoorbell:
+    return RecordingDoorbell()
 
 
 @pytest.fixture
-def sweeper(database: Database, own_database_url: str, doorbell: SilentDoorbell) -> Sweeper:
+def sweeper(database: Database, own_database_url: str, doorbell: RecordingDoorbell) -> Sweeper:
     settings = Settings(
         database_url=SecretStr(own_database_url),
         redis_url=SecretStr("redis://127.0.0.1:1/0"),
@@ -43,8 +43,8 @@ def sweeper(database: Database, own_database_url: str, doorbell: SilentDoorbell)
     return Sweeper(settings, database, doorbell)
 
 
-def test_expire_takes_back_only_leases_that_ran_out(session: Session) -> None:
-    """A chunk in good time stays with its worker; what was tried stays counted."""
+def test_only_expired_leases_are_requeued(session: Session) -> None:
+    """A valid lease stays with its worker; the expired attempt stays counted."""
     make_batch(session, ["a", "b"], chunk_texts=1)
     expired, held = claim(session, lease_seconds=-1), claim(session, lease_seconds=1)
     assert 1 == recovery.requeue_expired(session)
@@ -53,8 +53,8 @@ def test_expire_takes_back_only_leases_that_ran_out(session: Session) -> None:
     assert {(expired.id, "pending", 1), (held.id, "running", 1)} == {tuple(s) for s in states}
 
 
-def test_exhausted_chunk_is_cut_in_halves_under_new_ids(database: Database) -> None:
-    """Its late worker's token is void; the texts keep their places."""
+def test_exhausted_chunk_is_bisected_under_new_ids(database: Database) -> None:
+    """The late worker's fencing token is void; the texts keep their positions."""
     with database.transaction() as session:
         make_batch(session, ["a", "b", "c"], chunk_texts=3)
     with database.transaction() as session:
@@ -71,7 +71,7 @@ def test_exhausted_chunk_is_cut_in_halves_under_new_ids(database: Database) -> N
 def test_text_that_no_attempt_could_score_fails_alone(
     database: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A chunk of one text is given up, and its batch ends, counted and logged like any other."""
+    """A chunk of one text fails, and its batch ends, counted and logged like any other."""
     before = metrics.BATCHES.labels("failed")._value.get()
     with database.transaction() as session:
         batch = make_batch(session, ["a"])
@@ -92,27 +92,27 @@ def test_text_that_no_attempt_could_score_fails_alone(
 def test_poison_is_found_by_bisection_and_the_rest_finishes(
     database: Database, poison: set[int]
 ) -> None:
-    """Only the poisonous texts fail, after a number of attempts that grows with the logarithm."""
+    """Only the poisonous texts fail, after a logarithmic number of attempts."""
     texts = [f"poison {n}" if n in poison else str(n) for n in range(500)]
     with database.transaction() as session:
         make_batch(session, texts, chunk_texts=500)
     attempts, ended = 0, None
     while ended is None:
         with database.transaction() as session:
-            mine = chunks.claim(session, lease_seconds=-1, max_attempts=3)
+            claimed = chunks.claim(session, lease_seconds=-1, max_attempts=3)
             attempts += 1
-        if mine is None:
+        if claimed is None:
             recovery.resolve_exhausted(database, max_attempts=3)
             with database.transaction() as session:
                 ended = session.scalar(
                     text("SELECT status FROM batches WHERE finished_at IS NOT NULL")
                 )
-        elif any(text.startswith("poison") for text in mine.texts):
+        elif any(text.startswith("poison") for text in claimed.texts):
             with database.transaction() as session:
                 recovery.requeue_expired(session)  # its worker died
         else:
             with database.transaction() as session:
-                ended = chunks.complete(session, mine, score(mine.texts), "test@1")
+                ended = chunks.complete(session, claimed, score(claimed.texts), "test@1")
     assert ("completed_with_errors" if poison else "completed") == ended
     assert attempts <= 3 + 40 * len(poison)
     with database.transaction() as session:
@@ -121,8 +121,8 @@ def test_poison_is_found_by_bisection_and_the_rest_finishes(
         assert 500 == session.scalar(select(func.count()).select_from(BatchResult))
 
 
-def test_no_text_is_called_poisonous_before_it_had_all_attempts_alone(database: Database) -> None:
-    """A text that shared its chunk with a poisonous one, or with bad luck, gets its own chance."""
+def test_text_fails_only_after_all_attempts_alone(database: Database) -> None:
+    """A text is not failed for a neighbour in its chunk."""
     with database.transaction() as session:
         make_batch(session, ["a", "b"])
     for attempts in (3, 3, 3):
@@ -136,7 +136,7 @@ def test_no_text_is_called_poisonous_before_it_had_all_attempts_alone(database: 
         assert 2 == errors
 
 
-def test_case_111_sweepers_at_once_recover_each_lease_once(database: Database) -> None:
+def test_case_111_concurrent_sweepers_requeue_each_lease_once(database: Database) -> None:
     """Four sweepers over 2,000 expired leases: no deadlock, no lease counted twice, none left."""
     with database.transaction() as session:
         make_batch(session, [str(n) for n in range(2000)], chunk_texts=1)
@@ -168,7 +168,7 @@ def test_case_111_sweepers_at_once_recover_each_lease_once(database: Database) -
     assert 2000 == sum(recovered)
 
 
-def test_sweepers_at_once_cut_each_chunk_once(database: Database) -> None:
+def test_concurrent_sweepers_bisect_each_chunk_once(database: Database) -> None:
     """Four sweepers over exhausted chunks: every text is in exactly one half."""
     texts = [str(n) for n in range(120)]
     with database.transaction() as session:
@@ -176,21 +176,21 @@ def test_sweepers_at_once_cut_each_chunk_once(database: Database) -> None:
         session.execute(text("UPDATE batch_chunks SET attempt = 3"))
     start = threading.Barrier(4)
 
-    def settle(_: int) -> int:
+    def resolve(_: int) -> int:
         start.wait()
         return recovery.resolve_exhausted(database, max_attempts=3)
 
     with ThreadPoolExecutor(4) as pool:
-        assert 40 == sum(pool.map(settle, range(4)))
+        assert 40 == sum(pool.map(resolve, range(4)))
     with database.transaction() as session:
         held = [t for part in session.scalars(select(BatchChunk.texts)) for t in part]
     assert sorted(texts) == sorted(held)
 
 
-def test_sweep_rings_for_waiting_chunks_within_its_bound(
-    sweeper: Sweeper, doorbell: SilentDoorbell, database: Database
+def test_sweep_rings_for_waiting_chunks_within_its_limit(
+    sweeper: Sweeper, doorbell: RecordingDoorbell, database: Database
 ) -> None:
-    """Work that nobody rang for is heard of; an idle system stays silent."""
+    """The sweeper rings for waiting chunks, and stays silent without any."""
     sweeper.sweep()
     assert [] == doorbell.rung
     with database.transaction() as session:
@@ -199,8 +199,8 @@ def test_sweep_rings_for_waiting_chunks_within_its_bound(
     assert [(MAX_RINGS, MAX_RINGS)] == doorbell.rung
 
 
-def test_sweep_makes_the_months_ahead(sweeper: Sweeper, database: Database) -> None:
-    """The history's partitions are there before their month is, looked after once a day."""
+def test_sweep_makes_partitions_ahead(sweeper: Sweeper, database: Database) -> None:
+    """The history's partitions exist before their month; the sweeper makes them once a day."""
     months = text("SELECT count(*) FROM pg_inherits WHERE inhparent = 'predictions'::regclass")
     with database.transaction() as session:
         before = session.scalar(months)

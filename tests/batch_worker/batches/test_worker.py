@@ -1,4 +1,4 @@
-"""A worker's turn: what it does with what it finds, and with a model that fails."""
+"""A worker's time slice: claimed chunks, a failing model, a failing database."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,20 +23,20 @@ from valence_ml import Score
 
 
 class ScriptedScorer:
-    """Says 'positive' to all, and raises for a text that says 'raise', or what it is told to."""
+    """Scores every text as positive; raises for the text `raise`, or `error` if it is set."""
 
     name, version = "scripted", "1"
 
     def __init__(self) -> None:
         self.seen: list[list[str]] = []
-        self.ends: BaseException | None = None
+        self.error: BaseException | None = None
 
     def score(self, texts: Sequence[str]) -> list[Score]:
         self.seen.append(list(texts))
         if "raise" in texts:
             raise ValueError("the text itself: raise")
-        if self.ends is not None:
-            raise self.ends
+        if self.error is not None:
+            raise self.error
         return score(texts)
 
 
@@ -48,8 +48,8 @@ def worker(database: Database, own_database_url: str) -> Worker:
     return Worker(settings, database, ScriptedScorer())
 
 
-def test_turn_works_until_nothing_is_left(worker: Worker) -> None:
-    """One ring is enough for a whole batch."""
+def test_time_slice_ends_when_no_chunk_is_left(worker: Worker) -> None:
+    """One message is enough for a whole batch."""
     with worker.database.transaction() as session:
         batch = make_batch(session, ["a", "b", "c"], chunk_texts=1)
     assert worker.run_time_slice() is False
@@ -59,10 +59,10 @@ def test_turn_works_until_nothing_is_left(worker: Worker) -> None:
         assert {"scripted@1"} == set(models)
 
 
-def test_turn_that_is_over_asks_for_another(
+def test_time_slice_that_is_over_asks_for_another(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A long queue is worked on turn by turn, so that a shutdown waits for one chunk at most."""
+    """A long queue is processed in time slices, so a shutdown waits for one chunk at most."""
     monkeypatch.setattr(batch_worker, "TIME_SLICE_SECONDS", 0.0)
     assert worker.run_time_slice() is True
 
@@ -70,7 +70,7 @@ def test_turn_that_is_over_asks_for_another(
 def test_text_that_makes_the_model_raise_delays_only_its_chunk(
     worker: Worker, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The chunk goes back, its attempt counted; the others are done; the text is not logged."""
+    """Its chunk is requeued and the attempt counts; other chunks complete; no text is logged."""
     with worker.database.transaction() as session:
         make_batch(session, ["raise", "b", "c"], chunk_texts=1)
     assert worker.run_time_slice() is False
@@ -92,8 +92,10 @@ def states(database: Database) -> list[tuple[str, int]]:
         return [(state, attempt) for state, attempt in rows]
 
 
-def test_what_postgres_could_not_store_is_untried(worker: Worker, own_database_url: str) -> None:
-    """However often a full disk or a lock refuses the results, no text is the poisonous one."""
+def test_attempt_that_postgres_could_not_store_does_not_count(
+    worker: Worker, own_database_url: str
+) -> None:
+    """However often a full disk or a lock prevents storing, no text counts as poisonous."""
     impatient = Database(SecretStr(own_database_url), pool_size=1, timeout=0.3)
     with worker.database.transaction() as session:
         make_batch(session, ["a", "b"], chunk_texts=1)
@@ -107,50 +109,50 @@ def test_what_postgres_could_not_store_is_untried(worker: Worker, own_database_u
     impatient.close()
 
 
-def test_process_that_is_ended_gives_its_chunk_back(worker: Worker) -> None:
-    """Celery ends it by an exception, wherever it is."""
+def test_terminated_process_requeues_its_chunk(worker: Worker) -> None:
+    """Celery raises SystemExit at any point of the code; the attempt does not count."""
     with worker.database.transaction() as session:
         make_batch(session, ["a"])
-    worker.scorer.ends = SystemExit()
+    worker.scorer.error = SystemExit()
     with pytest.raises(SystemExit):
         worker.run_time_slice()
     assert [("pending", 0)] == states(worker.database)
 
 
-def test_process_that_hung_for_a_lease_has_used_up_its_attempt(worker: Worker) -> None:
-    """Celery ends what takes too long in the same way, and that is the texts' fault."""
+def test_attempt_longer_than_its_lease_counts(worker: Worker) -> None:
+    """Celery ends a task that takes too long in the same way; then the texts are the cause."""
     with worker.database.transaction() as session:
         make_batch(session, ["a"])
-    worker.scorer.ends = SystemExit()
+    worker.scorer.error = SystemExit()
     late = replace(worker, settings=worker.settings.model_copy(update={"lease_seconds": 1e-6}))
     with pytest.raises(SystemExit):
         late.run_time_slice()
     assert [("running", 1)] == states(worker.database)
 
 
-def test_results_whose_commit_nobody_heard_of_are_not_given_back(
+def test_chunk_with_an_unconfirmed_commit_is_not_requeued(
     worker: Worker, own_database_url: str
 ) -> None:
-    """Who gives back waits for the transaction that may still store them."""
-    waits = (
+    """Requeueing waits for the transaction that may still store the results."""
+    waiting = (
         "SELECT 1 FROM pg_stat_activity"
         " WHERE wait_event_type = 'Lock' AND datname = current_database()"
     )
     with worker.database.transaction() as session:
         make_batch(session, ["a"])
     with worker.database.transaction() as session:
-        mine = claim(session)
+        claimed = claim(session)
     with ThreadPoolExecutor(1) as pool:
         with worker.database.transaction() as session:
-            chunks.complete(session, mine, score(mine.texts), "m")
-            giving = pool.submit(worker._requeue, mine)
-            until(lambda: query(own_database_url, waits), timeout=5)
-        giving.result(10)
+            chunks.complete(session, claimed, score(claimed.texts), "m")
+            requeueing = pool.submit(worker._requeue, claimed)
+            until(lambda: query(own_database_url, waiting), timeout=5)
+        requeueing.result(10)
     assert [("done", 1)] == states(worker.database)
 
 
-def test_turn_without_a_database_ends_quietly() -> None:
-    """The sweeper will ring: a task has nothing better to do than to end."""
+def test_time_slice_without_a_database_ends_quietly() -> None:
+    """The task ends without an error, since the sweeper rings again later."""
     url = SecretStr(f"postgresql+psycopg2://valence:no@127.0.0.1:{free_port()}/valence")
     settings = Settings(database_url=url, redis_url=SecretStr("redis://127.0.0.1:1/0"))
     worker = Worker(settings, Database(url, pool_size=1, timeout=2), ScriptedScorer())

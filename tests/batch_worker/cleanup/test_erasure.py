@@ -1,4 +1,4 @@
-"""Erasure: nothing is left of an erased account, whatever was under way; others keep all."""
+"""Erasure: no row of an erased account remains, whatever runs; other accounts keep theirs."""
 
 import threading
 import uuid
@@ -35,7 +35,7 @@ ERASE = text("UPDATE users SET erased_at = now(), is_active = false WHERE id = :
 
 
 def test_tables_without_a_user_are_known() -> None:
-    """What `belongings` cannot count: news of ids, which other processes and systems are told."""
+    """`count_rows` cannot count the two tables of messages to other processes and systems."""
     assert ["events", "revocations"] == sorted(n for n in Base.metadata.tables if not owned(n))
 
 
@@ -49,7 +49,7 @@ LATE = {
 
 
 def fill(session: Session) -> uuid.UUID:
-    """A user with something in every table, and a batch half done."""
+    """A user with a row in every table, and a batch half done."""
     batch = make_batch(session, ["a", "b", "c", "d"])
     user = batch.user_id
     login = LoginSession(id=new_id(), user_id=user, expires_at=text("now()"), scopes=[])
@@ -71,9 +71,9 @@ def fill(session: Session) -> uuid.UUID:
     attempt = WebhookAttempt(number=1, started_at=text("now()"), seconds=1, status_code=500)
     attempt.delivery_id = delivery.id
     session.add(attempt)
-    mine = claim(session)
-    assert batch.id == mine.batch_id
-    chunks.complete(session, mine, score(mine.texts), "m")
+    claimed = claim(session)
+    assert batch.id == claimed.batch_id
+    chunks.complete(session, claimed, score(claimed.texts), "m")
     session.execute(text("UPDATE batch_chunks SET available_at = 'infinity'"))
     return user
 
@@ -83,48 +83,50 @@ def mark_erased(database: Database, user_id: uuid.UUID) -> None:
         session.execute(ERASE, {"id": user_id})
 
 
-def run_down(database: Database, most: int = bulk_delete.MAX_ROWS) -> int:
-    """Erase until there is nothing to do; returns the number of pieces."""
+def erase_all(database: Database, limit: int = bulk_delete.MAX_ROWS) -> int:
+    """Erase until no rows remain; returns the number of steps."""
     count = 0
-    while bulk_delete.delete_step(database, "erasure", erasure.erase_step, limit=most):
+    while bulk_delete.delete_step(database, "erasure", erasure.erase_step, limit=limit):
         count += 1
     return count
 
 
-@pytest.mark.parametrize("most", [1, 3, 5000])
-def test_nothing_is_left_of_an_erased_account(
-    database: Database, own_database_url: str, most: int
+@pytest.mark.parametrize("limit", [1, 3, 5000])
+def test_no_row_of_an_erased_account_remains(
+    database: Database, own_database_url: str, limit: int
 ) -> None:
-    """In every table, however small the pieces; another account keeps every row."""
+    """In any table, however small the steps; another account keeps every row."""
     with database.transaction() as session:
         other, user = fill(session), fill(session)
     before = count_rows(own_database_url, other)
     assert count_rows(own_database_url, user) == before
     assert all(before.values())
     mark_erased(database, user)
-    assert (run_down(database, most) == 1) == (most == 5000)
+    assert (erase_all(database, limit) == 1) == (limit == 5000)
     assert {0} == set(count_rows(own_database_url, user).values())
     assert before == count_rows(own_database_url, other)
     with database.transaction() as session:
-        of_it = AuditEvent.subject_id == user
-        events = select(AuditEvent.action, AuditEvent.actor_id, AuditEvent.details).where(of_it)
+        is_subject = AuditEvent.subject_id == user
+        events = select(AuditEvent.action, AuditEvent.actor_id, AuditEvent.details).where(
+            is_subject
+        )
         assert [("account.erasure_finished", None, {})] == [
             tuple(event) for event in session.execute(events)
         ]
 
 
-def test_an_account_that_is_only_disabled_stays(database: Database, own_database_url: str) -> None:
-    """Only `erased_at` counts."""
+def test_disabled_account_stays(database: Database, own_database_url: str) -> None:
+    """Only `erased_at` marks an account."""
     with database.transaction() as session:
         user = fill(session)
         session.execute(text("UPDATE users SET is_active = false"))
     before = count_rows(own_database_url, user)
-    assert 0 == run_down(database)
+    assert 0 == erase_all(database)
     assert before == count_rows(own_database_url, user)
 
 
-def test_a_large_account_goes_in_bounded_pieces(database: Database) -> None:
-    """No transaction deletes more than its share."""
+def test_large_account_is_deleted_in_limited_steps(database: Database) -> None:
+    """No transaction deletes more than its limit."""
     with database.transaction() as session:
         user = make_user(session)
         session.execute(
@@ -136,84 +138,84 @@ def test_a_large_account_goes_in_bounded_pieces(database: Database) -> None:
             {"user": user},
         )
         session.execute(ERASE, {"id": user})
-    gone = []
-    while piece := bulk_delete.delete_step(database, "erasure", erasure.erase_step, limit=1000):
-        gone.append(piece)
-    assert [1000, 1000, 501] == gone
+    deleted = []
+    while rows := bulk_delete.delete_step(database, "erasure", erasure.erase_step, limit=1000):
+        deleted.append(rows)
+    assert [1000, 1000, 501] == deleted
 
 
 def test_chunks_of_an_erased_account_are_not_claimed(session: Session) -> None:
-    """Nor waited for, nor cut: its work is over at once."""
+    """Nor counted in the backlog."""
     batch = make_batch(session, ["a", "b"])
     session.execute(ERASE, {"id": batch.user_id})
     assert chunks.claim(session, lease_seconds=1, max_attempts=3) is None
     assert 0 == backlog.count_waiting(session, max_attempts=3)
 
 
-def test_a_chunk_being_scored_when_its_owner_is_erased_is_not_stored(session: Session) -> None:
-    """The worker has it in hand, and may neither complete it nor give it up."""
+def test_results_of_an_account_erased_meanwhile_are_not_stored(session: Session) -> None:
+    """The worker holds the chunk, and can neither complete nor fail it."""
     batch = make_batch(session, ["a", "b"])
-    mine = claim(session)
+    claimed = claim(session)
     session.execute(ERASE, {"id": batch.user_id})
     for attempt in (
-        lambda: chunks.complete(session, mine, score(mine.texts), "m"),
-        lambda: chunks.fail(session, mine, "no"),
+        lambda: chunks.complete(session, claimed, score(claimed.texts), "m"),
+        lambda: chunks.fail(session, claimed, "no"),
     ):
         with pytest.raises(chunks.LeaseLost):
             attempt()
     assert [] == list(session.scalars(select(Prediction.id)))
 
 
-def test_a_chunk_in_use_keeps_its_batch_until_it_is_free(
+def test_locked_chunk_keeps_its_batch_until_it_is_unlocked(
     database: Database, own_database_url: str
 ) -> None:
-    """A claim holds its chunk and may want its batch: erasing waits for neither."""
+    """A claim holds its chunk and may lock the batch; erasure waits for neither."""
     with database.transaction() as session:
         batch = make_batch(session, ["a", "b", "c", "d"])
         session.execute(ERASE, {"id": batch.user_id})
     with database.transaction() as claiming:
         query = select(BatchChunk.id).limit(1).with_for_update()
         held = claiming.scalars(query).one()
-        assert 1 == run_down(database)
+        assert 1 == erase_all(database)
         with database.transaction() as session:
             assert [held] == list(session.scalars(select(BatchChunk.id)))
             assert 1 == len(session.scalars(select(Batch.id)).all())
             assert session.get(User, batch.user_id) is not None
-    assert 1 == run_down(database)
+    assert 1 == erase_all(database)
     assert {0} == set(count_rows(own_database_url, batch.user_id).values())
 
 
-def test_what_is_completed_during_the_erasure_is_found(
+def test_rows_stored_during_the_erasure_are_deleted(
     database: Database, own_database_url: str
 ) -> None:
-    """The worker read that the owner is there, then they were erased, then it committed."""
+    """The worker sees the owner, the owner is erased, then the worker commits."""
     with database.transaction() as session:
         batch = make_batch(session, ["a", "b"])
-        mine = claim(session)
+        claimed = claim(session)
     with database.transaction() as completing:
-        chunks._fence(completing, mine, failed=0, model="m", store_texts=True)
+        chunks._fence(completing, claimed, failed=0, model="m", store_texts=True)
         mark_erased(database, batch.user_id)
-        run_down(database)
-        left = count_rows(own_database_url, batch.user_id)
-        assert (1, 1) == (left["users"], left["batches"])  # in use
+        erase_all(database)
+        remaining = count_rows(own_database_url, batch.user_id)
+        assert (1, 1) == (remaining["users"], remaining["batches"])  # locked
         values = {"user_id": batch.user_id, "model": "m", "rows": chunks.to_json([LATE])}
         completing.execute(chunks._INSERT_HISTORY, values)
-    run_down(database)
+    erase_all(database)
     assert {0} == set(count_rows(own_database_url, batch.user_id).values())
 
 
-def test_workers_at_once_do_not_collide(database: Database) -> None:
-    """Whoever finds another at work has nothing to do."""
+def test_concurrent_workers_do_not_collide(database: Database) -> None:
+    """A worker that finds another one erasing does nothing."""
     with database.transaction() as session:
         users = [fill(session) for _ in range(3)]
         for user in users:
             session.execute(ERASE, {"id": user})
-    threads = [threading.Thread(target=run_down, args=(database, 4)) for _ in range(4)]
+    threads = [threading.Thread(target=erase_all, args=(database, 4)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(20)
-    run_down(database)
+    erase_all(database)
     with database.transaction() as session:
         assert [] == list(session.scalars(select(User.id)))
         finished = AuditEvent.action == "account.erasure_finished"
@@ -221,8 +223,8 @@ def test_workers_at_once_do_not_collide(database: Database) -> None:
     assert sorted(users) == sorted(filter(None, events))
 
 
-def test_rows_are_found_along_their_indexes(database: Database) -> None:
-    """Whatever statistics say, no table that grows is read from end to end."""
+def test_rows_are_deleted_by_index(database: Database) -> None:
+    """Whatever the statistics, no growing table is scanned."""
     plans: list[str] = []
 
     def explain(_: Any, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
@@ -235,7 +237,7 @@ def test_rows_are_found_along_their_indexes(database: Database) -> None:
         session.execute(ERASE, {"id": user})
     event.listen(database.engine, "before_cursor_execute", explain)
     try:
-        run_down(database)
+        erase_all(database)
     finally:
         event.remove(database.engine, "before_cursor_execute", explain)
     assert plans

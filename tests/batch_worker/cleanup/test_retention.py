@@ -1,4 +1,4 @@
-"""Retention: what is too old goes, in pieces; the rest stays, by default all that users see."""
+"""Retention: expired rows are deleted in steps; by default users keep all that they see."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +18,7 @@ from valence_common import revocations
 from valence_common.db import Database
 from valence_common.models import Batch, BatchChunk, BatchResult, LoginSession, Prediction
 
-# An id of a moment, as `new_id` would have made it then.
+# The id that `new_id` would have made at that moment.
 ID_OF = """CAST(lpad(to_hex(CAST(extract(epoch FROM {at}) * 1000 AS bigint)), 12, '0')
     || '7000' || '8000' || lpad(to_hex(CAST(random() * 1e14 AS bigint)), 12, '0') AS uuid)"""
 
@@ -65,15 +65,15 @@ def settings(url: str, **days: int) -> Settings:
     )
 
 
-def everything() -> int:
-    """All that has a number was told."""
+def all_published() -> int:
+    """Every numbered event is in the stream."""
     return 1_000_000
 
 
-def only(url: str, reason: str, days: int) -> dict[str, bulk_delete.DeleteStep]:
-    """The one piece of a kind whose rows are kept for so long."""
+def single_step(url: str, reason: str, days: int) -> dict[str, bulk_delete.DeleteStep]:
+    """The step of one reason, under that retention."""
     setting = {} if reason in AGES else {f"retain_{reason}_days": days}
-    return {reason: retention.delete_steps(settings(url, **setting), everything)[reason]}
+    return {reason: retention.delete_steps(settings(url, **setting), all_published)[reason]}
 
 
 def fill(session: Session, reason: str, *ages: str, copies: int = 1) -> None:
@@ -95,19 +95,21 @@ def count(session: Session, reason: str) -> int:
 
 
 @pytest.mark.parametrize("reason", sorted(FILL))
-def test_what_is_too_old_goes_and_the_rest_stays(
+def test_expired_rows_are_deleted_and_others_kept(
     database: Database, own_database_url: str, reason: str
 ) -> None:
-    """Of each kind, by its age in the database's time; what a day decides, to the day."""
+    """For each reason, by the age on the database's clock; daily counts by the day."""
     old, young = AGES.get(reason, ("11 days 1 minute", "9 days 23 hours"))
     with database.transaction() as session:
         fill(session, reason, old, young, copies=3)
     before = _counted(reason)
-    bulk_delete.delete_for(database, only(own_database_url, reason, 10))
+    bulk_delete.delete_for(database, single_step(own_database_url, reason, 10))
     with database.transaction() as session:
         assert 3 == count(session, reason)
     assert before + 3 == _counted(reason)
-    assert not bulk_delete.delete_step(database, reason, only(own_database_url, reason, 10)[reason])
+    assert not bulk_delete.delete_step(
+        database, reason, single_step(own_database_url, reason, 10)[reason]
+    )
 
 
 def _counted(reason: str) -> float:
@@ -115,10 +117,10 @@ def _counted(reason: str) -> float:
 
 
 @pytest.mark.parametrize("reason", sorted(FILL))
-def test_it_goes_in_pieces_along_an_index(
+def test_rows_are_deleted_in_limited_steps_by_index(
     database: Database, own_database_url: str, reason: str
 ) -> None:
-    """A transaction deletes its share and no more, and reads no table from end to end."""
+    """A transaction deletes no more than its limit, and scans no table."""
     with database.transaction() as session:
         fill(session, reason, "3 days", copies=25)
     plans: list[str] = []
@@ -128,60 +130,58 @@ def test_it_goes_in_pieces_along_an_index(
             cursor.execute(f"EXPLAIN {statement}", parameters)
             plans.extend(line for (line,) in cursor)
 
-    piece = only(own_database_url, reason, 1)[reason]
-    gone = [bulk_delete.delete_step(database, reason, piece, limit=10) for _ in range(2)]
+    step = single_step(own_database_url, reason, 1)[reason]
+    deleted = [bulk_delete.delete_step(database, reason, step, limit=10) for _ in range(2)]
     event.listen(database.engine, "before_cursor_execute", explain)
     try:
-        gone += [bulk_delete.delete_step(database, reason, piece, limit=10) for _ in range(2)]
+        deleted += [bulk_delete.delete_step(database, reason, step, limit=10) for _ in range(2)]
     finally:
         event.remove(database.engine, "before_cursor_execute", explain)
-    assert [10, 10, 5, 0] == gone
+    assert [10, 10, 5, 0] == deleted
     assert plans
     assert [] == [line for line in plans if "Seq Scan" in line]
 
 
-def test_by_default_nothing_that_a_user_sees_goes(
-    database: Database, own_database_url: str
-) -> None:
-    """History and batches are for ever; what only administrators see is kept for a year."""
+def test_default_retention_keeps_what_users_see(database: Database, own_database_url: str) -> None:
+    """History and batches are kept for ever; what only administrators see, for a year."""
     with database.transaction() as session:
         for reason in FILL:
             fill(session, reason, "399 days", "500 days")
-    Retention(settings(own_database_url), database, everything).work()
+    Retention(settings(own_database_url), database, all_published).work()
     with database.transaction() as session:
-        left = {reason: count(session, reason) for reason in FILL}
-    # Those that the keys were for have not ended.
+        remaining = {reason: count(session, reason) for reason in FILL}
+    # The batches of the idempotency keys have not ended.
     expected = {"history": 2, "batches": 2 + 2, "sessions": 0, "usage": 1, "audit": 1}
     expected |= {"events": 0, "revocations": 0, "idempotency": 0}
-    assert expected == left
+    assert expected == remaining
 
 
-def test_zero_days_are_for_ever(database: Database, own_database_url: str) -> None:
-    """Of all that can be set."""
+def test_retention_of_zero_days_is_for_ever(database: Database, own_database_url: str) -> None:
+    """For every setting."""
     names = ("history", "batches", "sessions", "usage", "audit", "events")
     never = settings(own_database_url, **{f"retain_{name}_days": 0 for name in names})
-    assert ["revocations", "idempotency"] == list(retention.delete_steps(never, everything))
+    assert ["revocations", "idempotency"] == list(retention.delete_steps(never, all_published))
 
 
-def test_an_event_that_nobody_heard_stays(database: Database, own_database_url: str) -> None:
-    """While Redis is away for longer than events are kept, none is lost."""
+def test_unpublished_event_stays(database: Database, own_database_url: str) -> None:
+    """No event is lost while Redis is away for longer than the retention."""
     with database.transaction() as session:
         fill(session, "events", "30 days", copies=3)
         session.execute(text("UPDATE events SET number = NULL"))
-    Retention(settings(own_database_url), database, everything).work()
+    Retention(settings(own_database_url), database, all_published).work()
     with database.transaction() as session:
         assert 3 == count(session, "events")
 
 
-def test_only_batches_that_ended_go_with_all_of_theirs(database: Database) -> None:
-    """One that still waits stays however old it is, and so does the history."""
+def test_only_ended_batches_are_deleted_with_their_rows(database: Database) -> None:
+    """A pending batch stays however old it is, and so does the history."""
     with database.transaction() as session:
         waiting = make_batch(session, ["w"])
         session.execute(text("UPDATE batch_chunks SET available_at = 'infinity'"))
         make_batch(session, ["a", "b", "c"])
         for _ in range(2):
-            mine = claim(session)
-            chunks.complete(session, mine, score(mine.texts), "m")
+            claimed = claim(session)
+            chunks.complete(session, claimed, score(claimed.texts), "m")
     with database.transaction() as session:
         in_a_year = datetime.now(UTC) + timedelta(days=365)
         assert 3 + 2 * bulk_delete.ROWS_PER_CHUNK + 1 == retention._expire_batches(
@@ -193,8 +193,8 @@ def test_only_batches_that_ended_go_with_all_of_theirs(database: Database) -> No
         assert 3 == len(session.scalars(select(Prediction.id)).all())
 
 
-def test_a_session_that_may_go_on_stays(database: Database, own_database_url: str) -> None:
-    """Old is one that ended, not one that began, long ago; its tokens go with it."""
+def test_active_session_stays(database: Database, own_database_url: str) -> None:
+    """The end of a session counts, not its start; its tokens are deleted with it."""
     with database.transaction() as session:
         fill(session, "sessions", "100 days", copies=3)
         alive, ended, expired = session.scalars(select(LoginSession.id)).all()
@@ -213,31 +213,31 @@ def test_a_session_that_may_go_on_stays(database: Database, own_database_url: st
                 " FROM sessions, generate_series(1, 7)"
             )
         )
-    Retention(settings(own_database_url), database, everything).work()
+    Retention(settings(own_database_url), database, all_published).work()
     with database.transaction() as session:
         assert [alive] == list(session.scalars(select(LoginSession.id)))
         assert 7 == session.execute(text("SELECT count(*) FROM refresh_tokens")).scalar_one()
 
 
-def test_revocations_are_kept_for_as_long_as_they_are_read() -> None:
-    """An access token that was revoked must not come to life again."""
+def test_revocations_outlive_their_last_reader() -> None:
+    """A revoked access token must not become valid again."""
     assert revocations.HORIZON + timedelta(minutes=30) < retention.REVOCATION_TTL
 
 
-def test_it_goes_on_while_there_is_more_and_then_rests(
+def test_retention_continues_while_rows_remain_and_then_pauses(
     database: Database, own_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A backlog is worked on at every call; after that nobody looks for some minutes."""
+    """Every call continues a backlog; after that the next one is due in minutes."""
     monkeypatch.setattr(bulk_delete, "MAX_SECONDS", 0.0)
-    keeper = Retention(settings(own_database_url), database, everything)
-    keeper.work()
+    retention_job = Retention(settings(own_database_url), database, all_published)
+    retention_job.work()
     monkeypatch.setattr(bulk_delete, "MAX_SECONDS", 10.0)
     with database.transaction() as session:
         fill(session, "audit", "500 days")
-    keeper.work()
+    retention_job.work()
     with database.transaction() as session:
         assert 0 == count(session, "audit")
         fill(session, "audit", "500 days")
-    keeper.work()
+    retention_job.work()
     with database.transaction() as session:
         assert 1 == count(session, "audit")

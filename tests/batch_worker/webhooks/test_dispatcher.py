@@ -1,4 +1,4 @@
-"""The courier: many deliveries at once, each once, and nobody held up by a receiver that hangs."""
+"""The dispatcher: concurrent deliveries, each once, and no delay by a receiver that hangs."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from valence_batch_worker.webhooks.dispatcher import Dispatcher
 from valence_common.db import Database
 from valence_common.models import WebhookSecret
 
-Hire = Callable[..., Dispatcher]
+StartDispatcher = Callable[..., Dispatcher]
 
 
 @pytest.fixture
@@ -36,11 +36,11 @@ def database(own_database_url: str) -> Iterator[Database]:
 
 
 @pytest.fixture
-def hire(own_database_url: str, receiver: Receiver) -> Iterator[Hire]:
-    """Starts couriers, each as a worker of its own has one."""
-    hired: list[tuple[Dispatcher, Database]] = []
+def start(own_database_url: str, receiver: Receiver) -> Iterator[StartDispatcher]:
+    """Start dispatchers, each with the database of a separate worker."""
+    started: list[tuple[Dispatcher, Database]] = []
 
-    def hire(**more: Any) -> Dispatcher:
+    def start(**more: Any) -> Dispatcher:
         settings = Settings(
             database_url=SecretStr(own_database_url),
             redis_url=SecretStr("redis://127.0.0.1:1/0"),
@@ -50,22 +50,22 @@ def hire(own_database_url: str, receiver: Receiver) -> Iterator[Hire]:
             **{"webhook_timeout_seconds": 60, **more},
         )
         database = Database(SecretStr(own_database_url), pool_size=1, timeout=20, pooled=False)
-        courier = Dispatcher(settings, database)
-        courier.start()
-        hired.append((courier, database))
-        return courier
+        dispatcher = Dispatcher(settings, database)
+        dispatcher.start()
+        started.append((dispatcher, database))
+        return dispatcher
 
-    yield hire
+    yield start
     receiver.release.set()
-    for courier, database in hired:
-        courier.stop()
-        courier.join(60)
-        assert not courier.is_alive()
+    for dispatcher, database in started:
+        dispatcher.stop()
+        dispatcher.join(60)
+        assert not dispatcher.is_alive()
         database.close()
 
 
 def ended(database: Database, *urls: str, same_user: bool = False) -> list[str]:
-    """Batches that ended, each of a user of its own unless told otherwise; the deliveries' ids."""
+    """End batches, of different users unless `same_user`; return the deliveries' ids."""
     with database.transaction() as session:
         user_id = None
         if same_user:
@@ -78,15 +78,15 @@ def statuses(url: str) -> Counter[str]:
     return Counter(dict(query(url, "SELECT id, status FROM webhook_deliveries")).values())
 
 
-def test_two_couriers_deliver_each_once(
-    hire: Hire, database: Database, own_database_url: str, receiver: Receiver
+def test_two_dispatchers_send_each_delivery_once(
+    start: StartDispatcher, database: Database, own_database_url: str, receiver: Receiver
 ) -> None:
-    """Nothing fails: nobody hears anything twice."""
+    """Without failures no message arrives twice."""
     made = ended(database, *[receiver.url()] * 30) + ended(
         database, *[receiver.url()] * 10, same_user=True
     )
     for _ in range(2):
-        hire()
+        start()
     until(lambda: statuses(own_database_url) == {"delivered": 40}, timeout=60)
     assert sorted(made) == sorted(r.headers["webhook-id"] for r in receiver.requests)
     assert all(signed_with(SECRET, request) for request in receiver.requests)
@@ -94,12 +94,12 @@ def test_two_couriers_deliver_each_once(
     assert {(1, False)} == set(rows)
 
 
-def test_a_hanging_receiver_holds_up_its_user_at_most(
-    hire: Hire, database: Database, own_database_url: str, receiver: Receiver
+def test_hanging_receiver_delays_only_its_user(
+    start: StartDispatcher, database: Database, own_database_url: str, receiver: Receiver
 ) -> None:
-    """All of one user's turns are taken by a receiver that hangs; the others' come at once."""
+    """A receiver that hangs takes all slots of its user; other users' messages arrive."""
     ended(database, *[receiver.url("/hang")] * (module.MAX_CONCURRENT + 4), same_user=True)
-    hire()
+    start()
     until(lambda: len(receiver.got("/hang")) == module.MAX_PER_USER, timeout=60)
     ended(database, *[receiver.url()] * 10)
     until(lambda: len(receiver.got()) == 10, timeout=60)
@@ -107,62 +107,62 @@ def test_a_hanging_receiver_holds_up_its_user_at_most(
     assert module.MAX_PER_USER == len(receiver.got("/hang"))
 
 
-def test_tried_again_until_it_arrives(
-    hire: Hire, database: Database, own_database_url: str, receiver: Receiver
+def test_delivery_is_retried_until_it_arrives(
+    start: StartDispatcher, database: Database, own_database_url: str, receiver: Receiver
 ) -> None:
-    """A receiver that fails twice is told a third time, the same message under the same id."""
+    """A receiver that fails twice gets the same message a third time, under the same id."""
     ended(database, receiver.url("/fail-twice"))
-    hire()
+    start()
 
     def soon() -> bool:
         query(own_database_url, "UPDATE webhook_deliveries SET next_at = now() WHERE attempts < 3")
         return statuses(own_database_url) == {"delivered": 1}
 
-    # Cut short while an attempt is under way, it would be tried once more: hence "at least".
+    # Moving `next_at` during an attempt causes one more, hence "at least".
     until(soon, timeout=60, interval=1)
     requests = receiver.got("/fail-twice")
     assert len(requests) >= 3
     assert 1 == len({(r.headers["webhook-id"], r.body) for r in requests})
 
 
-def test_stopping_lets_what_is_under_way_arrive(
-    hire: Hire, database: Database, own_database_url: str, receiver: Receiver
+def test_stop_waits_for_deliveries_in_flight(
+    start: StartDispatcher, database: Database, own_database_url: str, receiver: Receiver
 ) -> None:
-    """It begins nothing more, and is over when the last answer has come."""
+    """It starts no more deliveries and ends after the last response."""
     ended(database, receiver.url("/hang"))
-    courier = hire()
+    dispatcher = start()
     until(lambda: receiver.got("/hang"), timeout=60)
-    courier.stop()
+    dispatcher.stop()
     ended(database, receiver.url())
-    courier.join(0.5)
-    assert courier.is_alive()
+    dispatcher.join(0.5)
+    assert dispatcher.is_alive()
     receiver.release.set()
-    courier.join(60)
-    assert not courier.is_alive()
+    dispatcher.join(60)
+    assert not dispatcher.is_alive()
     assert {"delivered": 1, "pending": 1} == statuses(own_database_url)
     assert [] == receiver.got()
 
 
-def test_an_account_erased_meanwhile_is_told_of_no_more(
-    hire: Hire, database: Database, own_database_url: str, receiver: Receiver
+def test_erased_account_gets_no_more_webhooks(
+    start: StartDispatcher, database: Database, own_database_url: str, receiver: Receiver
 ) -> None:
-    """What was due before it was erased stays unsent; others' is sent."""
-    [gone] = ended(database, receiver.url("/gone"))
+    """Its due deliveries stay unsent; those of other users are sent."""
+    [erased] = ended(database, receiver.url("/gone"))
     with database.transaction() as session:
         mark = "UPDATE users SET erased_at = now() WHERE id = (SELECT user_id FROM"
-        session.execute(text(f"{mark} webhook_deliveries WHERE id = :id)"), {"id": gone})
-    hire()
+        session.execute(text(f"{mark} webhook_deliveries WHERE id = :id)"), {"id": erased})
+    start()
     ended(database, receiver.url())
     until(lambda: statuses(own_database_url)["delivered"] == 1, timeout=60)
     assert [] == receiver.got("/gone")
 
 
-def test_its_pulse_beats_while_receivers_hang(
-    hire: Hire, database: Database, receiver: Receiver
+def test_heartbeat_beats_while_receivers_hang(
+    start: StartDispatcher, database: Database, receiver: Receiver
 ) -> None:
-    """A worker is restarted when its courier does not come round, and not for its receivers."""
-    courier = hire()
+    """A stuck dispatcher restarts its worker; a hanging receiver does not."""
+    dispatcher = start()
     ended(database, *[receiver.url("/hang")] * 3)
     until(lambda: len(receiver.got("/hang")) == 3, timeout=60)
-    before = courier.heartbeat.last_beat()
-    until(lambda: courier.heartbeat.last_beat() > before, timeout=20, what="another beat")
+    before = dispatcher.heartbeat.last_beat()
+    until(lambda: dispatcher.heartbeat.last_beat() > before, timeout=20, what="another beat")

@@ -1,4 +1,4 @@
-"""Webhooks from the request to the receiver and its log, through real services and workers."""
+"""Webhooks from the request to the receiver and the delivery log, with real services."""
 
 import json
 import uuid
@@ -37,7 +37,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 @pytest.fixture
 def stack(servers: Servers) -> Iterator[Stack]:
-    """No worker before the test, and none after."""
+    """Without a worker before and after the test."""
     yield servers.stack
     for worker in servers.stack.running("batch_worker"):
         worker.kill()
@@ -74,14 +74,14 @@ def log(stack: Stack, account: Account, task_id: str) -> list[dict[str, Any]]:
 
 
 def wait_attempted(stack: Stack, account: Account, task_id: str) -> dict[str, Any]:
-    """The batch's one delivery, once its first attempt is written down."""
+    """Wait for the first attempt; return the batch's only delivery."""
     until(lambda: any(d["attempts"] for d in log(stack, account, task_id)), timeout=90)
     [delivery] = log(stack, account, task_id)
     return delivery
 
 
-def test_a_batch_that_ends_is_told(stack: Stack, receiver: Receiver) -> None:
-    """Signed with the user's secret, with the numbers of the batch and none of its texts."""
+def test_batch_that_ends_is_notified(stack: Stack, receiver: Receiver) -> None:
+    """Signed with the user's secret, with the batch's numbers and none of its texts."""
     worker = start_worker(stack)
     account = stack.account()
     secret = make_secret(stack, account)
@@ -109,8 +109,8 @@ def test_a_batch_that_ends_is_told(stack: Stack, receiver: Receiver) -> None:
             assert word not in service.output()
 
 
-def test_rotation_signs_with_all_that_live(stack: Stack, receiver: Receiver) -> None:
-    """The old ones for a day beside the new; what is ended signs nothing."""
+def test_rotation_signs_with_all_valid_secrets(stack: Stack, receiver: Receiver) -> None:
+    """Replaced secrets sign for another day next to the new one; ended ones do not."""
     account = stack.account()
     old, new = make_secret(stack, account), make_secret(stack, account)
     start_worker(stack)
@@ -125,10 +125,10 @@ def test_rotation_signs_with_all_that_live(stack: Stack, receiver: Receiver) -> 
     assert all(signed_with(secret, request) for secret in (new, *more))
 
 
-def test_log_of_receivers_that_fail_hang_redirect_and_lead_home(
+def test_log_shows_every_kind_of_outcome(
     stack: Stack, servers: Servers, receiver: Receiver
 ) -> None:
-    """Issue 6, proof 5: what the delivery log shows."""
+    """Receivers that fail, hang, redirect, or resolve to a private address."""
     start_worker(stack, webhook_timeout_seconds=5)
     expected = {
         receiver.url("/ok"): (200, None, "delivered"),
@@ -153,16 +153,16 @@ def test_log_of_receivers_that_fail_hang_redirect_and_lead_home(
         name = url.replace(str(receiver.port), "PORT")
         print(f"{name:34} {delivery['status']:9} " + json.dumps(first))
     assert expected == shown
-    # Where it was sent by a redirect, or by its own name, nothing has come.
+    # Neither the redirect nor the refused name led to a request.
     assert [tasks[receiver.url()]] == [
         json.loads(request.body)["data"]["task_id"] for request in receiver.got()
     ]
 
 
-def test_killed_mid_delivery_is_delivered_by_another(
+def test_worker_killed_mid_delivery_is_replaced(
     stack: Stack, servers: Servers, receiver: Receiver
 ) -> None:
-    """kill -9 after the message was sent and before that was written down: it is sent again."""
+    """kill -9 between sending and recording: another worker sends the message again."""
     worker = start_worker(stack)
     account = stack.account()
     make_secret(stack, account)
@@ -182,8 +182,8 @@ def test_killed_mid_delivery_is_delivered_by_another(
     assert [delivery["id"]] * 2 == ids
 
 
-def test_sigterm_mid_delivery_lets_it_arrive(stack: Stack, receiver: Receiver) -> None:
-    """The worker ends, but not before the answer has come and is written down."""
+def test_sigterm_waits_for_a_delivery_in_flight(stack: Stack, receiver: Receiver) -> None:
+    """The worker ends only after the response has been recorded."""
     worker = start_worker(stack)
     account = stack.account()
     make_secret(stack, account)
@@ -199,8 +199,8 @@ def test_sigterm_mid_delivery_lets_it_arrive(stack: Stack, receiver: Receiver) -
     assert ("delivered", 1) == (delivery["status"], len(receiver.got("/hang")))
 
 
-def test_cancelling_is_told(stack: Stack, servers: Servers, receiver: Receiver) -> None:
-    """Whoever ends a batch does it with `end_batch`, and the receiver hears of it."""
+def test_cancelled_batch_is_notified(stack: Stack, servers: Servers, receiver: Receiver) -> None:
+    """Every transaction that ends a batch calls `end_batch`, which queues the webhook."""
     account = stack.account()
     make_secret(stack, account)
     task_id = submit(stack, account, receiver.url())
@@ -224,10 +224,8 @@ def test_cancelling_is_told(stack: Stack, servers: Servers, receiver: Receiver) 
     )
 
 
-def test_redelivery_is_a_delivery_of_its_own(
-    stack: Stack, servers: Servers, receiver: Receiver
-) -> None:
-    """The old one stays in the log; the event goes out under a new id, a few times an hour."""
+def test_redelivery_is_a_new_delivery(stack: Stack, servers: Servers, receiver: Receiver) -> None:
+    """The old one stays in the log; the event is sent under a new id, ten times an hour."""
     start_worker(stack)
     account = stack.account()
     make_secret(stack, account)
@@ -254,8 +252,8 @@ def test_redelivery_is_a_delivery_of_its_own(
     assert {each["id"] for each in shown} == {
         request.headers["webhook-id"] for request in receiver.requests
     }
-    [said] = {json.dumps(json.loads(request.body)["data"]) for request in receiver.requests}
-    assert (1, 1, 0) == tuple(json.loads(said)[name] for name in ("total", "done", "failed"))
+    [data] = {json.dumps(json.loads(request.body)["data"]) for request in receiver.requests}
+    assert (1, 1, 0) == tuple(json.loads(data)[name] for name in ("total", "done", "failed"))
     for _ in range(7):
         assert 202 == stack.post(again, account).status_code
     answer = stack.post(again, account)
@@ -266,7 +264,7 @@ def test_redelivery_is_a_delivery_of_its_own(
 
 
 def test_disabled_workers_send_nothing(stack: Stack, receiver: Receiver) -> None:
-    """Off is the default; what waits goes out when it is switched on."""
+    """Off is the default; pending deliveries are sent once webhooks are enabled."""
     account = stack.account()
     make_secret(stack, account)
     start_worker(stack, webhooks_enabled=False)

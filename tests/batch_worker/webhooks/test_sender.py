@@ -1,4 +1,4 @@
-"""One attempt at a webhook, at receivers that do as they should and at all the others."""
+"""One attempt at a webhook, with working, failing and hostile receivers."""
 
 import asyncio
 import base64
@@ -113,35 +113,35 @@ def test_message_is_signed_json(receiver: Receiver) -> None:
         ("/garbage", (None, "protocol")),
     ],
 )
-def test_what_receivers_answer(receiver: Receiver, path: str, expected: Any) -> None:
-    """The status, or the word for why there was none."""
+def test_outcome_of_a_response(receiver: Receiver, path: str, expected: Any) -> None:
+    """The status, or one word for why there is none."""
     assert expected == send(receiver.url(path))
-    assert 1 == len(receiver.requests)  # nobody was sent elsewhere
+    assert 1 == len(receiver.requests)  # the redirect was not followed
 
 
-def test_a_receiver_that_hangs_is_left(receiver: Receiver) -> None:
-    """At the deadline, however often a byte comes before it."""
+def test_hanging_receiver_times_out(receiver: Receiver) -> None:
+    """Without a response within the timeout there is no status."""
     assert (None, "timeout") == send(receiver.url("/hang"), timeout=0.5)
 
 
 @pytest.mark.parametrize("path", ["/endless", "/drip"])
-def test_an_answer_without_end_is_not_read(receiver: Receiver, path: str) -> None:
-    """Its status came: that is all we wanted to know."""
+def test_endless_response_is_not_read(receiver: Receiver, path: str) -> None:
+    """The status suffices."""
     assert (200, None) == send(receiver.url(path))
 
 
-def test_nobody_there(receiver: Receiver) -> None:
-    """A port that nobody listens at, and a name that nobody has."""
+def test_unreachable_receivers(receiver: Receiver) -> None:
+    """A closed port, and a name without an address."""
     assert (None, "connect") == send(f"http://127.0.0.1:{free_port()}/")
 
     async def nowhere(host: str, port: int) -> list[str]:
         raise OSError
 
-    assert (None, "dns") == send("http://nobody.test/", resolve=nowhere)
+    assert (None, "dns") == send("http://unknown.test/", resolve=nowhere)
 
 
-def test_a_name_server_that_hangs_is_left() -> None:
-    """Looking up is within the deadline, too."""
+def test_hanging_name_server_times_out() -> None:
+    """The timeout includes the DNS lookup."""
 
     async def never(host: str, port: int) -> list[str]:
         await asyncio.sleep(600)
@@ -150,20 +150,20 @@ def test_a_name_server_that_hangs_is_left() -> None:
     assert (None, "timeout") == send("http://slow.test/", resolve=never, timeout=0.3)
 
 
-def test_our_own_addresses_are_refused(receiver: Receiver) -> None:
+def test_private_addresses_are_refused(receiver: Receiver) -> None:
     """Loopback by name and by number, unless it was allowed."""
     for host in ("localhost", "127.0.0.1", "[::1]", "0.0.0.0"):
         assert (None, "refused_address") == send(receiver.url("/ok", host), allowed_networks=[])
     assert [] == receiver.requests
 
 
-def test_tls_can_be_insisted_on(receiver: Receiver) -> None:
-    """A URL that was taken when http was allowed is not sent to when it is not."""
+def test_http_is_refused_unless_allowed(receiver: Receiver) -> None:
+    """Also for a URL that was accepted while http was allowed."""
     assert (None, "refused_url") == send(receiver.url(), allow_http=False)
 
 
-def test_without_a_secret_nothing_is_sent(receiver: Receiver) -> None:
-    """An unsigned message would teach receivers to take such."""
+def test_nothing_is_sent_without_a_secret(receiver: Receiver) -> None:
+    """An unsigned message would teach receivers to accept them."""
     outcome = asyncio.run(sender().send(delivery(receiver.url(), [])))
     assert (None, "no_secret") == (outcome.status_code, outcome.error)
     assert [] == receiver.requests
@@ -172,10 +172,7 @@ def test_without_a_secret_nothing_is_sent(receiver: Receiver) -> None:
 def test_certificates_are_verified_for_the_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that nobody vouches for is refused, one of another name too; a good one is not.
-
-    Though the connection goes to the address that was checked.
-    """
+    """It must be trusted and issued for the name, although we connect by address."""
     chain, key = certificate(tmp_path, "localhost")
     with Receiver((chain, key)) as receiver:
         assert (None, "tls") == send(receiver.url(host="localhost"), allow_http=False)
@@ -185,10 +182,10 @@ def test_certificates_are_verified_for_the_name(
     assert 1 == len(receiver.requests)
 
 
-def test_proxies_of_the_environment_are_not_used(
+def test_environment_proxies_are_not_used(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A proxy would look names up by itself, past the guard."""
+    """A proxy would resolve names itself, without our checks."""
     with Receiver() as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url(""))
@@ -196,15 +193,15 @@ def test_proxies_of_the_environment_are_not_used(
     assert ([], 1) == (proxy.requests, len(receiver.requests))
 
 
-def test_attempts_take_their_time(receiver: Receiver) -> None:
-    """`seconds` are measured."""
+def test_duration_is_measured(receiver: Receiver) -> None:
+    """`seconds` is the duration of the attempt."""
     started = time.monotonic()
     outcome = asyncio.run(sender(timeout=0.5).send(delivery(receiver.url("/hang"))))
     assert 0.5 <= outcome.seconds <= time.monotonic() - started + 0.001
 
 
 def test_every_reason_is_documented() -> None:
-    """The schema of the log names them all."""
+    """The API schema of the log lists them all."""
     description = Attempt.model_fields["error"].description or ""
     assert [] == [reason for reason in REASONS if f"`{reason}`" not in description]
     assert Outcome(0.1, 204).delivered

@@ -1,4 +1,4 @@
-"""The guard of webhooks: what was checked is what is connected to, and nothing else is."""
+"""SSRF protection: the worker connects only to addresses that it has checked."""
 
 import asyncio
 import ipaddress
@@ -20,7 +20,7 @@ LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]
 
 
 class Names:
-    """A name server that gives its answers in turn, and the last one for ever."""
+    """A name server that gives its answers in order, and then repeats the last one."""
 
     def __init__(self, *answers: Sequence[str] | Exception):
         self.answers = list(answers)
@@ -35,7 +35,7 @@ class Names:
 
 
 def connect(backend: GuardedBackend, host: str, port: int) -> str:
-    """Connect and close; returns the address that it was."""
+    """Connect and close; return the peer's address."""
 
     async def run() -> str:
         stream = await backend.connect_tcp(host, port, timeout=10)
@@ -47,20 +47,20 @@ def connect(backend: GuardedBackend, host: str, port: int) -> str:
 
 
 def test_loopback_by_name_is_refused() -> None:
-    """`localhost` is looked up, and what it is decides."""
+    """The resolved address decides, not the name."""
     with Receiver() as receiver, pytest.raises(ForbiddenAddress):
         connect(GuardedBackend([]), "localhost", receiver.port)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "2130706433", "0x7f.1", "127.1", "0"])
 def test_loopback_by_number_is_refused(host: str) -> None:
-    """Every spelling that the system's resolver takes."""
+    """In every notation that the system's resolver accepts."""
     with Receiver() as receiver, pytest.raises(ForbiddenAddress):
         connect(GuardedBackend([]), host, receiver.port)
 
 
-def test_an_allowed_network_is_reached() -> None:
-    """What the operator has allowed is where a name may lead."""
+def test_allowed_network_is_reachable() -> None:
+    """The operator may allow private networks."""
     names = Names(["127.0.0.1"])
     with Receiver() as receiver:
         assert "127.0.0.1" == connect(GuardedBackend(LOOPBACK, names), "a.test", receiver.port)
@@ -78,16 +78,15 @@ def test_an_allowed_network_is_reached() -> None:
     ],
 )
 def test_one_bad_address_refuses_the_name(addresses: list[str]) -> None:
-    """A name that leads to good and bad is not tried at its good ones."""
+    """A name with public and private addresses is refused altogether."""
     with pytest.raises(ForbiddenAddress):
         connect(GuardedBackend(LOOPBACK, Names(addresses)), "a.test", 1)
 
 
-def test_rebinding_changes_nothing() -> None:
-    """The name server changes its mind after the check: nobody asks again.
+def test_dns_rebinding_has_no_effect() -> None:
+    """The name server changes its answer after the check, but it is not asked again.
 
-    The first answer is allowed here in the place of a public one; the second would be refused,
-    and is never heard: the connection goes to the address that was checked.
+    The first answer, allowed here, stands for a public address; the second would be refused.
     """
     names = Names(["127.0.0.1"], ["10.0.0.1"])
     backend = GuardedBackend(LOOPBACK, names)
@@ -98,15 +97,15 @@ def test_rebinding_changes_nothing() -> None:
             connect(backend, "a.test", receiver.port)
 
 
-def test_the_next_address_is_tried() -> None:
+def test_next_address_is_tried() -> None:
     """A receiver that is down at one address may be up at another."""
     names = Names(["127.0.0.2", "127.0.0.1"])
     with Receiver() as receiver:
         assert "127.0.0.1" == connect(GuardedBackend(LOOPBACK, names), "a.test", receiver.port)
 
 
-def test_a_name_without_addresses_is_told_apart() -> None:
-    """From a receiver that is down."""
+def test_name_without_addresses_is_a_dns_error() -> None:
+    """Unlike a receiver that is down."""
     for answer in (OSError("no such name"), UnicodeError("label too long"), []):
         with pytest.raises(NameNotResolved):
             connect(GuardedBackend(LOOPBACK, Names(answer)), "a.test", 1)
@@ -114,8 +113,8 @@ def test_a_name_without_addresses_is_told_apart() -> None:
         connect(GuardedBackend(LOOPBACK), "127.0.0.1", free_port())
 
 
-def test_the_systems_resolver() -> None:
-    """It knows `localhost` and numbers, and not what cannot be a name."""
+def test_system_resolver() -> None:
+    """It resolves `localhost` and addresses, and rejects invalid names."""
     assert {"127.0.0.1", "::1"} & set(asyncio.run(resolve("localhost", 80)))
     assert ["127.0.0.1"] == asyncio.run(resolve("127.0.0.1", 80))
     for odd in ("a" * 64 + ".example", "a..example"):

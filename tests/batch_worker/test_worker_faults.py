@@ -1,4 +1,4 @@
-"""One worker, starved and struck while it works: it goes on, every batch whole, exactly once."""
+"""Faults while one worker runs: it continues, and every batch completes exactly once."""
 
 import json
 import time
@@ -25,19 +25,19 @@ def jobs(servers: Servers, model: Path) -> Jobs:
 
 @pytest.fixture(scope="module", autouse=True)
 def started(jobs: Jobs) -> Service:
-    """The one worker of all tests here: quick to take chunks back, and to cut them."""
+    """The one worker of all tests here, with short leases and early bisection."""
     return jobs.start_worker(lease_seconds=0.8, sweep_seconds=0.3, max_attempts=2)
 
 
 @pytest.fixture
 def worker(started: Service) -> Iterator[Service]:
-    """The worker, which no test may end."""
+    """The worker, which must survive each test."""
     yield started
     assert started.process.poll() is None
 
 
-def test_worker_tells_of_itself_on_its_internal_port(jobs: Jobs, worker: Service) -> None:
-    """Alive, ready, and counting what its children did."""
+def test_internal_port_serves_probes_and_metrics(jobs: Jobs, worker: Service) -> None:
+    """The metrics include those of the child processes."""
     account, task_id, texts = jobs.submit(40)
     jobs.judge(account, task_id, texts)
     for path in ("livez", "readyz"):
@@ -59,8 +59,8 @@ def test_worker_tells_of_itself_on_its_internal_port(jobs: Jobs, worker: Service
     assert {"valence_batch_oldest_chunk_seconds", "process_resident_memory_bytes"} <= names
 
 
-def test_worker_that_nobody_rings_for_still_finds_work(jobs: Jobs, worker: Service) -> None:
-    """The sweeper rings for chunks that wait, and its rings stay bounded while no worker hears."""
+def test_worker_without_messages_still_finds_work(jobs: Jobs, worker: Service) -> None:
+    """The sweeper rings for waiting chunks, a limited number of times while no child answers."""
     for child in psutil.Process(worker.pid).children():
         child.suspend()
     account, task_id, texts = jobs.submit(300)
@@ -121,7 +121,7 @@ def test_child_killed_mid_batch_is_replaced_by_its_own_worker(jobs: Jobs, worker
 
 
 def test_text_that_makes_the_model_raise_fails_alone(jobs: Jobs, worker: Service) -> None:
-    """A model's error is the text's, not the batch's; neither text nor traceback is logged."""
+    """A model's error fails the text, not the batch; neither text nor traceback is logged."""
     account, task_id, texts = jobs.submit(20, at_19=faulty_model.RAISES)
     jobs.judge(account, task_id, texts, failed=[19])
     assert faulty_model.RAISES not in worker.output()
@@ -129,7 +129,7 @@ def test_text_that_makes_the_model_raise_fails_alone(jobs: Jobs, worker: Service
 
 
 def test_text_that_kills_the_process_fails_alone(jobs: Jobs, worker: Service) -> None:
-    """The attempt was counted before the process died, so the text is found."""
+    """The attempt counts before the process dies, so bisection finds the text."""
     account, task_id, texts = jobs.submit(1, at_0=faulty_model.KILLS)
     other = jobs.submit(20)
     jobs.judge(account, task_id, texts, failed=[0], status="failed")
@@ -137,15 +137,15 @@ def test_text_that_kills_the_process_fails_alone(jobs: Jobs, worker: Service) ->
 
 
 def test_text_that_hangs_the_process_fails_alone(jobs: Jobs, worker: Service) -> None:
-    """A model that never comes back costs its text, not the worker."""
+    """A model that never returns fails its text, not the worker."""
     account, task_id, texts = jobs.submit(1, at_0=faulty_model.HANGS)
     other = jobs.submit(20)
     jobs.judge(account, task_id, texts, failed=[0], status="failed")
     jobs.judge(*other)
 
 
-def test_row_that_postgres_refuses_is_not_logged(jobs: Jobs, worker: Service) -> None:
-    """Postgres quotes the row in its error, and the log does not; the lease does the rest."""
+def test_row_that_postgres_rejects_is_not_logged(jobs: Jobs, worker: Service) -> None:
+    """The error of Postgres quotes the row, the log must not; the lease recovers the chunk."""
     private, url = "quite a private text", jobs.servers.postgres.url()
     check = f"ADD CONSTRAINT private CHECK (text <> '{private}') NOT VALID"
     query(url, f"ALTER TABLE predictions {check}")

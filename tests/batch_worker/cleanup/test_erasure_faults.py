@@ -1,4 +1,4 @@
-"""Real workers, an account erased in the middle of its batch, and a worker killed while erasing."""
+"""Real workers: an account is erased in the middle of its batch; a worker is killed meanwhile."""
 
 from support.jobs import Jobs
 from support.owned_rows import count_rows
@@ -15,38 +15,38 @@ def erase(jobs: Jobs, account: Account) -> None:
     assert 204 == answer.status_code, answer.text
 
 
-def wait_gone(jobs: Jobs, account: Account) -> None:
+def wait_erased(jobs: Jobs, account: Account) -> None:
     url = jobs.servers.postgres.url()
     until(lambda: count_rows(url, account.id)["users"] == 0, timeout=60, interval=0.2)
     assert {0} == set(count_rows(url, account.id).values())
 
 
-def judge_logs(jobs: Jobs) -> None:
-    """Nothing failed, in any worker of this test."""
+def assert_no_failures(jobs: Jobs) -> None:
+    """No worker of this test logged a failure."""
     for worker in jobs.servers.stack.running("batch_worker"):
         assert "_failed" not in worker.output()
 
 
 def test_erased_in_the_middle_of_a_large_batch(jobs: Jobs) -> None:
-    """Two workers have chunks in hand: nothing of theirs stays, and another's batch is finished."""
+    """Two workers hold its chunks: no row remains, and another user's batch completes."""
     account, task_id, texts = jobs.submit(20_000)
     jobs.start_workers(2)
     jobs.wait_midway(task_id, len(texts))
     other = jobs.submit(100)
     erase(jobs, account)
-    wait_gone(jobs, account)
+    wait_erased(jobs, account)
     jobs.judge(*other)
-    judge_logs(jobs)
+    assert_no_failures(jobs)
 
 
 def test_a_worker_killed_while_erasing_is_replaced(jobs: Jobs) -> None:
-    """kill -9 with some of it gone: the next worker finishes; a bystander keeps every row."""
+    """kill -9 in the middle: the next worker finishes; another account keeps every row."""
     url = jobs.servers.postgres.url()
     worker = jobs.start_worker()
-    bystander = jobs.submit(30)
-    jobs.judge(*bystander)
-    until(lambda: count_rows(url, bystander[0].id)["usage"], timeout=20)  # written late
-    before = count_rows(url, bystander[0].id)
+    other = jobs.submit(30)
+    jobs.judge(*other)
+    until(lambda: count_rows(url, other[0].id)["usage"], timeout=20)  # flushed late
+    before = count_rows(url, other[0].id)
     account, task_id, texts = jobs.submit(20_000)
     jobs.wait_midway(task_id, len(texts))
     query(
@@ -61,9 +61,9 @@ def test_a_worker_killed_while_erasing_is_replaced(jobs: Jobs) -> None:
         lambda: 0 < count_rows(url, account.id)["predictions"] < 200_000, timeout=30, interval=0.01
     )
     worker.kill()
-    left = count_rows(url, account.id)
-    assert (1, True) == (left["users"], left["predictions"] > 0)
+    remaining = count_rows(url, account.id)
+    assert (1, True) == (remaining["users"], remaining["predictions"] > 0)
     jobs.start_worker()
-    wait_gone(jobs, account)
-    assert before == count_rows(url, bystander[0].id)
-    judge_logs(jobs)
+    wait_erased(jobs, account)
+    assert before == count_rows(url, other[0].id)
+    assert_no_failures(jobs)

@@ -1,4 +1,4 @@
-"""Events end to end: what real services do is told as docs/events.md says."""
+"""Events end to end: real services publish them as docs/events.md says."""
 
 import re
 from typing import Any
@@ -14,20 +14,22 @@ from valence_common.audit import PUBLISHED
 API = "/api/v1"
 
 
-def heard(reader: Reader, account: Account, last: str) -> list[tuple[str, str, dict[str, Any]]]:
-    """All that was told of an account, once the last of it was; an order that holds throughout."""
-    until(lambda: last in {type_ for type_, _, _ in about(reader.handled, account.id)}, timeout=60)
+def wait_for_event(
+    reader: Reader, account: Account, type_: str
+) -> list[tuple[str, str, dict[str, Any]]]:
+    """Wait for an account's event of that type; return all its events, checked for order."""
+    until(lambda: type_ in {event for event, _, _ in about(reader.handled, account.id)}, timeout=60)
     judge_order(reader.handled)
     return about(reader.handled, account.id)
 
 
-def test_the_page_lists_what_is_told() -> None:
-    """Every type, and no other."""
+def test_page_lists_every_event_type() -> None:
+    """And no other."""
     listed = re.findall(r"^\| `(\w+\.\w+)` \|", PAGE.read_text("utf-8"), re.MULTILINE)
     assert sorted(PUBLISHED) == sorted(listed)
 
 
-def test_an_accounts_life_is_told(jobs: Jobs) -> None:
+def test_events_of_an_account(jobs: Jobs) -> None:
     """From its registration to its erasure, with what an administrator does to it."""
     stack = jobs.servers.stack
     jobs.start_worker(relay_seconds=0.1)
@@ -49,10 +51,10 @@ def test_an_accounts_life_is_told(jobs: Jobs) -> None:
             ask(admin, "PATCH", f"/admin/users/{account.id}", state)
         ask(admin, "PATCH", f"/admin/users/{account.id}", {"is_superuser": False})
         ask(admin, "DELETE", f"/admin/users/{account.id}")
-        told = heard(reader, account, "account.erasure_finished")
+        events = wait_for_event(reader, account, "account.erasure_finished")
         content = str(reader.handled)
     me = account.id
-    assert told == [
+    assert events == [
         ("account.registered", me, {}),
         ("key.created", first, {"scopes": ["analyze", "batch", "history"]}),
         ("key.rotated", first, {"to": second}),
@@ -69,8 +71,8 @@ def test_an_accounts_life_is_told(jobs: Jobs) -> None:
         assert secret not in content
 
 
-def test_a_batchs_life_is_told_through_blows(jobs: Jobs) -> None:
-    """Redis is emptied, then killed, and a worker, too: accepted and ended, once, in this order."""
+def test_events_of_a_batch_survive_faults(jobs: Jobs) -> None:
+    """Redis loses its data, then it and a worker are killed: each event once, in order."""
     jobs.start_workers(2, relay_seconds=0.1)
     with Reader(jobs.servers.valkey.url()) as reader:
         account, task_id, texts = jobs.submit(400)
@@ -82,28 +84,28 @@ def test_a_batchs_life_is_told_through_blows(jobs: Jobs) -> None:
         jobs.judge(account, task_id, texts)
         jobs.judge(*other)
         ended = {"total": 400, "failed": 0}
-        assert heard(reader, account, "batch.completed") == [
+        assert wait_for_event(reader, account, "batch.completed") == [
             ("account.registered", account.id, {}),
             ("batch.accepted", task_id, {"total": 400}),
             ("batch.completed", task_id, ended),
         ]
-        told = heard(reader, other[0], "batch.completed")
+        events = wait_for_event(reader, other[0], "batch.completed")
         assert ["account.registered", "batch.accepted", "batch.completed"] == [
-            t for t, _, _ in told
+            t for t, _, _ in events
         ]
         written = query(jobs.servers.postgres.url(), "SELECT count(*) FROM events")
-        until(lambda: [(len(reader.handled),)] == written, timeout=30, what="nothing twice")
+        until(lambda: [(len(reader.handled),)] == written, timeout=30, what="each event once")
     with jobs.servers.valkey.client() as client:
         assert written == [(len(stream(client)),)]
 
 
-def test_a_lonely_worker_is_killed_while_events_wait(jobs: Jobs) -> None:
-    """With no relay nothing is told and nothing lost: the next worker tells all of it."""
+def test_next_worker_publishes_the_waiting_events(jobs: Jobs) -> None:
+    """Without a worker events wait; none is lost."""
     worker = jobs.start_worker(relay_seconds=0.1)
     worker.kill()
     accounts = [jobs.servers.stack.account() for _ in range(3)]
     with Reader(jobs.servers.valkey.url()) as reader:
         jobs.start_worker(relay_seconds=0.1)
         for account in accounts:
-            [(type_, _, _)] = heard(reader, account, "account.registered")
+            [(type_, _, _)] = wait_for_event(reader, account, "account.registered")
             assert "account.registered" == type_
