@@ -11,7 +11,7 @@ import pytest
 
 from support.stack import Service, Stack
 from support.waiting import until
-from valence_common.web.server import BACKLOG
+from valence_common.web.http_protocol import BACKLOG
 
 DESCRIPTORS = 3000
 HELD = 1500
