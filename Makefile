@@ -24,12 +24,14 @@ ifndef TAG
 TAG := $(shell git ls-files -co --exclude-standard -- Dockerfile requirements.lock alembic services ml \
   | LC_ALL=C sort | xargs cat 2>/dev/null | sha256sum | cut -c1-12)
 endif
+PYTEST = $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --timeout 300
+SLOW := (e2e or e2e_full or slow_faults)
 # Without byte code every test process would compile all tests again.
 unexport PYTHONDONTWRITEBYTECODE
 MEMBERS := $(addprefix services/,common auth inference batch-worker) ml cli
 
 .DEFAULT_GOAL := help
-.PHONY: help run install clean test faults chaos check format docs sbom lock
+.PHONY: help run install clean test faults faults-full coverage chaos check format docs sbom lock
 .PHONY: cluster images deploy undeploy cluster-down e2e e2e-full chart
 
 help:
@@ -46,11 +48,17 @@ clean: ## Remove .venv, tools and caches; keep the data in .valence
 	rm -rf $(VENV) .tools .mypy_cache .pytest_cache .ruff_cache .coverage*
 
 ##@ Check
-test: $(STAMP) ## All tests, with coverage; one that hangs fails after five minutes
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --timeout 300
+test: $(STAMP) ## Units, HTTP and matrices; a test that hangs fails after five minutes
+	$(PYTEST) -m "not faults and not $(SLOW)"
 
-faults: $(STAMP) ## The long forms of the fault tests
-	$(BIN)/pytest tests/faults tests/batch_worker -m slow_faults -s
+faults: $(STAMP) ## What kills and freezes Postgres, Redis and processes, in its short forms
+	$(PYTEST) -m "faults and not $(SLOW)"
+
+faults-full: $(STAMP) ## The long forms of the faults; an hour
+	$(BIN)/pytest -m slow_faults -s
+
+coverage: $(STAMP) ## The tests of test and faults, with their coverage; it must not fall
+	$(PYTEST) -m "not $(SLOW)" --cov
 
 chaos: $(STAMP) ## Batches of 100,000 texts under a fault a second, for $SEEDS (10) seeds from $SEED (1)
 	PYTHONPATH=tests $(BIN)/python -m chaos --first $(SEED) --seeds $(SEEDS)

@@ -12,13 +12,17 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from pydantic import SecretStr
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from support.invariants import CheckedClient
+from support import faulty_model
+from support.invariants import CheckedClient, Watch
+from support.jobs import SECONDS_A_CHUNK, Jobs
+from support.servers import Servers
 from support.stack import Account, Stack
 from valence.local.postgres import Postgres
 from valence.local.valkey import Valkey
-from valence_common.db import make_engine
+from valence_common.db import Database, make_engine
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = "template_valence"
@@ -52,7 +56,7 @@ def _execute(url: str, statement: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def _urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+def _servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Postgres, Valkey]]:
     """A Postgres with a migrated template, and a Valkey; started when a test first needs them."""
     folder = tmp_path_factory.mktemp("servers")
     with (
@@ -61,19 +65,19 @@ def _urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]
     ):
         postgres.create_database(TEMPLATE)
         migrate(postgres.url(TEMPLATE))
-        yield postgres.url("{}"), valkey.url()
+        yield postgres, valkey
 
 
 @pytest.fixture(scope="session")
-def postgres_url(_urls: tuple[str, str]) -> str:
+def postgres_url(_servers: tuple[Postgres, Valkey]) -> str:
     """This test process's Postgres, with `{}` for the database's name."""
-    return _urls[0]
+    return _servers[0].url("{}")
 
 
 @pytest.fixture(scope="session")
-def redis_url(_urls: tuple[str, str]) -> str:
+def redis_url(_servers: tuple[Postgres, Valkey]) -> str:
     """This test process's Valkey."""
-    return _urls[1]
+    return _servers[1].url()
 
 
 @contextlib.contextmanager
@@ -86,7 +90,7 @@ def _database(postgres_url: str, template: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def database_url(postgres_url: str) -> Iterator[str]:
-    """This test process's migrated database."""
+    """The database of `stack`; what a test commits to it stays for the next."""
     with _database(postgres_url, TEMPLATE) as url:
         yield url
 
@@ -113,15 +117,30 @@ def module_database_url(postgres_url: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def session(database_url: str) -> Iterator[Session]:
+def database(own_database_url: str) -> Iterator[Database]:
+    """Real transactions in a database of the test's own, for threads that see each other's."""
+    database = Database(SecretStr(own_database_url), pool_size=8, timeout=20)
+    yield database
+    database.close()
+
+
+@pytest.fixture(scope="session")
+def _engine(postgres_url: str) -> Iterator[Engine]:
+    """Connections to a migrated database to which nothing is ever committed."""
+    with _database(postgres_url, TEMPLATE) as url:
+        engine = make_engine(SecretStr(url))
+        yield engine
+        engine.dispose()
+
+
+@pytest.fixture
+def session(_engine: Engine) -> Iterator[Session]:
     """A session whose commits are savepoints of a transaction that the test's end rolls back."""
-    engine = make_engine(SecretStr(database_url))
-    with engine.connect() as connection:
+    with _engine.connect() as connection:
         outer = connection.begin()
         with Session(connection, join_transaction_mode="create_savepoint") as session:
             yield session
         outer.rollback()
-    engine.dispose()
 
 
 @pytest.fixture(scope="session")
@@ -129,19 +148,9 @@ def stack(
     tmp_path_factory: pytest.TempPathFactory, database_url: str, redis_url: str
 ) -> Iterator[Stack]:
     """All three services, running, for tests that break nothing."""
-    stack = Stack(tmp_path_factory.mktemp("stack"), database_url, redis_url)
-    try:
-        for name, settings in (
-            ("auth", {}),
-            ("inference", {}),
-            ("batch_worker", {"concurrency": 1}),
-        ):
-            stack.start(name, ready=False, **settings)
-        for service in stack.services:
-            service.wait_ready()
-        yield stack
-    finally:
-        stack.close()
+    services = {"auth": {}, "inference": {}, "batch_worker": {"concurrency": 1}}
+    with Stack.started(tmp_path_factory.mktemp("stack"), database_url, redis_url, **services) as s:
+        yield s
 
 
 @pytest.fixture
@@ -150,9 +159,92 @@ def account(stack: Stack) -> Account:
     return stack.account()
 
 
+@pytest.fixture(scope="module")
+def watch(stack: Stack) -> Iterator[None]:
+    """Judges the services of the stack when the tests of a module are done."""
+    watch = Watch(stack)
+    yield
+    watch.judge()
+
+
 @pytest.fixture
-def checked(stack: Stack) -> Iterator[CheckedClient]:
-    """A client that judges each answer at once, and the logs at the end."""
+def checked(stack: Stack, watch: None) -> Iterator[CheckedClient]:
+    """A client that judges each answer at once, and the logs after the test."""
     checked = CheckedClient(stack)
     yield checked
     checked.judge()
+
+
+@pytest.fixture(scope="module")
+def replicas(stack: Stack) -> Iterator[Stack]:
+    """The stack with a second process of inference."""
+    second = stack.start("inference")
+    yield stack
+    second.kill()
+
+
+@pytest.fixture(scope="session")
+def _web(
+    tmp_path_factory: pytest.TempPathFactory, postgres_url: str, redis_url: str
+) -> Iterator[Stack]:
+    folder, own_redis_url = tmp_path_factory.mktemp("web"), redis_url.removesuffix("/0") + "/1"
+    services = {"auth": {}, "inference": {**Jobs.web_settings, "redis_timeout_seconds": 2}}
+    with (
+        _database(postgres_url, TEMPLATE) as url,
+        Stack.started(folder, url, own_redis_url, **services) as stack,
+    ):
+        stack.environment |= faulty_model.ENVIRONMENT
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def shared_web(_web: Stack) -> Iterator[Stack]:
+    """`web` of the tests that break nothing; each module finds it empty."""
+    yield _web
+    _web.reset()
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The faulty model, a little slow."""
+    folder = tmp_path_factory.mktemp("model")
+    return faulty_model.write(folder / "odd-1", seconds=SECONDS_A_CHUNK)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Servers of the module's own, to be frozen and killed, and web services."""
+    folder = tmp_path_factory.mktemp("servers")
+    with Servers.started(folder, auth={}, inference=Jobs.web_settings) as servers:
+        servers.stack.environment |= faulty_model.ENVIRONMENT
+        yield servers
+
+
+@pytest.fixture
+def web(request: pytest.FixtureRequest) -> Stack:
+    """The web services, which cut batches into small chunks, and no worker but a test's own.
+
+    For a fault they are those of its module's `servers`; all else shares one set.
+    """
+    if any(request.node.get_closest_marker(name) for name in ("faults", "slow_faults")):
+        stack: Stack = request.getfixturevalue("servers").stack
+    else:
+        stack = request.getfixturevalue("shared_web")
+    return stack
+
+
+@pytest.fixture
+def checked_servers(servers: Servers) -> Iterator[CheckedClient]:
+    """As `checked`, for the services of the module's own `servers`."""
+    watch, checked = Watch(servers.stack), CheckedClient(servers.stack)
+    yield checked
+    checked.judge()
+    watch.judge()
+
+
+@pytest.fixture
+def jobs(web: Stack, model: Path) -> Iterator[Jobs]:
+    """Batches for workers of the test's own; there is none before it and none after."""
+    yield Jobs(web, model)
+    web.stop_workers()
+    web.flush()

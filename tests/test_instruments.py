@@ -73,5 +73,5 @@ def test_probes_see_a_service_that_refuses(server: ThreadingHTTPServer, service:
     """So does a connection that nothing takes."""
     server.shutdown()
     server.server_close()
-    with pytest.raises(AssertionError, match="ConnectError"), probed([service]):
+    with pytest.raises(AssertionError, match="ConnectionRefusedError"), probed([service]):
         pass

@@ -1,4 +1,7 @@
-"""Reliability cases 1 to 15: JSON values that must be rejected."""
+"""Reliability cases 2 to 9: JSON values that must be rejected, and some that must not.
+
+`test_every_body` has what holds for every operation alike.
+"""
 
 import json
 import uuid
@@ -19,24 +22,6 @@ TASK = "/api/v1/sentiment/task"
 def _registration(**fields: object) -> dict[str, object]:
     name = f"user-{uuid.uuid4().hex[:12]}"
     return {"username": name, "email": f"{name}@example.com", "password": "fine words 77"} | fields
-
-
-def test_case_001_not_a_number(checked: CheckedClient, account: Account) -> None:
-    """NaN, Infinity and numbers out of range are refused in every place of every body."""
-    for literal in ("NaN", "Infinity", "-Infinity", "1e999", "-1e999"):
-        for body in (
-            f'{{"text": {literal}}}',
-            f'{{"text": "fine", "explain": {literal}}}',
-            f'{{"text": "fine", "unknown": {literal}}}',
-            literal,
-            f"[{literal}]",
-        ):
-            assert 422 == checked.post(ANALYZE, body, account).status_code, body
-        for body in (f'{{"texts": [{literal}]}}', f'{{"texts": ["fine"], "unknown": {literal}}}'):
-            assert 422 == checked.post(BATCH, body, account).status_code, body
-        for name in ("username", "email", "password", "unknown"):
-            body = json.dumps(_registration(**{name: "@@"})).replace('"@@"', literal)
-            assert 422 == checked.post(REGISTER, body).status_code, body
 
 
 def test_case_002_and_003_holes_in_text(
@@ -128,27 +113,6 @@ def test_case_004_integers_past_the_column(checked: CheckedClient, account: Acco
         assert expected == answer.status_code, path
 
 
-def test_case_006_depth_bombs(checked: CheckedClient, account: Account) -> None:
-    """Deep nesting ends at 32 levels, soon, before anything is validated, on every route."""
-    for body in (
-        b"[" * 33,
-        b"[" * 1_000,
-        b"[" * 100_000,
-        b"[" * 33 + b"]" * 33,
-        b'{"a":' * 33 + b"1" + b"}" * 33,
-        b'{"text": "fine", "unknown": ' + b"[" * 900 + b"]" * 900 + b"}",
-        b'{"text": "fine \\" [[", "unknown": ' + b"[" * 33 + b"]" * 33 + b"}",
-        b"[" * 40 + b'"' * 20_000,
-    ):
-        answer = checked.post(ANALYZE, body, account)
-        rule = "The request body is nested deeper than 32 levels"
-        assert (400, rule) == (answer.status_code, answer.json()["detail"]), body[:50]
-        assert answer.elapsed.total_seconds() < 1
-        assert 400 == checked.post(BATCH, body, account).status_code
-        if len(body) < 64 * 1024:
-            assert 400 == checked.post(REGISTER, body).status_code
-
-
 def test_case_006_depth_within_the_limit(checked: CheckedClient, account: Account) -> None:
     """32 levels, and any number of brackets inside strings, are not too deep."""
     deep = b'{"text": "fine", "unknown": ' + b"[" * 31 + b"]" * 31 + b"}"
@@ -159,92 +123,15 @@ def test_case_006_depth_within_the_limit(checked: CheckedClient, account: Accoun
     assert 200 == checked.post(ANALYZE, brackets, account).status_code
 
 
-def test_case_007_encodings(checked: CheckedClient, account: Account) -> None:
-    """Only UTF-8 without a mark is read, so that nobody can read something else."""
-    for body, expected in (
-        (b'{"text": "\xff\xfe"}', 400),
-        (b'{"text": "\xc0\xaf"}', 400),
-        (b'{"text": "\xed\xa0\x80"}', 400),
-        ('{"text": "good"}'.encode("utf-16"), 400),
-        ('{"text": "good"}'.encode("utf-16-le"), 400),
-        ('{"text": "good"}'.encode("utf-16-be"), 400),
-        ('{"text": "good"}'.encode("utf-32"), 400),
-        ('{"text": "good"}'.encode("utf-8-sig"), 400),
-        ('{"text": "gööd"}'.encode("latin-1"), 400),
-        ('{"text": "gööd"}'.encode(), 200),
-    ):
-        assert expected == checked.post(ANALYZE, body, account).status_code, body
-
-
-def test_case_007_charsets(checked: CheckedClient, account: Account) -> None:
-    """A charset that is not UTF-8 is refused by its name."""
-    for charset in ("utf-7", "latin-1", "utf-16", "utf-8; charset=utf-7", "utf-8, utf-7"):
-        kind = f"application/json; charset={charset}"
-        answer = checked.post(ANALYZE, b'{"text": "+AGc-ood"}', account, content_type=kind)
-        assert 415 == answer.status_code, charset
-
-
-def test_case_009_content_types(checked: CheckedClient, account: Account) -> None:
-    """JSON routes take JSON and the login takes a form; everything else is 415, unread."""
-    text = checked.secret("lovely-unread-body")
-    body = json.dumps({"text": text})
-    for kind in (
-        "text/plain", "", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x",
-        "application/jsonx", "text/json", "application/problem+json", "*/*",
-        "application/json, text/plain", "application/json; boundary=x",
-    ):  # fmt: skip
-        assert 415 == checked.post(ANALYZE, body, account, content_type=kind).status_code, kind
-        assert 415 == checked.post(REGISTER, body, content_type=kind).status_code, kind
-    assert 415 == checked.post(LOGIN, body).status_code
-    form = "multipart/form-data; boundary=x"
-    assert 415 == checked.post(LOGIN, b"--x--", content_type=form).status_code
-
-
 def test_case_009_json_in_its_spellings(checked: CheckedClient, account: Account) -> None:
-    """The spellings of JSON's media type are all taken."""
+    """The spellings of JSON's media type are all taken, and UTF-8 as it is."""
     for kind in (
         "application/json",
         "application/json;charset=utf-8",
         'Application/JSON; charset="UTF-8"',
     ):
-        answer = checked.post(ANALYZE, b'{"text": "good"}', account, content_type=kind)
-        assert 200 == answer.status_code, kind
-
-
-def test_case_015_strict_types(checked: CheckedClient, account: Account) -> None:
-    """A field has its type and nothing that looks like it; unknown fields are refused."""
-    analyze, batch = "/api/v1/sentiment/analyze", "/api/v1/sentiment/analyze/batch"
-    for path, body in (
-        (analyze, {"text": True}),
-        (analyze, {"text": 7}),
-        (analyze, {"text": None}),
-        (analyze, {"text": ["good"]}),
-        (analyze, {}),
-        (analyze, []),
-        (analyze, ["text"]),
-        (analyze, "text"),
-        (analyze, None),
-        (analyze, 7),
-        (analyze, {"text": "good", "explain": "true"}),
-        (analyze, {"text": "good", "explain": 1}),
-        (analyze, {"text": "good", "explain": 1.0}),
-        (analyze, {"text": "good", "explain": None}),
-        (analyze, {"text": "good", "Explain": True}),
-        (analyze, {"text": "good", "extra": 1}),
-        (analyze, {"text": "good", "": 1}),
-        (batch, {"texts": ["good"], "extra": 1}),
-        (batch, {"texts": {"0": "good"}}),
-        (REGISTER, _registration(username=7)),
-        (REGISTER, _registration(email=True)),
-        (REGISTER, _registration(password=None)),
-        (REGISTER, [_registration()]),
-    ):
-        answer = checked.post(path, json.dumps(body), account)
-        assert 422 == answer.status_code, body
-    twice = '{"text": "good", "explain": true, "explain": false}'
-    for body in ('{"text": "good", "text": "bad"}', twice):
-        answer = checked.post(analyze, body, account)
-        assert (422, "unique_keys") == (answer.status_code, answer.json()["errors"][0]["rule"])
+        answer = checked.post(ANALYZE, '{"text": "gööd"}'.encode(), account, content_type=kind)
+        assert (200, "gööd") == (answer.status_code, answer.json()["text"]), kind
 
 
 def test_each_broken_field_is_named_once(checked: CheckedClient) -> None:

@@ -30,16 +30,6 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield servers
 
 
-@pytest.fixture
-def stack(servers: Servers) -> Stack:
-    return servers.stack
-
-
-@pytest.fixture
-def account(stack: Stack) -> Account:
-    return stack.account()
-
-
 def post(
     stack: Stack,
     account: Account,
@@ -167,6 +157,7 @@ def test_case_115_no_key(stack: Stack, account: Account, key: str) -> None:
     assert 0 == batches(stack, account)
 
 
+@pytest.mark.faults
 def test_case_115_in_flight_and_a_crash_before_the_answer(servers: Servers) -> None:
     """While the first is being stored its user's others get 409, and no other user waits; killed
     between commit and answer, the same request gets the batch that was stored.

@@ -26,11 +26,6 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield servers
 
 
-@pytest.fixture
-def stack(servers: Servers) -> Stack:
-    return servers.stack
-
-
 def storm(stack: Stack, headers: dict[str, str]) -> list[Timed]:
     """200 analyses over the replicas: one to each, so that the user is known, then the rest."""
     one, other, *rest = requests(stack, headers, 200)
@@ -52,25 +47,24 @@ def judge_headers(answers: list[Timed]) -> None:
             assert 1 <= int(answer.headers["retry-after"]) <= 60
 
 
-def test_case_061_exactness(servers: Servers, checked: CheckedClient) -> None:
+def test_case_061_exactness(replicas: Stack, checked: CheckedClient) -> None:
     """Of 200 at once over two replicas exactly 60 pass, whatever the time that takes."""
-    stack = servers.stack
-    account = limited(stack, per_minute=1, burst=59)
+    account = limited(replicas, per_minute=1, burst=59)
     for _ in range(2):
         assert 200 == checked.request("GET", HISTORY, headers=account.headers).status_code
-    answers = storm(stack, account.headers)
+    answers = storm(replicas, account.headers)
     assert {200: 60, 429: 140} == tally(answers)
     judge_headers(answers)
-    judge_keys(servers)
+    judge_keys(replicas)
     stored = "SELECT count(*) FROM predictions WHERE user_id = :id"
-    assert [(60,)] == query(stack.database_url, stored, id=account.id)
+    assert [(60,)] == query(replicas.database_url, stored, id=account.id)
 
 
-def test_case_061_sixty_a_minute(servers: Servers, checked: CheckedClient) -> None:
+def test_case_061_sixty_a_minute(replicas: Stack, checked: CheckedClient) -> None:
     """60 a minute without burst: 60 at once, and one more for each second that it took."""
-    account = limited(servers.stack, per_minute=60, burst=0)
+    account = limited(replicas, per_minute=60, burst=0)
     started = time.monotonic()
-    answers = storm(servers.stack, account.headers)
+    answers = storm(replicas, account.headers)
     refilled = int(time.monotonic() - started) + 1
     passed = tally(answers)[200]
     assert 60 <= passed <= 60 + refilled
@@ -79,40 +73,40 @@ def test_case_061_sixty_a_minute(servers: Servers, checked: CheckedClient) -> No
 
 
 def test_case_061_a_counter_without_an_end_gets_one(
-    servers: Servers, checked: CheckedClient
+    replicas: Stack, checked: CheckedClient
 ) -> None:
     """A client that died between counting and dating locks nobody out: there is no between."""
-    account = limited(servers.stack, per_minute=5)
-    at_once(requests(servers.stack, account.headers, 10))
-    with servers.valkey.client() as client:
+    account = limited(replicas, per_minute=5)
+    at_once(requests(replicas, account.headers, 10))
+    with replicas.redis() as client:
         names = list(client.scan_iter(f"valence:limit:*{account.id}*"))
         assert 2 == len(names)
         for name in names:
             client.persist(name)
-    limited(servers.stack, account, per_minute=1000)
+    limited(replicas, account, per_minute=1000)
     until(
         lambda: 200 == checked.post(ANALYZE, '{"text": "good"}', account).status_code,
         timeout=WITHIN,
     )
-    judge_keys(servers)
+    judge_keys(replicas)
 
 
-def test_limits_follow_the_row(servers: Servers, checked: CheckedClient) -> None:
+def test_limits_follow_the_row(replicas: Stack, checked: CheckedClient) -> None:
     """What an administrator sets holds everywhere within seconds."""
-    account = limited(servers.stack, per_minute=1, burst=0)
+    account = limited(replicas, per_minute=1, burst=0)
 
     def quotas() -> set[int]:
-        answers = at_once(requests(servers.stack, account.headers, 2))
+        answers = at_once(requests(replicas, account.headers, 2))
         return {policies(a.headers, "ratelimit-policy")["analyze"]["q"] for a in answers}
 
     assert {1} == quotas()
-    limited(servers.stack, account, per_minute=7)
+    limited(replicas, account, per_minute=7)
     until(lambda: {7} == quotas(), timeout=WITHIN)
 
 
-def test_batches_have_a_rate_and_reads_have_none(servers: Servers, checked: CheckedClient) -> None:
+def test_batches_have_a_rate_and_reads_have_none(replicas: Stack, checked: CheckedClient) -> None:
     """Taking a batch is counted, looking at it is not; a refusal stores nothing."""
-    account = limited(servers.stack, per_minute=1, burst=1)
+    account = limited(replicas, per_minute=1, burst=1)
     body = '{"texts": ["good", "bad"]}'
     accepted = [checked.post(BATCH, body, account) for _ in range(2)]
     assert [202, 202] == [answer.status_code for answer in accepted]
@@ -124,29 +118,30 @@ def test_batches_have_a_rate_and_reads_have_none(servers: Servers, checked: Chec
     for _ in range(20):
         assert 200 == checked.request("GET", path, headers=account.headers).status_code
     stored = "SELECT count(*) FROM batches WHERE user_id = :id"
-    assert [(2,)] == query(servers.stack.database_url, stored, id=account.id)
+    assert [(2,)] == query(replicas.database_url, stored, id=account.id)
     assert 200 == checked.post(ANALYZE, '{"text": "good"}', account).status_code
 
 
-def test_a_key_has_a_limit_of_its_own(servers: Servers, checked: CheckedClient) -> None:
+def test_a_key_has_a_limit_of_its_own(replicas: Stack, checked: CheckedClient) -> None:
     """Its user, and their other keys, go on."""
-    account = servers.stack.account()
+    account = replicas.account()
     body = {"name": "slow", "per_minute": 2}
     key = checked.request("POST", KEYS, json=body, headers=account.headers).json()["key"]
-    answers = at_once(requests(servers.stack, {"X-API-Key": key}, 6))
+    answers = at_once(requests(replicas, {"X-API-Key": key}, 6))
     assert {200: 2, 429: 4} == tally(answers)
     assert 2 == policies(answers[0].headers, "ratelimit-policy")["key"]["q"]
-    assert {200: 6} == tally(at_once(requests(servers.stack, account.headers, 6)))
+    assert {200: 6} == tally(at_once(requests(replicas, account.headers, 6)))
 
 
 @pytest.mark.parametrize("fault", ["down", "frozen"])
+@pytest.mark.faults
 def test_case_025_limits_hold_without_redis(
-    servers: Servers, checked: CheckedClient, fault: str
+    servers: Servers, checked_servers: CheckedClient, fault: str
 ) -> None:
     """Each replica counts by itself: never unlimited, never an error, never without headers."""
     account = limited(servers.stack, per_minute=1, burst=9)
     keyed = limited(servers.stack, per_minute=1, burst=9)
-    made = checked.request("POST", KEYS, json={"name": "a key"}, headers=keyed.headers)
+    made = checked_servers.request("POST", KEYS, json={"name": "a key"}, headers=keyed.headers)
     credentials = (account.headers, {"X-API-Key": made.json()["key"]})
     for headers in credentials:  # so that both know their limits, however slow the machine is
         until(
@@ -160,13 +155,14 @@ def test_case_025_limits_hold_without_redis(
 
 
 @pytest.mark.parametrize("fault", ["down", "frozen"])
+@pytest.mark.faults
 def test_case_025_revoked_keys_without_redis(
-    servers: Servers, checked: CheckedClient, fault: str
+    servers: Servers, checked_servers: CheckedClient, fault: str
 ) -> None:
     """Revoked before the outage or during it: 401 within five seconds, never 200 after."""
     account = servers.stack.account()
     before, during, alive = (
-        checked.request("POST", KEYS, json={"name": n}, headers=account.headers).json()
+        checked_servers.request("POST", KEYS, json={"name": n}, headers=account.headers).json()
         for n in ("before", "during", "alive")
     )
 
@@ -175,11 +171,11 @@ def test_case_025_revoked_keys_without_redis(
 
     assert {200} == statuses(before) == statuses(during) == statuses(alive)
     path = f"{KEYS}/{before['id']}"
-    assert 204 == checked.request("DELETE", path, headers=account.headers).status_code
+    assert 204 == checked_servers.request("DELETE", path, headers=account.headers).status_code
     until(lambda: {401} == statuses(before), timeout=WITHIN)
     with getattr(servers.valkey, fault)():
         assert {401} == statuses(before)
         path = f"{KEYS}/{during['id']}"
-        assert 204 == checked.request("DELETE", path, headers=account.headers).status_code
+        assert 204 == checked_servers.request("DELETE", path, headers=account.headers).status_code
         until(lambda: {401} == statuses(during), timeout=WITHIN)
         assert {200} == statuses(alive)

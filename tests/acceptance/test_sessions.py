@@ -128,6 +128,7 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
         yield servers
 
 
+@pytest.mark.faults
 def test_case_082_logout(servers: Servers) -> None:
     """After a logout neither token is good at any replica, with Redis up, empty, down and back."""
     stack = servers.stack

@@ -9,8 +9,7 @@ import pytest
 from support.invariants import CheckedClient
 from support.raw import answers, connect, message
 from support.rows import query
-from support.servers import Servers
-from support.stack import Account
+from support.stack import Account, Stack
 from valence_common.celery_app import QUEUE
 
 BATCH = "/api/v1/sentiment/analyze/batch"
@@ -21,22 +20,10 @@ FINE = ["fine"] * 99_999
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """No worker: what is put into the queue stays there."""
-    with Servers.started(tmp_path_factory.mktemp("servers"), auth={}, inference={}) as servers:
-        yield servers
-
-
-@pytest.fixture
-def account(servers: Servers) -> Account:
-    return servers.stack.account()
-
-
-@pytest.fixture
-def checked(servers: Servers) -> Iterator[CheckedClient]:
-    checked = CheckedClient(servers.stack)
-    yield checked
-    checked.judge()
+def stack(shared_web: Stack) -> Iterator[Stack]:
+    """No worker, so that the queue keeps what is put into it; chunks of the default size."""
+    with shared_web.beside(inference={}) as stack:
+        yield stack
 
 
 class Case(NamedTuple):
@@ -114,10 +101,10 @@ REFUSED = {
 }
 
 
-def _stored(servers: Servers, account: Account) -> list[tuple[Any, ...]]:
+def _stored(stack: Stack, account: Account) -> list[tuple[Any, ...]]:
     """Batches, chunks and keys of a user."""
     return query(
-        servers.postgres.url(),
+        stack.database_url,
         "SELECT id FROM batches WHERE user_id = :user"
         " UNION ALL SELECT id FROM batch_chunks WHERE user_id = :user"
         " UNION ALL SELECT batch_id FROM idempotency_keys WHERE user_id = :user",
@@ -126,12 +113,12 @@ def _stored(servers: Servers, account: Account) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_case_020_refused_batches(servers: Servers, account: Account, name: str) -> None:
+def test_case_020_refused_batches(stack: Stack, account: Account, name: str) -> None:
     """The first bad index is named, and neither Postgres nor Redis knows of the batch."""
     case = REFUSED[name]
-    with servers.valkey.client() as redis:
+    with stack.redis() as redis:
         before = redis.llen(QUEUE)
-        answer = servers.stack.post(
+        answer = stack.post(
             case.path,
             account,
             content=case.body,
@@ -142,7 +129,7 @@ def test_case_020_refused_batches(servers: Servers, account: Account, name: str)
         assert case.field == (problem["errors"][0]["field"] if "errors" in problem else None)
         assert "yyy" not in answer.text
         assert before == redis.llen(QUEUE)
-    assert [] == _stored(servers, account)
+    assert [] == _stored(stack, account)
 
 
 ACCEPTED = {
@@ -160,19 +147,19 @@ ACCEPTED = {
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_case_020_accepted_batches(servers: Servers, account: Account, name: str) -> None:
+def test_case_020_accepted_batches(stack: Stack, account: Account, name: str) -> None:
     """Every text is in a chunk of the batch, and workers are rung for."""
     kind, body, total, columns, rows = ACCEPTED[name]
-    with servers.valkey.client() as redis:
+    with stack.redis() as redis:
         before = redis.llen(QUEUE)
         headers = {"content-type": kind}
-        answer = servers.stack.post(BATCH, account, content=body, headers=headers)
+        answer = stack.post(BATCH, account, content=body, headers=headers)
         assert (202, total) == (answer.status_code, answer.json()["total"]), answer.text
         assert before < redis.llen(QUEUE)
     task_id = answer.json()["task_id"]
     assert f"/api/v1/sentiment/task/{task_id}" == answer.headers["location"]
     stored = query(
-        servers.postgres.url(),
+        stack.database_url,
         "SELECT b.total, b.columns, (SELECT sum(json_array_length(texts)) FROM batch_chunks"
         " WHERE batch_id = b.id), (SELECT max(json_array_length(rows)) FROM batch_chunks"
         " WHERE batch_id = b.id) FROM batches AS b WHERE id = :id",
@@ -181,12 +168,12 @@ def test_case_020_accepted_batches(servers: Servers, account: Account, name: str
     assert [(total, columns, total, rows)] == stored
 
 
-def test_case_020_a_bad_row_ends_the_upload(servers: Servers, account: Account) -> None:
+def test_case_020_a_bad_row_ends_the_upload(stack: Stack, account: Account) -> None:
     """It is answered while the rest of the body is still to come, and the connection ends."""
     token = b"Authorization: Bearer " + account.token.encode()
     fields = [token, b"Content-Type: text/csv", b"Content-Length: 30000000"]
     data = message("POST", BATCH, *fields, body=b'text\n"closed"x\n' + b"a\n" * 10_000, close=False)
-    with connect(servers.stack.url(BATCH)) as connection:
+    with connect(stack.url(BATCH)) as connection:
         connection.sendall(data)
         (answer,) = answers(connection)
     assert (422, "close") == (answer.status, answer.headers["connection"])

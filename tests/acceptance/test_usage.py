@@ -37,16 +37,11 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield servers
 
 
-@pytest.fixture
-def stack(servers: Servers) -> Stack:
-    return servers.stack
-
-
 def test_a_days_texts_are_counted_and_survive_a_flush(
-    servers: Servers, checked: CheckedClient
+    replicas: Stack, checked: CheckedClient
 ) -> None:
     """Analyses cost one text, batches theirs; Redis forgets, the table of usage does not."""
-    account = limited(servers.stack, texts_per_day=10)
+    account = limited(replicas, texts_per_day=10)
 
     def batch(texts: int) -> httpx.Response:
         return checked.request(
@@ -64,20 +59,23 @@ def test_a_days_texts_are_counted_and_survive_a_flush(
     midnight = (24 - datetime.now(UTC).hour) * 3600
     assert 1 <= int(refused.headers["retry-after"]) <= midnight
     stored = "SELECT total FROM batches WHERE user_id = :id"
-    assert [(8,)] == query(servers.stack.database_url, stored, id=account.id)
+    assert [(8,)] == query(replicas.database_url, stored, id=account.id)
     assert [200, 200, 429, 429] == [analyze().status_code for _ in range(4)]
     counted = "SELECT sum(texts) FROM usage WHERE user_id = :id"
-    until(lambda: [(10,)] == query(servers.stack.database_url, counted, id=account.id), timeout=15)
-    servers.valkey.flush()
+    until(lambda: [(10,)] == query(replicas.database_url, counted, id=account.id), timeout=15)
+    replicas.flush()
     assert 429 == batch(1).status_code
     assert [429, 429] == [analyze().status_code for _ in range(2)]
-    limited(servers.stack, account, texts_per_day=12)
+    limited(replicas, account, texts_per_day=12)
     until(lambda: 200 == analyze().status_code, timeout=WITHIN)
     assert [200, 429] == [analyze().status_code for _ in range(2)]
-    judge_keys(servers)
+    judge_keys(replicas)
 
 
-def test_a_batch_that_is_not_stored_costs_nothing(servers: Servers, checked: CheckedClient) -> None:
+@pytest.mark.faults
+def test_a_batch_that_is_not_stored_costs_nothing(
+    servers: Servers, checked_servers: CheckedClient
+) -> None:
     """What Postgres could not take is not taken from the day either."""
     account = limited(servers.stack, texts_per_day=10)
     body = {"texts": ["good"] * 10}
@@ -102,12 +100,12 @@ def test_a_batch_that_is_not_stored_costs_nothing(servers: Servers, checked: Che
     )
 
 
-def test_usage_is_told_by_day_key_and_route(servers: Servers, checked: CheckedClient) -> None:
+def test_usage_is_told_by_day_key_and_route(replicas: Stack, checked: CheckedClient) -> None:
     """What was answered is counted, on whichever replica; what was refused is not."""
-    account = servers.stack.account()
+    account = replicas.account()
     made = checked.request("POST", KEYS, json={"name": "a key"}, headers=account.headers).json()
-    assert {200: 6} == tally(at_once(requests(servers.stack, account.headers, 6)))
-    assert {200: 4} == tally(at_once(requests(servers.stack, {"X-API-Key": made["key"]}, 4)))
+    assert {200: 6} == tally(at_once(requests(replicas, account.headers, 6)))
+    assert {200: 4} == tally(at_once(requests(replicas, {"X-API-Key": made["key"]}, 4)))
     assert 202 == checked.post(BATCH, '{"texts": ["a", "b", "c"]}', account).status_code
     assert 422 == checked.post(ANALYZE, '{"text": ""}', account).status_code
     today = datetime.now(UTC).date().isoformat()
@@ -135,7 +133,7 @@ def test_usage_is_told_by_day_key_and_route(servers: Servers, checked: CheckedCl
         paged += [item["route"] for item in page["items"]]
         cursor = page["next_cursor"]
     assert ["analyze", "analyze", "batch"] == sorted(paged)
-    other = servers.stack.account()
+    other = replicas.account()
     assert [] == checked.request("GET", USAGE, headers=other.headers).json()["items"]
     for wrong in (
         "from=2020-01-01&to=2020-04-02",
@@ -154,14 +152,14 @@ def test_usage_is_told_by_day_key_and_route(servers: Servers, checked: CheckedCl
         assert [] == rows(f"{USAGE}?{fine}")
 
 
-def test_usage_is_written_at_the_end(servers: Servers, checked: CheckedClient) -> None:
+def test_usage_is_written_at_the_end(replicas: Stack, checked: CheckedClient) -> None:
     """A replica that is told to stop writes what it counted a moment before."""
-    account = servers.stack.account()
-    replica: Service = servers.stack.start("inference")
+    account = replicas.account()
+    replica: Service = replicas.start("inference")
     for _ in range(3):
         url = replica.url + ANALYZE
         assert 200 == httpx.post(url, json=BODY, headers=account.headers).status_code
     assert 0 == replica.stop()
     counted = "SELECT requests FROM usage WHERE user_id = :id"
-    assert [(3,)] == query(servers.stack.database_url, counted, id=account.id)
+    assert [(3,)] == query(replicas.database_url, counted, id=account.id)
     assert not re.search("usage_(lost|not_written)", replica.output())

@@ -18,6 +18,7 @@ def backups(tmp_path: Path, own_database_url: str) -> Iterator[Backups]:
         yield backups
 
 
+@pytest.mark.faults
 def test_case_120_killed_dump(backups: Backups, own_database_url: str) -> None:
     """kill -9 in the middle leaves nothing that is called a dump; the next run tidies up."""
     fill(own_database_url, BIG_ROWS)

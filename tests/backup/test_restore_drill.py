@@ -11,7 +11,7 @@ import pytest
 
 from support.backups import Backups, refused
 from support.rows import query
-from support.servers import FragilePostgres, Servers
+from support.servers import FragilePostgres
 from support.stack import Account, Stack
 from support.waiting import until
 from valence.local import migrations
@@ -20,12 +20,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def stack(shared_web: Stack) -> Iterator[Stack]:
     """All three services, with small chunks, so that a batch takes a while."""
-    folder = tmp_path_factory.mktemp("servers")
-    services = {"auth": {}, "inference": {"chunk_texts": 5}, "batch_worker": {"concurrency": 1}}
-    with Servers.started(folder, **services) as servers:
-        yield servers
+    shared_web.start("batch_worker", concurrency=1)
+    yield shared_web
+    shared_web.stop_workers()
 
 
 def longest_data(dump: bytes) -> int:
@@ -41,16 +40,16 @@ def longest_data(dump: bytes) -> int:
 
 
 @pytest.fixture
-def backups(tmp_path: Path, servers: Servers) -> Iterator[Backups]:
-    with Backups(tmp_path / "backups", servers.postgres.url()) as backups:
+def backups(tmp_path: Path, stack: Stack) -> Iterator[Backups]:
+    with Backups(tmp_path / "backups", stack.database_url) as backups:
         yield backups
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[FragilePostgres]:
+def elsewhere(tmp_path: Path) -> Iterator[FragilePostgres]:
     """A server of another place, without a table."""
-    with FragilePostgres(tmp_path / "fresh") as fresh:
-        yield fresh
+    with FragilePostgres(tmp_path / "elsewhere") as elsewhere:
+        yield elsewhere
 
 
 def known_job(stack: Stack) -> tuple[Account, str]:
@@ -62,36 +61,37 @@ def known_job(stack: Stack) -> tuple[Account, str]:
 
 
 def test_case_119_restore_drill(
-    servers: Servers, backups: Backups, fresh: FragilePostgres, tmp_path: Path
+    stack: Stack, backups: Backups, elsewhere: FragilePostgres, tmp_path: Path
 ) -> None:
     """On a restored server a stack lets a known user in and shows a known job, and works on."""
-    account, task_id = known_job(servers.stack)
-    before = servers.stack.task(account, task_id)
+    account, task_id = known_job(stack)
+    before = stack.task(account, task_id)
     done = backups.run("backup")
     assert (0, "") == (done.returncode, done.stderr)
     assert "was restored and compared" in done.stdout
-    backups.point_at(fresh.url())
+    backups.point_at(elsewhere.url())
     restored = backups.run("restore", "latest")
     assert (0, "") == (restored.returncode, restored.stderr)
     refused(backups.run("restore", "latest"), "the database is not empty")
-    migrations.upgrade(fresh.url())
-    stack = Stack(tmp_path / "stack", fresh.url(), servers.valkey.url())
-    shutil.copy(servers.stack.keyring, stack.keyring)
+    migrations.upgrade(elsewhere.url())
+    redis_url = stack.redis_url.removesuffix("/1") + "/2"
+    there = Stack(tmp_path / "stack", elsewhere.url(), redis_url)
+    shutil.copy(stack.keyring, there.keyring)
     try:
         for name in ("auth", "inference", "batch_worker"):
-            stack.start(name, ready=False)
-        for service in stack.services:
+            there.start(name, ready=False)
+        for service in there.services:
             service.wait_ready()
-        assert 200 == stack.login(account.username).status_code
-        assert before == stack.task(account, task_id)
-        stack.canary()
+        assert 200 == there.login(account.username).status_code
+        assert before == there.task(account, task_id)
+        there.canary()
     finally:
-        stack.close()
+        there.close()
 
 
-def test_case_119_corrupted_byte(servers: Servers, backups: Backups) -> None:
+def test_case_119_corrupted_byte(stack: Stack, backups: Backups) -> None:
     """One byte of the dump, in the file alone or before its checksum was made: both fail loudly."""
-    known_job(servers.stack)
+    known_job(stack)
     name = backups.make()
     dump, sums = backups.folder / f"{name}.dump", backups.folder / f"{name}.sha256"
     content = bytearray(dump.read_bytes())
@@ -106,9 +106,9 @@ def test_case_119_corrupted_byte(servers: Servers, backups: Backups) -> None:
     assert backups.idle()
 
 
-def test_case_119_another_content(servers: Servers, backups: Backups) -> None:
+def test_case_119_another_content(stack: Stack, backups: Backups) -> None:
     """A dump that restores well, but not to the rows that were dumped, is found out."""
-    known_job(servers.stack)
+    known_job(stack)
     name = backups.make()
     tables = backups.folder / f"{name}.tables"
     tables.write_text(tables.read_text().replace("users|", "users|1", 1))
@@ -119,9 +119,9 @@ def test_case_119_another_content(servers: Servers, backups: Backups) -> None:
     refused(backups.run("verify", name), "the restored tables differ from the dump")
 
 
-def test_case_119_empty_dump(backups: Backups, fresh: FragilePostgres) -> None:
+def test_case_119_empty_dump(backups: Backups, empty_database_url: str) -> None:
     """Of an empty database no backup is made; an empty file is none."""
-    backups.point_at(fresh.url())
+    backups.point_at(empty_database_url)
     refused(backups.run("backup"), "the restored database has no alembic_version")
     assert [] == backups.names()
     name = "20260101T000000Z"
@@ -144,20 +144,20 @@ def test_case_119_the_alert_is_documented() -> None:
 
 
 def test_case_120_a_dump_under_load_is_of_one_moment(
-    servers: Servers, backups: Backups, fresh: FragilePostgres
+    stack: Stack, backups: Backups, empty_database_url: str
 ) -> None:
     """While batches are taken in and worked on: each chunk has all of its results, or none."""
-    account = servers.stack.account()
-    tasks = [servers.stack.submit(account, [f"text {n}" for n in range(4000)]) for _ in range(3)]
-    url = servers.postgres.url()
+    account = stack.account()
+    tasks = [stack.submit(account, [f"text {n}" for n in range(4000)]) for _ in range(3)]
+    url = stack.database_url
     counted = "SELECT count(*) FROM batch_results"
     [(before,)] = query(url, counted)
     until(lambda: query(url, counted)[0][0] > before, timeout=60, interval=0.01)
     backups.make()
-    backups.point_at(fresh.url())
+    backups.point_at(empty_database_url)
     assert 0 == backups.run("restore", "latest").returncode
     chunks = query(
-        fresh.url(),
+        empty_database_url,
         "SELECT chunk.state = 'done', count(result.position) = chunk.size,"
         " count(result.position) = 0 FROM batch_chunks AS chunk LEFT JOIN batch_results AS result"
         " ON result.batch_id = chunk.batch_id"
@@ -166,11 +166,11 @@ def test_case_120_a_dump_under_load_is_of_one_moment(
     )
     assert {(True, True, False), (False, False, True)} == set(chunks)  # of either kind
     ended = query(
-        fresh.url(),
+        empty_database_url,
         "SELECT finished_at IS NOT NULL, (SELECT count(*) FROM batch_results AS result"
         " WHERE result.batch_id = batches.id) = total, EXISTS (SELECT FROM audit_events"
         " WHERE subject_id = batches.id AND action = 'batch.completed') FROM batches",
     )
     assert all(finished == whole == audited for finished, whole, audited in ended)
     for task_id in tasks:
-        assert "completed" == servers.stack.finish(account, task_id)["status"]
+        assert "completed" == stack.finish(account, task_id)["status"]

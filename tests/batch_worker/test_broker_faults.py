@@ -17,6 +17,8 @@ from support.waiting import until
 from valence_batch_worker.batches.sweeper import MAX_RINGS
 from valence_common.celery_app import QUEUE
 
+pytestmark = pytest.mark.faults
+
 CHUNK_SECONDS = 14
 """Longer than ten seconds, the interval at which kombu restores unacknowledged messages."""
 
@@ -43,7 +45,7 @@ def test_case_108_message_that_comes_again_mid_chunk_changes_nothing(
     jobs.judge(account, task_id, texts)
     until(lambda: sum(w.output().count('"event": "task"') for w in workers) >= 2, timeout=30)
     attempts = "SELECT attempt FROM batch_chunks WHERE batch_id = :id"
-    assert [(1,)] == query(jobs.servers.postgres.url(), attempts, id=task_id)
+    assert [(1,)] == query(jobs.stack.database_url, attempts, id=task_id)
 
 
 _COUNT_RECOVERIES = """
@@ -78,7 +80,7 @@ def test_case_111_three_sweepers_recover_each_expired_lease_once(
     jobs: Jobs, tmp_path: Path, leases: int
 ) -> None:
     """Two are killed meanwhile: no deadlock, no error, and few messages in the queue."""
-    url = jobs.servers.postgres.url()
+    url = jobs.stack.database_url
     settings = {
         "model_dir": faulty_model.write(tmp_path / "quick-1"),
         "sweep_seconds": 0.2,
@@ -92,7 +94,7 @@ def test_case_111_three_sweepers_recover_each_expired_lease_once(
     batches = [
         jobs.submit(CHUNKS_PER_BATCH * CHUNK_TEXTS) for _ in range(leases // CHUNKS_PER_BATCH)
     ]
-    jobs.servers.valkey.flush()
+    jobs.stack.flush()
     query(url, _EXPIRE_ALL)
     running = "SELECT count(*) FROM batch_chunks WHERE state = 'running'"
     for worker in workers:
@@ -101,13 +103,13 @@ def test_case_111_three_sweepers_recover_each_expired_lease_once(
     for worker in workers[1:]:
         worker.kill()
     until(lambda: query(url, running) == [(0,)], timeout=120)
-    with jobs.servers.valkey.client() as client:
+    with jobs.stack.redis() as client:
         assert client.llen(QUEUE) <= 3 * MAX_RINGS
     assert [] == [worker.pid for worker in workers if "sweep_failed" in worker.output()]
     for child in psutil.Process(workers[0].pid).children():
         child.resume()
     for account, task_id, texts in batches:
-        jobs.servers.stack.finish(account, task_id, timeout=leases)
+        jobs.stack.finish(account, task_id, timeout=leases)
         jobs.judge(account, task_id, texts)
     twice = "SELECT count(*), count(DISTINCT chunk_id) FROM recoveries"
     assert [(leases, leases)] == query(url, twice)
@@ -117,7 +119,7 @@ def test_case_111_three_sweepers_recover_each_expired_lease_once(
 @pytest.mark.slow_faults
 def test_case_027_worker_survives_ten_outages_of_redis(servers: Servers, model: Path) -> None:
     """Redis is killed and down for up to a minute; the worker recovers without a restart."""
-    jobs = Jobs(servers, model)
+    jobs = Jobs(servers.stack, model)
     worker = jobs.start_worker()
     choice = random.Random(27)
     outages = [*sorted(choice.sample(range(1, 60), 9)), 60]

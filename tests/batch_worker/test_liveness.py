@@ -126,7 +126,7 @@ def stuck_file(tmp_path: Path) -> Path:
 def worker(servers: Servers, model: Path, stuck_file: Path) -> Iterator[Service]:
     """A worker with timeouts of seconds."""
     servers.stack.environment["STUCK_FILE"] = str(stuck_file)
-    worker = Jobs(servers, model).start_worker(module="support.impatient_worker")
+    worker = Jobs(servers.stack, model).start_worker(module="support.impatient_worker")
     yield worker
     worker.kill()
 
@@ -136,6 +136,7 @@ def livez(worker: Service) -> tuple[int, str]:
     return answer.status_code, answer.text
 
 
+@pytest.mark.faults
 def test_worker_whose_consumer_is_stuck_says_so(worker: Service, stuck_file: Path) -> None:
     """The process runs, the sweeper sweeps, Redis answers: only the consumer is silent."""
     assert (200, "ok") == livez(worker)
@@ -146,11 +147,12 @@ def test_worker_whose_consumer_is_stuck_says_so(worker: Service, stuck_file: Pat
     until(lambda: livez(worker) == (200, "ok"), timeout=30)
 
 
+@pytest.mark.faults
 def test_worker_that_waits_for_its_servers_stays_alive(
     servers: Servers, model: Path, worker: Service
 ) -> None:
     """Either server frozen, or both gone, for longer than a consumer may be silent."""
-    jobs = Jobs(servers, model)
+    jobs = Jobs(servers.stack, model)
     for faults in (
         [servers.postgres.frozen()],
         [servers.valkey.frozen()],

@@ -30,13 +30,13 @@ _COUNT_SCORED_MEANWHILE = """
 def test_small_batch_waits_for_two_chunks_of_a_large_queue(jobs: Jobs) -> None:
     """A has 120 chunks before B's one: at most the chunk in progress and one more go first."""
     jobs.start_worker()
-    greedy = jobs.servers.stack.account()
+    greedy = jobs.stack.account()
     texts = [f"text {n}" for n in range(400)]
-    large = [jobs.servers.stack.submit(greedy, texts) for _ in range(3)]
+    large = [jobs.stack.submit(greedy, texts) for _ in range(3)]
     jobs.wait_midway(large[0], len(texts))
     modest, small, few = jobs.submit(CHUNK_TEXTS)
     jobs.judge(modest, small, few)
-    url = jobs.servers.postgres.url()
+    url = jobs.stack.database_url
     [(meanwhile,)] = query(url, _COUNT_SCORED_MEANWHILE, small=small)
     assert meanwhile <= 3 * CHUNK_TEXTS
     assert jobs.done(large[-1]) == 0
@@ -80,6 +80,7 @@ def resident_bytes(worker: Service) -> tuple[int, ...]:
     return tuple(process.memory_info().rss for process in (parent, *parent.children()))
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     "texts", [20, pytest.param(10_000, marks=pytest.mark.slow_faults)], ids=["small", "large"]
 )

@@ -17,10 +17,12 @@ from support.stack import Service
 from support.waiting import until
 from valence_common.celery_app import QUEUE
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.fixture(scope="module")
 def jobs(servers: Servers, model: Path) -> Jobs:
-    return Jobs(servers, model)
+    return Jobs(servers.stack, model)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,10 +66,10 @@ def test_worker_without_messages_still_finds_work(jobs: Jobs, worker: Service) -
     for child in psutil.Process(worker.pid).children():
         child.suspend()
     account, task_id, texts = jobs.submit(300)
-    jobs.servers.valkey.flush()
+    jobs.stack.flush()
 
     def queued() -> int:
-        with jobs.servers.valkey.client() as client:
+        with jobs.stack.redis() as client:
             return client.llen(QUEUE)
 
     until(lambda: queued() > 0, timeout=10)
@@ -83,29 +85,33 @@ def test_case_105_flushall_mid_batch_loses_nothing(jobs: Jobs, worker: Service) 
     account, task_id, texts = jobs.submit(200)
     progress = [jobs.wait_midway(task_id, 200)]
     for _ in range(5):
-        jobs.servers.valkey.flush()
+        jobs.stack.flush()
         progress.append(until(lambda: jobs.done(task_id), timeout=5))
         time.sleep(0.1)
     assert sorted(progress) == progress
     jobs.judge(account, task_id, texts)
 
 
-def test_case_106_redis_killed_and_emptied_loses_nothing(jobs: Jobs, worker: Service) -> None:
+def test_case_106_redis_killed_and_emptied_loses_nothing(
+    servers: Servers, jobs: Jobs, worker: Service
+) -> None:
     """Redis dies without persistence and comes back empty: the same worker finishes."""
     account, task_id, texts = jobs.submit(300)
     jobs.wait_midway(task_id, 300)
-    with jobs.servers.valkey.down():
+    with servers.valkey.down():
         second = jobs.submit(20)
     jobs.judge(account, task_id, texts)
     jobs.judge(*second)
 
 
-def test_batch_survives_ended_database_sessions(jobs: Jobs, worker: Service) -> None:
+def test_batch_survives_ended_database_sessions(
+    servers: Servers, jobs: Jobs, worker: Service
+) -> None:
     """Every session is terminated again and again while a batch runs: nothing doubles."""
     account, task_id, texts = jobs.submit(150)
     jobs.wait_midway(task_id, 150)
     for _ in range(4):
-        jobs.servers.postgres.terminate_sessions()
+        servers.postgres.terminate_sessions()
         time.sleep(0.2)
     jobs.judge(account, task_id, texts)
 
@@ -146,7 +152,7 @@ def test_text_that_hangs_the_process_fails_alone(jobs: Jobs, worker: Service) ->
 
 def test_row_that_postgres_rejects_is_not_logged(jobs: Jobs, worker: Service) -> None:
     """The error of Postgres quotes the row, the log must not; the lease recovers the chunk."""
-    private, url = "quite a private text", jobs.servers.postgres.url()
+    private, url = "quite a private text", jobs.stack.database_url
     check = f"ADD CONSTRAINT private CHECK (text <> '{private}') NOT VALID"
     query(url, f"ALTER TABLE predictions {check}")
     account, task_id, texts = jobs.submit(20, at_3=private)

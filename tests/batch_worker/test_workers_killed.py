@@ -13,8 +13,11 @@ from pydantic import SecretStr
 from support import faulty_model
 from support.jobs import Jobs
 from support.rows import query
+from support.servers import Servers
 from support.waiting import until
 from valence_common.celery_app import Doorbell
+
+pytestmark = pytest.mark.faults
 
 GRACE_SECONDS = 20
 """The grace period of case 42; an unloaded machine needs a tenth of it."""
@@ -26,11 +29,11 @@ TERMINATION_GRACE_SECONDS = 60
 def test_case_103_batch_of_a_killed_web_process_waits_for_a_worker(jobs: Jobs) -> None:
     """202 means durable: no worker, inference killed right after it, the message lost."""
     account, task_id, texts = jobs.submit(25)
-    jobs.servers.stack.running("inference")[0].kill()
-    jobs.servers.valkey.flush()
-    jobs.servers.stack.start("inference", ready=False, **jobs.web_settings)
+    jobs.stack.running("inference")[0].kill()
+    jobs.stack.flush()
+    jobs.stack.start("inference", ready=False, **jobs.web_settings)
     jobs.start_worker()
-    jobs.servers.stack.running("inference")[0].wait_ready()
+    jobs.stack.running("inference")[0].wait_ready()
     jobs.judge(account, task_id, texts)
 
 
@@ -62,7 +65,7 @@ def test_case_042_sigterm_mid_batch_hands_over_the_rest(jobs: Jobs) -> None:
     jobs.start_worker(concurrency=2)
     jobs.judge(account, task_id, texts)
     attempts = "SELECT max(attempt) FROM batch_chunks WHERE batch_id = :id"
-    assert [(1,)] == query(jobs.servers.postgres.url(), attempts, id=task_id)
+    assert [(1,)] == query(jobs.stack.database_url, attempts, id=task_id)
 
 
 def test_case_042_sigterm_requeues_a_chunk_that_takes_too_long(jobs: Jobs, tmp_path: Path) -> None:
@@ -70,7 +73,7 @@ def test_case_042_sigterm_requeues_a_chunk_that_takes_too_long(jobs: Jobs, tmp_p
 
     So the chunk survives as many rollouts as it has attempts.
     """
-    url, long_lease = jobs.servers.postgres.url(), {"lease_seconds": 30, "max_attempts": 2}
+    url, long_lease = jobs.stack.database_url, {"lease_seconds": 30, "max_attempts": 2}
     slow = faulty_model.write(tmp_path / "slow-1", seconds=60)
     state = "SELECT state, attempt FROM batch_chunks WHERE batch_id = :id"
     account, task_id, texts = jobs.submit(10)
@@ -86,12 +89,12 @@ def test_case_042_sigterm_requeues_a_chunk_that_takes_too_long(jobs: Jobs, tmp_p
 
 
 @pytest.mark.slow_faults
-def test_sigterm_ends_a_worker_while_redis_is_frozen(jobs: Jobs) -> None:
+def test_sigterm_ends_a_worker_while_redis_is_frozen(servers: Servers, jobs: Jobs) -> None:
     """Every read from Redis has a timeout, so Kubernetes need not kill the worker."""
     worker = jobs.start_worker()
     account, task_id, texts = jobs.submit(300)
     jobs.wait_midway(task_id, 300)
-    with jobs.servers.valkey.frozen():
+    with servers.valkey.frozen():
         assert 0 == worker.stop(timeout=TERMINATION_GRACE_SECONDS)
     jobs.start_worker()
     jobs.judge(account, task_id, texts)
@@ -106,11 +109,11 @@ def test_case_116_concurrent_workers_share_the_work(jobs: Jobs) -> None:
     workers = jobs.start_workers(2, concurrency=2, lease_seconds=30)
     others = [jobs.submit(100) for _ in range(2)]
     account, task_id, texts = jobs.submit(600)
-    assert Doorbell(SecretStr(jobs.servers.valkey.url()), timeout=1).ring(40)
+    assert Doorbell(SecretStr(jobs.stack.redis_url), timeout=1).ring(40)
     seen = []
     while not seen or seen[-1]["status"] in {"pending", "processing"}:
         before = jobs.done(task_id)
-        seen.append(jobs.servers.stack.task(account, task_id))
+        seen.append(jobs.stack.task(account, task_id))
         assert before <= seen[-1]["done"] <= jobs.done(task_id)
         assert seen[-1]["progress"] == pytest.approx(seen[-1]["done"] / 600)
         assert (seen[-1]["status"] == "completed") == (seen[-1]["done"] == 600)
@@ -122,7 +125,7 @@ def test_case_116_concurrent_workers_share_the_work(jobs: Jobs) -> None:
     for batch in others:
         jobs.judge(*batch)
     chunks = "SELECT max(attempt) FROM batch_chunks WHERE batch_id = :id"
-    assert [(1,)] == query(jobs.servers.postgres.url(), chunks, id=task_id)
+    assert [(1,)] == query(jobs.stack.database_url, chunks, id=task_id)
 
     for worker in workers:
         worker.process.terminate()

@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from chaos.run import KINDS, SHORT, run
+
+pytestmark = pytest.mark.faults
 
 SEED = 118
 

@@ -1,6 +1,7 @@
 """The launcher as a user runs it: a real process with its own data folder."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from websockets.sync.client import connect
 
+from support.live import STREAM, closed, events_path, read
 from support.local import STOPPED, Local
 from support.waiting import until
 
@@ -97,6 +100,7 @@ def test_a_second_start_names_the_first(local: Local) -> None:
     assert 200 == local.client.get("/health").status_code
 
 
+@pytest.mark.faults
 def test_a_killed_worker_is_restarted(local: Local) -> None:
     """Its pool ends too, and the new worker processes the next batch."""
     before = local.pid("worker/worker")
@@ -108,6 +112,7 @@ def test_a_killed_worker_is_restarted(local: Local) -> None:
     test_both_services_and_the_worker_are_there(local)
 
 
+@pytest.mark.faults
 def test_a_killed_launcher_leaves_nothing_and_the_batch_completes(home: Path) -> None:
     """After SIGKILL during a batch no child survives; the next start finishes the batch."""
     local = Local(home, VALENCE_LEASE_SECONDS="3").ready()
@@ -124,16 +129,35 @@ def test_a_killed_launcher_leaves_nothing_and_the_batch_completes(home: Path) ->
         assert 20_000 == until(lambda: again.completed(task_id), timeout=60)["done"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_a_stop_signal_ends_every_child(home: Path, number: signal.Signals) -> None:
-    """The exit code is 0; a second signal during the stop does no harm."""
+def test_ctrl_c_ends_streams_sockets_and_children(home: Path) -> None:
+    """Scores and events come through the one port; interrupted, all of it ends within 10 s."""
     with Local(home) as local:
+        local.login()
         children = local.everything()
-        local.process.send_signal(number)
-        assert 0 == local.end(number)
+        url = local.url.replace("http://", "ws://") + STREAM
+        with local.client.stream("GET", events_path(local.submit(["good"]))) as answer:
+            assert "end" == list(read(answer.iter_lines()))[-1].name
+        headers = {"Authorization": local.client.headers["authorization"]}
+        with connect(url, additional_headers=headers, proxy=None) as socket:
+            socket.send(json.dumps({"text": "good"}))
+            assert "positive" == json.loads(socket.recv(10))["sentiment"]
+            local.process.send_signal(signal.SIGINT)
+            assert 1012 == closed(socket)
+            assert 0 == local.process.wait(STOPPED)
         assert [] == running(children)
 
 
+@pytest.mark.faults
+def test_a_closed_terminal_ends_every_child(home: Path) -> None:
+    """Within 10 s, with exit code 0; a second signal on the way does no harm."""
+    with Local(home) as local:
+        children = local.everything()
+        local.process.send_signal(signal.SIGHUP)
+        assert 0 == local.end(signal.SIGHUP)
+        assert [] == running(children)
+
+
+@pytest.mark.faults
 def test_frozen_children_do_not_delay_the_stop(home: Path) -> None:
     """Frozen servers and a frozen worker are killed in time."""
     with Local(home) as local:
@@ -144,6 +168,7 @@ def test_frozen_children_do_not_delay_the_stop(home: Path) -> None:
         wait_ended(children, timeout=1)
 
 
+@pytest.mark.faults
 def test_a_lost_server_stops_everything(home: Path) -> None:
     """When Postgres ends, so does Valence, and prints the end of its log."""
     with Local(home) as local:
@@ -154,6 +179,7 @@ def test_a_lost_server_stops_everything(home: Path) -> None:
         assert "Postgres ended with exit code -9" in local.output.read_text()
 
 
+@pytest.mark.faults
 def test_a_signal_during_the_start_leaves_nothing(home: Path) -> None:
     """Ctrl-C works before Valence is ready; the next start completes the initialisation."""
     local = Local(home)

@@ -52,9 +52,10 @@ def folder(cluster: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(cluster, tmp_path / "server"))
 
 
-@pytest.fixture
-def server(folder: Path) -> Iterator[Postgres]:
-    """A running server on that copy."""
+@pytest.fixture(scope="module")
+def server(cluster: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A running server, for tests that leave it as it is."""
+    folder = shutil.copytree(cluster, tmp_path_factory.mktemp("running") / "server")
     with Postgres(folder, settings=QUICK) as server:
         yield server
 
@@ -115,6 +116,7 @@ def test_databases_are_copied_and_dropped_with_their_connections(server: Postgre
     assert 0 == query(server, "SELECT count(*) FROM pg_database WHERE datname = 'copy'")
 
 
+@pytest.mark.faults
 def test_a_killed_server_starts_again(folder: Path) -> None:
     """SIGKILL leaves a pid file and shared memory; neither prevents a start."""
     server = Postgres(folder, settings=QUICK)
@@ -127,6 +129,7 @@ def test_a_killed_server_starts_again(folder: Path) -> None:
     server.stop()
 
 
+@pytest.mark.faults
 def test_a_frozen_server_is_stopped(folder: Path) -> None:
     """A frozen process does not delay the stop beyond its timeout."""
     server = Postgres(folder, settings=QUICK)
@@ -278,3 +281,31 @@ def test_a_port_in_use_is_named() -> None:
     reserve("127.0.0.1", port).close()
     with pytest.raises(LocalError, match="cannot be used"):
         reserve("192.0.2.1", 8000)
+
+
+def test_valkey_wants_its_password(tmp_path: Path) -> None:
+    """The password is in a private file, not on the command line."""
+    folder = tmp_path / 'with "quotes" and spaces'
+    with Valkey(folder) as server:
+        password = server.url().split(":")[2].split("@")[0]
+        assert not any(password in part for part in psutil.Process(server.pid).cmdline())
+        assert 0o600 == (folder / "server.conf").stat().st_mode & 0o777
+        with pytest.raises(redis.AuthenticationError):
+            redis.Redis(port=server.port).ping()
+        client = redis.Redis.from_url(server.url())
+        assert "noeviction" == client.config_get("maxmemory-policy")["maxmemory-policy"]
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_persistent_valkey_keeps_its_data(tmp_path: Path, persistent: bool) -> None:
+    """Data survives a stop; after SIGKILL the server starts too."""
+    server = Valkey(tmp_path, persistent=persistent)
+    server.start()
+    redis.Redis.from_url(server.url()).set("key", "value")
+    server.stop()
+    server.start()
+    assert (b"value" if persistent else None) == redis.Redis.from_url(server.url()).get("key")
+    os.kill(server.pid, signal.SIGKILL)
+    until(server.exit_error, timeout=5)
+    server.start()
+    server.stop()

@@ -9,6 +9,8 @@ from support.memory import forget_peak, peak_bytes
 from support.rows import judge_batch
 from support.stack import Account, Stack
 
+pytestmark = pytest.mark.faults
+
 MEBIBYTE = 1024 * 1024
 
 

@@ -10,6 +10,8 @@ import pytest
 from support.memory import forget_peak, peak_bytes
 from support.stack import Account, Stack
 
+pytestmark = pytest.mark.faults
+
 MEBIBYTE = 1024 * 1024
 MOST_OUT = 32 * MEBIBYTE
 """Results go out a page at a time, however many there are."""

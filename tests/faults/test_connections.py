@@ -13,6 +13,8 @@ from support.stack import Service, Stack
 from support.waiting import until
 from valence_common.web.http_protocol import BACKLOG
 
+pytestmark = pytest.mark.faults
+
 DESCRIPTORS = 3000
 HELD = 1500
 

@@ -16,6 +16,8 @@ from support.rows import query
 from support.stack import Stack
 from support.waiting import until
 
+pytestmark = pytest.mark.faults
+
 ROOT = Path(__file__).parents[2]
 STOPPED = {0, 128 + signal.SIGTERM}
 """Exit codes of a process that was told to stop; `unshare` says 128 + n for a signal."""

@@ -13,6 +13,8 @@ from scipy.stats import mannwhitneyu
 from support.rows import query
 from support.stack import PASSWORD, Stack
 
+pytestmark = pytest.mark.faults
+
 LOGIN = "/api/v1/auth/login"
 SAMPLES = 200
 MAX_DIFFERENCE = 0.10

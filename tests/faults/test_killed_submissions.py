@@ -13,6 +13,8 @@ from support.servers import Servers
 from support.stack import Account
 from support.waiting import until
 
+pytestmark = pytest.mark.faults
+
 BATCH = "/api/v1/sentiment/analyze/batch"
 TEXTS = 20_000
 CHUNK_TEXTS = 100

@@ -15,6 +15,8 @@ from support.load import Timed, at_once, timed
 from support.probes import probed
 from support.stack import PASSWORD, Account, Stack
 
+pytestmark = pytest.mark.faults
+
 LOGIN = "/api/v1/auth/login"
 ANALYZE = "/api/v1/sentiment/analyze"
 LOGINS = 100

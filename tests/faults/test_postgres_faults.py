@@ -17,6 +17,8 @@ from support.servers import Servers
 from support.stack import PASSWORD, Account, Service, Stack
 from support.waiting import until
 
+pytestmark = pytest.mark.faults
+
 API = "/api/v1"
 BOUND = 3.0
 """Seconds within which a request gets its 503 while the database is down (reliability case 31)."""

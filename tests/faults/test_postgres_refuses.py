@@ -12,8 +12,7 @@ import httpx
 import psycopg2
 import pytest
 
-from support import faulty_model
-from support.jobs import SECONDS_A_CHUNK, Jobs
+from support.jobs import Jobs
 from support.load import at_once
 from support.probes import probed
 from support.required import require
@@ -21,6 +20,8 @@ from support.rows import query
 from support.servers import FragilePostgres, Servers
 from support.stack import PASSWORD, Account, Service
 from support.waiting import until
+
+pytestmark = pytest.mark.faults
 
 API = "/api/v1"
 DISK_BYTES = 48 * 1024 * 1024
@@ -44,20 +45,16 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
+def jobs(servers: Servers, model: Path) -> Jobs:
     """All services; the worker gives a text two attempts."""
-    folder = tmp_path_factory.mktemp("servers")
-    model = faulty_model.write(folder / "odd-1", seconds=SECONDS_A_CHUNK)
-    with Servers.started(folder, auth={}, inference=Jobs.web_settings) as servers:
-        servers.stack.environment |= faulty_model.ENVIRONMENT
-        jobs = Jobs(servers, model)
-        jobs.start_worker(lease_seconds=4, max_attempts=2)
-        yield jobs
+    jobs = Jobs(servers.stack, model)
+    jobs.start_worker(lease_seconds=4, max_attempts=2)
+    return jobs
 
 
 @pytest.fixture
 def account(jobs: Jobs) -> Account:
-    return jobs.servers.stack.account()
+    return jobs.stack.account()
 
 
 def _administer(postgres: FragilePostgres, statement: str) -> None:
@@ -69,9 +66,8 @@ def _administer(postgres: FragilePostgres, statement: str) -> None:
 
 
 @contextlib.contextmanager
-def storage_full(jobs: Jobs) -> Iterator[None]:
+def storage_full(postgres: FragilePostgres) -> Iterator[None]:
     """What those who sell Postgres do about a full disk: who logs in can only read."""
-    postgres = jobs.servers.postgres
     _administer(postgres, "ALTER DATABASE valence SET default_transaction_read_only = on")
     postgres.terminate_sessions()
     yield
@@ -79,9 +75,8 @@ def storage_full(jobs: Jobs) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def standby(jobs: Jobs) -> Iterator[None]:
+def standby(postgres: FragilePostgres) -> Iterator[None]:
     """The address leads to a standby, until that is made the primary."""
-    postgres = jobs.servers.postgres
     postgres.stop()
     (postgres.folder / "data" / "standby.signal").touch()
     postgres.start()
@@ -93,7 +88,7 @@ BLOWS = {"storage full": storage_full, "standby": standby}
 
 
 def ask(jobs: Jobs, account: Account, method: str, path: str, **body: object) -> httpx.Request:
-    url = jobs.servers.stack.url(API + path)
+    url = jobs.stack.url(API + path)
     return httpx.Request(method, url, headers=account.headers, **body)
 
 
@@ -130,16 +125,16 @@ def analyze(service: Service, account: Account) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("blow", BLOWS)
-def test_read_only(jobs: Jobs, account: Account, blow: str) -> None:
+def test_read_only(servers: Servers, jobs: Jobs, account: Account, blow: str) -> None:
     """Reads are answered, writes hear 503, and all write again as soon as somebody may."""
-    stack = jobs.servers.stack
+    stack = jobs.stack
     [worker] = stack.running("batch_worker")
     lenient = stack.start("inference", history_required=False)
     owner, task_id, texts = jobs.submit(200)
     jobs.wait_midway(task_id, 200)
     before = refused(worker)
     web = stack.running("auth") + stack.running("inference")
-    with probed([*web, worker], limit=5), BLOWS[blow](jobs):
+    with probed([*web, worker], limit=5), BLOWS[blow](servers.postgres):
         for _ in range(2):
             assert [True] * 6 == [a.is_unavailable() for a in at_once(writers(jobs, account))]
             asked = readers(jobs, owner, task_id)
@@ -156,9 +151,9 @@ def test_read_only(jobs: Jobs, account: Account, blow: str) -> None:
     lenient.kill()
 
 
-def test_full_disk(jobs: Jobs, account: Account, disk: Path) -> None:
+def test_full_disk(servers: Servers, jobs: Jobs, account: Account, disk: Path) -> None:
     """Nothing of a request is stored or all of it; no text is called poisonous for it."""
-    stack, postgres = jobs.servers.stack, jobs.servers.postgres
+    stack, postgres = servers.stack, servers.postgres
     [worker] = stack.running("batch_worker")
     owner, task_id, texts = jobs.submit(800)
     jobs.wait_midway(task_id, 800)

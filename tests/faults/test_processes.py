@@ -23,6 +23,8 @@ from support.waiting import until
 from valence.local import migrations
 from valence_ml import DEFAULT_MODEL
 
+pytestmark = pytest.mark.faults
+
 ANALYZE = "/api/v1/sentiment/analyze"
 BATCH = "/api/v1/sentiment/analyze/batch"
 

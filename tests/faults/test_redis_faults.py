@@ -16,6 +16,8 @@ from support.stack import Account, Stack
 from support.waiting import until
 from valence_common.celery_app import QUEUE
 
+pytestmark = pytest.mark.faults
+
 ANALYZE = "/api/v1/sentiment/analyze"
 LOGOUT = "/api/v1/auth/logout"
 REFRESH = "/api/v1/auth/refresh"

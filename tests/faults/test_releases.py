@@ -17,6 +17,8 @@ from support.rows import judge_batch
 from support.stack import PASSWORD, Account, Service, Stack
 from support.waiting import until
 
+pytestmark = pytest.mark.faults
+
 ROOT = Path(__file__).parents[2]
 BEFORE = "5ca50b4"
 """The last revision whose schema is 0002."""

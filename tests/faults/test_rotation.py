@@ -7,6 +7,8 @@ import pytest
 from support.rotation import Traffic, drill, log_in
 from support.stack import Stack
 
+pytestmark = pytest.mark.faults
+
 SESSIONS = 1000
 
 

@@ -7,7 +7,6 @@ import pytest
 
 from support import faulty_model
 from support.rows import query
-from support.servers import Servers
 from support.stack import Account, Stack
 from support.waiting import until
 from valence_common.models import Base
@@ -17,31 +16,21 @@ TEXTS = ["The heron's nest is good", "Der Wälzer taugt nichts 🙁"]
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """All services, told not to store texts; the worker's model does what a text tells it to."""
-    folder = tmp_path_factory.mktemp("forgetful")
-    with Servers.started(folder, auth={}, inference=FORGET) as servers:
-        servers.stack.environment |= faulty_model.ENVIRONMENT
-        model = faulty_model.write(folder / "odd-1")
-        worker = {"model_dir": model, "concurrency": 1, "sweep_seconds": 0.3, "max_attempts": 1}
-        servers.stack.start("batch_worker", **worker, **FORGET)
-        yield servers
+def stack(shared_web: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Services that do not store texts; the worker's model does what a text tells it to."""
+    model = faulty_model.write(tmp_path_factory.mktemp("model") / "odd-1")
+    worker = {"model_dir": model, "concurrency": 1, "sweep_seconds": 0.3, "max_attempts": 1}
+    with shared_web.beside(inference=FORGET, batch_worker=worker | FORGET) as stack:
+        yield stack
 
 
-@pytest.fixture
-def stack(servers: Servers) -> Stack:
-    return servers.stack
-
-
-def holding(servers: Servers, words: str) -> list[str]:
+def holding(stack: Stack, words: str) -> list[str]:
     """The tables that hold these words in any column of any row."""
     like = {"words": f"%{words}%"}
     return [
         name
         for name in Base.metadata.tables
-        if query(
-            servers.postgres.url(), f"SELECT 1 FROM {name} AS t WHERE t::text LIKE :words", **like
-        )
+        if query(stack.database_url, f"SELECT 1 FROM {name} AS t WHERE t::text LIKE :words", **like)
     ]
 
 
@@ -49,9 +38,7 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_history_has_the_hash_in_the_text_s_place(
-    servers: Servers, stack: Stack, account: Account
-) -> None:
+def test_history_has_the_hash_in_the_text_s_place(stack: Stack, account: Account) -> None:
     """The answer says the text, as it was sent; the record of it does not."""
     for text in TEXTS:
         answer = stack.post("/api/v1/sentiment/analyze", account, json={"text": text})
@@ -62,12 +49,10 @@ def test_history_has_the_hash_in_the_text_s_place(
     ]
     found = stack.get("/api/v1/sentiment/history?q=heron", account).json()
     assert {"items": [], "next_cursor": None} == found
-    assert [] == holding(servers, "heron")
+    assert [] == holding(stack, "heron")
 
 
-def test_batch_s_texts_go_once_they_are_scored(
-    servers: Servers, stack: Stack, account: Account
-) -> None:
+def test_batch_s_texts_go_once_they_are_scored(stack: Stack, account: Account) -> None:
     """Results keep their places; one that could not be scored leaves no text either."""
     texts = [*TEXTS, f"The heron's {faulty_model.RAISES}", "a good fourth"]
     task = stack.finish(account, stack.submit(account, texts))
@@ -78,7 +63,7 @@ def test_batch_s_texts_go_once_they_are_scored(
         (2, None, None),
         (3, None, "positive"),
     ] == [(result["index"], result["text"], result["sentiment"]) for result in task["results"]]
-    assert [] == holding(servers, "heron")
+    assert [] == holding(stack, "heron")
     items = stack.get("/api/v1/sentiment/history", account).json()["items"]
     scored = [text for text in texts if faulty_model.RAISES not in text]
     assert sorted(map(sha256, scored)) == sorted(item["text_sha256"] for item in items)
@@ -96,24 +81,22 @@ def test_take_out_says_that_there_is_no_text(stack: Stack, account: Account) -> 
     ]
 
 
-def test_a_waiting_batch_still_has_its_texts(
-    servers: Servers, stack: Stack, account: Account
-) -> None:
+def test_a_waiting_batch_still_has_its_texts(stack: Stack, account: Account) -> None:
     """They are needed until they are scored: what is waiting is in Postgres and survives."""
     worker = stack.running("batch_worker")[0]
     worker.kill()
     task = stack.submit(account, TEXTS)
-    assert ["batch_chunks"] == holding(servers, "heron")
+    assert ["batch_chunks"] == holding(stack, "heron")
     document = stack.get("/api/v1/users/me/export", account).json()
     assert TEXTS == [row["text"] for row in document["batch_results"]]
     stack.start("batch_worker", concurrency=1, sweep_seconds=0.3, **FORGET)
     until(lambda: stack.task(account, task)["status"] == "completed", timeout=30)
-    assert [] == holding(servers, "heron")
+    assert [] == holding(stack, "heron")
 
 
-def test_by_default_texts_are_stored_and_not_hashed(servers: Servers, stack: Stack) -> None:
+def test_by_default_texts_are_stored_and_not_hashed(stack: Stack) -> None:
     """The other setting, over the same rows."""
-    url = servers.postgres.url()
+    url = stack.database_url
     remembering = stack.start("inference")
     account = stack.account()
     with_text = {"json": {"text": TEXTS[0]}, "headers": account.headers}

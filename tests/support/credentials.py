@@ -1,11 +1,10 @@
 """Credentials of every kind: whole, narrow, revoked and made up."""
 
-import dataclasses
 import uuid
 from collections.abc import Sequence
 
 from support.rows import query
-from support.stack import PASSWORD, Account, Stack
+from support.stack import Account, Stack
 from support.tokens import decode
 from support.waiting import until
 from valence_common import api_keys
@@ -15,15 +14,8 @@ GARBAGE = {"Authorization": "Bearer e30.e30.e30"}
 
 
 def admin(stack: Stack) -> Account:
-    """A superuser, logged in after becoming one."""
-    account = stack.account()
-    promote = "UPDATE users SET is_superuser = true WHERE id = :user"
-    query(stack.database_url, promote, user=account.id)
-    answer = stack.login(account.username, PASSWORD).json()
-    stack.secrets |= {answer["access_token"], answer["refresh_token"]}
-    return dataclasses.replace(
-        account, token=answer["access_token"], refresh_token=answer["refresh_token"]
-    )
+    """A superuser, logged in."""
+    return stack.account(superuser=True)
 
 
 def key(stack: Stack, account: Account, scopes: Sequence[str]) -> dict[str, str]:

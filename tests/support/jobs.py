@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from support.rows import done, judge_batch
-from support.servers import Servers
-from support.stack import Account, Service
+from support.stack import Account, Service, Stack
 from support.waiting import until
 
 CHUNK_TEXTS = 10
@@ -20,7 +19,7 @@ SECONDS_A_CHUNK = 0.08
 class Jobs:
     """Workers with the faulty model, and one batch at a time."""
 
-    servers: Servers
+    stack: Stack
     model: Path
     web_settings: ClassVar = {"chunk_texts": CHUNK_TEXTS, "inline_results": 10_000}
 
@@ -33,7 +32,7 @@ class Jobs:
             "soft_shutdown_seconds": 3,
             **more,
         }
-        return self.servers.stack.start("batch_worker", ready=ready, **settings)
+        return self.stack.start("batch_worker", ready=ready, **settings)
 
     def start_workers(self, count: int, **settings: Any) -> list[Service]:
         """Several at once: they start side by side."""
@@ -45,11 +44,11 @@ class Jobs:
         texts = [f"text {n} is {'good' if n % 2 else 'bad'}" for n in range(total)]
         for place, text in odd.items():
             texts[int(place.removeprefix("at_"))] = text
-        account = self.servers.stack.account()
-        return account, self.servers.stack.submit(account, texts), texts
+        account = self.stack.account()
+        return account, self.stack.submit(account, texts), texts
 
     def done(self, task_id: str) -> int:
-        return done(self.servers.postgres.url(), task_id)
+        return done(self.stack.database_url, task_id)
 
     def wait_midway(self, task_id: str, total: int) -> int:
         """Until some results are stored; not all may be."""
@@ -59,6 +58,6 @@ class Jobs:
 
     def judge(self, account: Account, task_id: str, texts: list[str], **expected: Any) -> None:
         """Wait for the end, then judge it."""
-        task = self.servers.stack.finish(account, task_id, timeout=60)
+        task = self.stack.finish(account, task_id, timeout=60)
         assert len(texts) == task["done"]
-        judge_batch(self.servers.postgres.url(), task_id, texts, **expected)
+        judge_batch(self.stack.database_url, task_id, texts, **expected)

@@ -69,9 +69,9 @@ def policies(headers: httpx.Headers, field: str) -> dict[str, dict[str, int]]:
     }
 
 
-def judge_keys(servers: Servers) -> None:
+def judge_keys(stack: Stack) -> None:
     """Nothing that counts is left behind without an end."""
-    with servers.valkey.client() as client:
+    with stack.redis() as client:
         names = list(client.scan_iter("valence:limit:*"))
         assert names
         assert not [name for name in names if client.pttl(name) <= 0 and client.exists(name)]

@@ -62,12 +62,16 @@ exec setpriv --reuid={UID} --regid={UID} --clear-groups --no-new-privs \
 
 def command(secrets: Path, run: Sequence[str] = ()) -> list[str]:
     """The command that runs `run` in such a place; what is in `secrets` is in `SECRETS` there."""
-    needed = [Path(sys.prefix), Path(sys.base_prefix), _ROOT]
+    needed = _needed()
     hidden = {parent for path in needed for parent in path.parents if not _passable(parent)}
     # /tmp itself always has something else in its place.
     outermost = {path for path in hidden if not hidden & set(path.parents)} - {Path("/tmp")}
     lists = ["\n".join(map(str, paths)) for paths in (needed, sorted(outermost))]
     return [*_NAMESPACES, "sh", "-c", _ENTER, "sh", *lists, str(secrets), *run]
+
+
+def _needed() -> list[Path]:
+    return [Path(sys.prefix), Path(sys.base_prefix), _ROOT]
 
 
 def _passable(folder: Path) -> bool:
@@ -99,10 +103,18 @@ def first(service: Service) -> psutil.Process:
 
 
 def written(process: psutil.Process) -> list[str]:
-    """Every path in the only two places that it can write to."""
+    """Every path that it made in the only two places that it can write to.
+
+    What is mounted there from outside, such as a checkout below /tmp, is not its own.
+    """
     root = Path(f"/proc/{process.pid}/root")
-    return [
-        f"/{path.relative_to(root)}"
-        for top in ("tmp", "dev/shm")
-        for path in (root / top).rglob("*")
-    ]
+    found: list[str] = []
+    for top in (root / "tmp", root / "dev/shm"):
+        device = top.stat().st_dev
+        for folder, folders, files in os.walk(top):
+            paths = [Path(folder, name) for name in (*folders, *files)]
+            own = {path.name for path in paths if path.lstat().st_dev == device}
+            folders[:] = [name for name in folders if name in own]
+            found += [f"/{path.relative_to(root)}" for path in paths if path.name in own]
+    mounted = {str(parent) for path in _needed() for parent in path.parents}
+    return [path for path in found if path not in mounted]

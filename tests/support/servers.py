@@ -143,7 +143,7 @@ def _migrated() -> Path:
 
 @dataclass
 class Servers:
-    """Servers that may break, and services that stand on them."""
+    """A Postgres and a Valkey that a test may freeze and kill, and services that use them."""
 
     postgres: FragilePostgres
     valkey: FragileValkey
@@ -152,17 +152,22 @@ class Servers:
     @classmethod
     @contextlib.contextmanager
     def started(cls, folder: Path, **services: dict[str, object]) -> Iterator[Self]:
-        """Migrated servers and these services with their settings, all stopped at the end."""
+        """Start migrated servers and these services with their settings; stop all at the end."""
         with contextlib.ExitStack() as exits:
             valkey = exits.enter_context(FragileValkey(folder / "valkey"))
             ours = shutil.ignore_patterns("server.*")  # the record and the log of a process
             shutil.copytree(_migrated(), folder / "postgres", ignore=ours)
             postgres = exits.enter_context(FragilePostgres(folder / "postgres"))
-            stack = Stack(folder / "stack", postgres.url(), valkey.url())
-            exits.callback(stack.close)
-            for name, settings in services.items():
-                # What breaks is to be noticed as quickly as anywhere.
-                stack.start(name, ready=False, **{"redis_timeout_seconds": 0.2} | settings)
-            for service in stack.services:
-                service.wait_ready()
-            yield cls(postgres, valkey, stack)
+            # What breaks is to be noticed as quickly as anywhere.
+            all_services = {
+                n: {"redis_timeout_seconds": 0.2} | more for n, more in services.items()
+            }
+            urls = postgres.url(), valkey.url()
+            stack = Stack.started(folder / "stack", *urls, **all_services)
+            yield cls(postgres, valkey, exits.enter_context(stack))
+
+    def revive(self) -> None:
+        """Start the servers that a failed test left dead."""
+        for server in (self.postgres, self.valkey):
+            if server.ended() is not None:
+                server.start()

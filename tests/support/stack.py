@@ -1,21 +1,34 @@
 """The three services as real processes over one database and one Redis."""
 
+import contextlib
+import dataclasses
+import functools
+import itertools
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import redis
+from passlib.hash import argon2
 
+from support.rows import query
 from support.waiting import until
 from valence.local.ports import free_port
+from valence_auth import passwords
 from valence_auth.app import PREFIXES
 from valence_common import keyring
+from valence_common.db import new_id
+from valence_common.keyring import Keyring
+from valence_common.models import Base
+from valence_common.security import ADMIN, SCOPES, issue
 
 PASSWORD = "correct horse battery staple"
 # All clients of a test run have one address, and neither load nor a busy machine is what most tests
@@ -32,10 +45,37 @@ GENEROUS = {
     },
 }
 
+_ACCOUNT = """
+WITH a_user AS (
+  INSERT INTO users (id, username, username_key, email, email_key, password_hash, is_superuser)
+  VALUES (:user, :name, :name, :email, :email, :hash, :superuser)
+), a_session AS (
+  INSERT INTO sessions (id, user_id, expires_at, scopes)
+  VALUES (:session, :user, now() + interval '30 days', :scopes)
+)
+INSERT INTO refresh_tokens (id, session_id, token_hash, expires_at)
+VALUES (gen_random_uuid(), :session, sha256(convert_to(:refresh, 'UTF8')),
+  now() + interval '30 days')
+"""
+
+_number = itertools.count()
+
+
+@functools.cache
+def _password_hash() -> str:
+    """The hash of `PASSWORD` as the auth service makes it; once for each test process."""
+    scheme = argon2.using(
+        type="ID",
+        memory_cost=passwords.MEMORY_KIBIBYTES,
+        time_cost=passwords.PASSES,
+        parallelism=1,
+    )
+    return str(scheme.hash(PASSWORD))
+
 
 @dataclass
 class Account:
-    """A registered user, logged in."""
+    """A user, logged in."""
 
     id: str
     username: str
@@ -62,8 +102,11 @@ class Service:
     def pid(self) -> int:
         return self.process.pid
 
-    def output(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace")
+    def output(self, start: int = 0) -> str:
+        """What it has written, from byte `start` on."""
+        with self.log.open("rb") as file:
+            file.seek(start)
+            return file.read().decode("utf-8", "replace")
 
     def wait_ready(self, timeout: float = 30) -> Self:
         until(self._is_ready, timeout=timeout, what=f"{self.name} ready; its log:\n{self.output()}")
@@ -104,9 +147,40 @@ class Stack:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.keyring = self.folder / "keyring.json"
-        self.keyring.touch(mode=0o600)
-        self.keyring.write_bytes(keyring.generate())
+        if not self.keyring.exists():
+            self.keyring.touch(mode=0o600)
+            self.keyring.write_bytes(keyring.generate())
         self.client = httpx.Client(timeout=30, trust_env=False)
+
+    @classmethod
+    @contextlib.contextmanager
+    def started(
+        cls, folder: Path, database_url: str, redis_url: str, **services: dict[str, Any]
+    ) -> Iterator[Self]:
+        """Start these services with their settings; stop them at the end."""
+        stack = cls(folder, database_url, redis_url)
+        try:
+            stack.start_all(services)
+            yield stack
+        finally:
+            stack.close()
+
+    @contextlib.contextmanager
+    def beside(self, **services: dict[str, Any]) -> Iterator[Self]:
+        """Another stack over the same servers, keyring and auth: with these services of its own."""
+        other = dataclasses.replace(self, services=self.running("auth"))
+        try:
+            other.start_all(services)
+            yield other
+        finally:
+            other.services = [s for s in other.services if s not in self.services]
+            other.close()
+
+    def start_all(self, services: Mapping[str, dict[str, Any]]) -> None:
+        """Start them side by side."""
+        started = [self.start(name, ready=False, **more) for name, more in services.items()]
+        for service in started:
+            service.wait_ready()
 
     def start(self, name: str, *, ready: bool = True, module: str = "", **settings: Any) -> Service:
         """Start one process of a service, or of `module` in its place; settings by field name."""
@@ -123,7 +197,7 @@ class Stack:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("VALENCE_")}
         environment |= self.environment
         environment |= {f"VALENCE_{k.upper()}": str(v) for k, v in values.items()}
-        log = self.folder / f"{name}-{len(self.services)}.log"
+        log = self.folder / f"{name}-{next(_number)}.log"
         if name == "batch_worker":
             metrics = log.with_suffix(".metrics")
             metrics.mkdir()
@@ -140,6 +214,18 @@ class Stack:
         service = Service(name, process, url, internal_url, log)
         self.services.append(service)
         return service.wait_ready() if ready else service
+
+    def stop_workers(self) -> None:
+        """Kill every worker."""
+        for worker in self.running("batch_worker"):
+            worker.kill()
+
+    def reset(self) -> None:
+        """Forget what a module of tests did: its workers, its rows, what waits in Redis."""
+        self.stop_workers()
+        tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+        query(self.database_url, f"TRUNCATE {tables}")
+        self.flush()
 
     def running(self, name: str) -> list[Service]:
         """The processes of a service that have not ended, oldest first."""
@@ -170,8 +256,38 @@ class Stack:
         form = {"username": username, "password": password}
         return self.post("/api/v1/auth/login", data=form)
 
-    def account(self) -> Account:
-        """A new user with a token."""
+    def account(self, *, superuser: bool = False) -> Account:
+        """Create a user with a login session by their rows, without hashing and throttling.
+
+        `sign_up` does the same through the auth service, for tests of just that.
+        """
+        user_id, session_id = new_id(), new_id()
+        name = f"user-{user_id.hex}"
+        scopes = [scope for scope in SCOPES if superuser or scope != ADMIN]
+        keys = Keyring(self.keyring)
+        access = issue(
+            keys, user_id=user_id, session_id=session_id, scopes=scopes, lifetime_seconds=1800
+        )
+        account = Account(
+            str(user_id), name, f"{name}@example.com", access, secrets.token_urlsafe(32)
+        )
+        query(
+            self.database_url,
+            _ACCOUNT,
+            user=user_id,
+            name=name,
+            email=account.email,
+            hash=_password_hash(),
+            superuser=superuser,
+            session=session_id,
+            scopes=scopes,
+            refresh=account.refresh_token,
+        )
+        self.secrets |= {PASSWORD, access, account.refresh_token}
+        return account
+
+    def sign_up(self) -> Account:
+        """Register a new user and log in, as a client does it."""
         user = self.register()
         assert user.status_code == 201, user.text
         tokens = self.login(user.json()["username"])
@@ -202,14 +318,23 @@ class Stack:
         return self.task(account, task_id)
 
     def canary(self) -> None:
-        """The whole thread still works: register, login, analyze, a batch of two."""
-        account = self.account()
+        """Prove that all of it works: register, login, analyze, a batch of two."""
+        account = self.sign_up()
         body = {"text": "I love this product!"}
         answer = self.post("/api/v1/sentiment/analyze", account, json=body)
         assert (200, "positive") == (answer.status_code, answer.json()["sentiment"])
         if self.running("batch_worker"):
             task = self.finish(account, self.submit(account, ["good", "bad"]))
             assert "completed" == task["status"]
+
+    def redis(self) -> "redis.Redis":
+        """A client of the stack's Redis that sees strings."""
+        return redis.Redis.from_url(self.redis_url, decode_responses=True)
+
+    def flush(self) -> None:
+        """Empty the stack's Redis database."""
+        with self.redis() as client:
+            client.flushdb()
 
     def close(self) -> None:
         """End every process."""

@@ -1,29 +1,31 @@
 """Real workers: an account is erased in the middle of its batch; a worker is killed meanwhile."""
 
+import pytest
+
 from support.jobs import Jobs
 from support.owned_rows import count_rows
 from support.rows import query
 from support.stack import PASSWORD, Account
 from support.waiting import until
 
+pytestmark = pytest.mark.faults
+
 
 def erase(jobs: Jobs, account: Account) -> None:
     body = {"password": PASSWORD}
-    answer = jobs.servers.stack.request(
-        "DELETE", "/api/v1/users/me", headers=account.headers, json=body
-    )
+    answer = jobs.stack.request("DELETE", "/api/v1/users/me", headers=account.headers, json=body)
     assert 204 == answer.status_code, answer.text
 
 
 def wait_erased(jobs: Jobs, account: Account) -> None:
-    url = jobs.servers.postgres.url()
+    url = jobs.stack.database_url
     until(lambda: count_rows(url, account.id)["users"] == 0, timeout=60, interval=0.2)
     assert {0} == set(count_rows(url, account.id).values())
 
 
 def assert_no_failures(jobs: Jobs) -> None:
     """No worker of this test logged a failure."""
-    for worker in jobs.servers.stack.running("batch_worker"):
+    for worker in jobs.stack.running("batch_worker"):
         assert "_failed" not in worker.output()
 
 
@@ -41,7 +43,7 @@ def test_erased_in_the_middle_of_a_large_batch(jobs: Jobs) -> None:
 
 def test_a_worker_killed_while_erasing_is_replaced(jobs: Jobs) -> None:
     """kill -9 in the middle: the next worker finishes; another account keeps every row."""
-    url = jobs.servers.postgres.url()
+    url = jobs.stack.database_url
     worker = jobs.start_worker()
     other = jobs.submit(30)
     jobs.judge(*other)

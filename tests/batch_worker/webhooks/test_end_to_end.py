@@ -35,12 +35,32 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield servers
 
 
+@pytest.fixture(scope="module")
+def stack(shared_web: Stack) -> Iterator[Stack]:
+    with shared_web.beside(inference=ALLOWED) as stack:
+        yield stack
+
+
 @pytest.fixture
-def stack(servers: Servers) -> Iterator[Stack]:
+def stack(stack: Stack) -> Service:
     """Without a worker before and after the test."""
+    running = stack.running("batch_worker")
+    return running[0] if running else start_worker(stack)
+
+
+@pytest.fixture
+def without_worker(stack: Stack) -> Iterator[Stack]:
+    """No worker before the test, and none after."""
+    stack.stop_workers()
+    yield stack
+    stack.stop_workers()
+
+
+@pytest.fixture
+def fragile(servers: Servers) -> Iterator[Stack]:
+    """Services whose workers the test kills."""
     yield servers.stack
-    for worker in servers.stack.running("batch_worker"):
-        worker.kill()
+    servers.stack.stop_workers()
 
 
 @pytest.fixture
@@ -50,7 +70,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def start_worker(stack: Stack, *, ready: bool = True, **more: Any) -> Service:
-    settings = {"concurrency": 1, "sweep_seconds": 0.3, "webhook_timeout_seconds": 20}
+    settings = {"concurrency": 1, "sweep_seconds": 0.3, "webhook_timeout_seconds": 5}
     return stack.start("batch_worker", ready=ready, **{**ALLOWED, **settings, **more})
 
 
@@ -80,9 +100,8 @@ def wait_attempted(stack: Stack, account: Account, task_id: str) -> dict[str, An
     return delivery
 
 
-def test_batch_that_ends_is_notified(stack: Stack, receiver: Receiver) -> None:
+def test_batch_that_ends_is_notified(stack: Stack, worker: Service, receiver: Receiver) -> None:
     """Signed with the user's secret, with the batch's numbers and none of its texts."""
-    worker = start_worker(stack)
     account = stack.account()
     secret = make_secret(stack, account)
     task_id = submit(stack, account, receiver.url("/ok?who=me"), ("a canary is good", "bad"))
@@ -109,11 +128,12 @@ def test_batch_that_ends_is_notified(stack: Stack, receiver: Receiver) -> None:
             assert word not in service.output()
 
 
-def test_rotation_signs_with_all_valid_secrets(stack: Stack, receiver: Receiver) -> None:
+def test_rotation_signs_with_all_valid_secrets(
+    stack: Stack, worker: Service, receiver: Receiver
+) -> None:
     """Replaced secrets sign for another day next to the new one; ended ones do not."""
     account = stack.account()
     old, new = make_secret(stack, account), make_secret(stack, account)
-    start_worker(stack)
     wait_attempted(stack, account, submit(stack, account, receiver.url()))
     [request] = receiver.got()
     assert signed_with(old, request)
@@ -125,11 +145,8 @@ def test_rotation_signs_with_all_valid_secrets(stack: Stack, receiver: Receiver)
     assert all(signed_with(secret, request) for secret in (new, *more))
 
 
-def test_log_shows_every_kind_of_outcome(
-    stack: Stack, servers: Servers, receiver: Receiver
-) -> None:
+def test_log_shows_every_kind_of_outcome(stack: Stack, worker: Service, receiver: Receiver) -> None:
     """Receivers that fail, hang, redirect, or resolve to a private address."""
-    start_worker(stack, webhook_timeout_seconds=5)
     expected = {
         receiver.url("/ok"): (200, None, "delivered"),
         receiver.url("/fail"): (500, None, "pending"),
@@ -159,35 +176,35 @@ def test_log_shows_every_kind_of_outcome(
     ]
 
 
-def test_worker_killed_mid_delivery_is_replaced(
-    stack: Stack, servers: Servers, receiver: Receiver
-) -> None:
+@pytest.mark.faults
+def test_worker_killed_mid_delivery_is_replaced(fragile: Stack, receiver: Receiver) -> None:
     """kill -9 between sending and recording: another worker sends the message again."""
-    worker = start_worker(stack)
-    account = stack.account()
-    make_secret(stack, account)
-    task_id = submit(stack, account, receiver.url("/hang"))
+    worker = start_worker(fragile, webhook_timeout_seconds=20)
+    account = fragile.account()
+    make_secret(fragile, account)
+    task_id = submit(fragile, account, receiver.url("/hang"))
     until(lambda: receiver.got("/hang"), timeout=90)
     worker.kill()
-    [delivery] = log(stack, account, task_id)
+    [delivery] = log(fragile, account, task_id)
     assert ("pending", []) == (delivery["status"], delivery["attempts"])
     receiver.release.set()
-    start_worker(stack)
+    start_worker(fragile, webhook_timeout_seconds=20)
     assert 1 == len(receiver.got("/hang"))  # the lease holds
-    hurry(servers.postgres.url())
-    delivery = wait_attempted(stack, account, task_id)
+    hurry(fragile.database_url)
+    delivery = wait_attempted(fragile, account, task_id)
     assert "delivered" == delivery["status"]
-    assert [(2, 200, None)] == attempts(servers.postgres.url(), task_id)
+    assert [(2, 200, None)] == attempts(fragile.database_url, task_id)
     ids = [request.headers["webhook-id"] for request in receiver.got("/hang")]
     assert [delivery["id"]] * 2 == ids
 
 
-def test_sigterm_waits_for_a_delivery_in_flight(stack: Stack, receiver: Receiver) -> None:
+@pytest.mark.faults
+def test_sigterm_waits_for_a_delivery_in_flight(fragile: Stack, receiver: Receiver) -> None:
     """The worker ends only after the response has been recorded."""
-    worker = start_worker(stack)
-    account = stack.account()
-    make_secret(stack, account)
-    task_id = submit(stack, account, receiver.url("/hang"))
+    worker = start_worker(fragile, webhook_timeout_seconds=20)
+    account = fragile.account()
+    make_secret(fragile, account)
+    task_id = submit(fragile, account, receiver.url("/hang"))
     until(lambda: receiver.got("/hang"), timeout=90)
     worker.process.terminate()
     parent = psutil.Process(worker.pid)
@@ -195,16 +212,16 @@ def test_sigterm_waits_for_a_delivery_in_flight(stack: Stack, receiver: Receiver
     assert worker.process.poll() is None
     receiver.release.set()
     assert 0 == worker.process.wait(60)
-    [delivery] = log(stack, account, task_id)
+    [delivery] = log(fragile, account, task_id)
     assert ("delivered", 1) == (delivery["status"], len(receiver.got("/hang")))
 
 
-def test_cancelled_batch_is_notified(stack: Stack, servers: Servers, receiver: Receiver) -> None:
+def test_cancelled_batch_is_notified(without_worker: Stack, receiver: Receiver) -> None:
     """Every transaction that ends a batch calls `end_batch`, which queues the webhook."""
-    account = stack.account()
-    make_secret(stack, account)
-    task_id = submit(stack, account, receiver.url())
-    database = Database(SecretStr(servers.postgres.url()), pool_size=1, timeout=20)
+    account = without_worker.account()
+    make_secret(without_worker, account)
+    task_id = submit(without_worker, account, receiver.url())
+    database = Database(SecretStr(without_worker.database_url), pool_size=1, timeout=20)
     with database.transaction() as session:
         end_batch(
             session,
@@ -214,8 +231,8 @@ def test_cancelled_batch_is_notified(stack: Stack, servers: Servers, receiver: R
             details={"total": 1},
         )
     database.close()
-    start_worker(stack)
-    wait_attempted(stack, account, task_id)
+    start_worker(without_worker)
+    wait_attempted(without_worker, account, task_id)
     [request] = receiver.got()
     message = json.loads(request.body)
     assert "batch.cancelled" == message["type"]
@@ -224,9 +241,8 @@ def test_cancelled_batch_is_notified(stack: Stack, servers: Servers, receiver: R
     )
 
 
-def test_redelivery_is_a_new_delivery(stack: Stack, servers: Servers, receiver: Receiver) -> None:
+def test_redelivery_is_a_new_delivery(stack: Stack, worker: Service, receiver: Receiver) -> None:
     """The old one stays in the log; the event is sent under a new id, ten times an hour."""
-    start_worker(stack)
     account = stack.account()
     make_secret(stack, account)
     task_id = submit(stack, account, receiver.url("/fail-twice"))
@@ -239,7 +255,7 @@ def test_redelivery_is_a_new_delivery(stack: Stack, servers: Servers, receiver: 
             answer.json()["status"],
             answer.json()["attempts"],
         )
-    url = servers.postgres.url()
+    url = stack.database_url
 
     def all_delivered() -> bool:
         hurry(url)
@@ -263,12 +279,12 @@ def test_redelivery_is_a_new_delivery(stack: Stack, servers: Servers, receiver: 
     assert 202 == stack.post(again, account).status_code
 
 
-def test_disabled_workers_send_nothing(stack: Stack, receiver: Receiver) -> None:
+def test_disabled_workers_send_nothing(without_worker: Stack, receiver: Receiver) -> None:
     """Off is the default; pending deliveries are sent once webhooks are enabled."""
-    account = stack.account()
-    make_secret(stack, account)
-    start_worker(stack, webhooks_enabled=False)
-    task_id = submit(stack, account, receiver.url())
-    stack.finish(account, task_id)
-    start_worker(stack)
-    assert "delivered" == wait_attempted(stack, account, task_id)["status"]
+    account = without_worker.account()
+    make_secret(without_worker, account)
+    start_worker(without_worker, webhooks_enabled=False)
+    task_id = submit(without_worker, account, receiver.url())
+    without_worker.finish(account, task_id)
+    start_worker(without_worker)
+    assert "delivered" == wait_attempted(without_worker, account, task_id)["status"]

@@ -19,7 +19,7 @@ TERMINAL = {"batch.cancelled", "batch.completed", "batch.completed_with_errors",
 
 
 def steer(jobs: Jobs, account: Account, task_id: str, verb: str = "cancel") -> httpx.Response:
-    return jobs.servers.stack.post(f"/api/v1/sentiment/task/{task_id}/{verb}", account)
+    return jobs.stack.post(f"/api/v1/sentiment/task/{task_id}/{verb}", account)
 
 
 def cancel(jobs: Jobs, account: Account, task_id: str) -> dict[str, Any]:
@@ -32,8 +32,8 @@ def cancel(jobs: Jobs, account: Account, task_id: str) -> dict[str, Any]:
 
 def judge(jobs: Jobs, account: Account, task: dict[str, Any]) -> None:
     """It is as it was said to be: its rows, its state, one end; and nothing of it is left to do."""
-    url, task_id = jobs.servers.postgres.url(), task["task_id"]
-    assert task == jobs.servers.stack.task(account, task_id)
+    url, task_id = jobs.stack.database_url, task["task_id"]
+    assert task == jobs.stack.task(account, task_id)
     assert task["done"] == jobs.done(task_id) == len(task["results"])
     ends = query(url, "SELECT action FROM audit_events WHERE subject_id = :id", id=task_id)
     assert ["batch.cancelled"] == [action for (action,) in ends if action in TERMINAL]
@@ -75,7 +75,7 @@ def _lost(url: str) -> float:
 def test_case_113_cancel_twice_and_by_others(jobs: Jobs) -> None:
     """Again is the same answer; another user finds nothing, before and after."""
     account, task_id, _ = jobs.submit(20)
-    stranger = jobs.servers.stack.account()
+    stranger = jobs.stack.account()
     unknown = steer(jobs, stranger, str(uuid.uuid4()))
     foreign = [steer(jobs, stranger, task_id)]
     tasks = [cancel(jobs, account, task_id) for _ in range(2)]
@@ -121,18 +121,18 @@ def test_case_116_progress_while_failed_texts_are_retried(jobs: Jobs) -> None:
 
     def watch() -> None:
         while not stop.is_set():
-            told.append(jobs.servers.stack.task(account, task_id))
+            told.append(jobs.stack.task(account, task_id))
             time.sleep(0.05)
 
     watching = threading.Thread(target=watch)
     watching.start()
     try:
-        task = jobs.servers.stack.finish(account, task_id)
+        task = jobs.stack.finish(account, task_id)
         assert ("completed_with_errors", 1) == (task["status"], task["failed"])
         again = steer(jobs, account, task_id, "retry").json()
         found = (again["status"], again["done"], again["failed"])
         assert ("processing", len(texts) - 1, 0) == found
-        task = jobs.servers.stack.finish(account, task_id)
+        task = jobs.stack.finish(account, task_id)
         assert ("completed_with_errors", len(texts)) == (task["status"], task["done"])
     finally:
         stop.set()

@@ -1,34 +1,17 @@
-"""Two replicas of inference over servers that may break."""
-
-from collections.abc import Iterator
+"""A user and a replica of inference; streams of the tests that break servers have their own."""
 
 import pytest
 
-from support import faulty_model
-from support.jobs import CHUNK_TEXTS
-from support.servers import Servers
-from support.stack import Account, Service
-
-SETTINGS = {"chunk_texts": CHUNK_TEXTS, "redis_timeout_seconds": 2}
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """The web services, and no worker."""
-    with Servers.started(
-        tmp_path_factory.mktemp("servers"), auth={}, inference=SETTINGS
-    ) as servers:
-        servers.stack.environment |= faulty_model.ENVIRONMENT
-        yield servers
+from support.stack import Account, Service, Stack
 
 
 @pytest.fixture
-def service(servers: Servers) -> Service:
-    """The first replica."""
-    return servers.stack.running("inference")[0]
+def service(web: Stack) -> Service:
+    """The replica that the user speaks to."""
+    return web.running("inference")[0]
 
 
 @pytest.fixture
-def user(servers: Servers) -> Account:
+def user(web: Stack) -> Account:
     """A new user, logged in."""
-    return servers.stack.account()
+    return web.account()

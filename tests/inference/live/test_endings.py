@@ -27,7 +27,7 @@ from support.live import (
 )
 from support.rows import query
 from support.servers import Servers
-from support.stack import Account, Service
+from support.stack import Account, Service, Stack
 from support.tokens import Forge
 from support.waiting import until
 
@@ -52,19 +52,17 @@ def _both_end(service: Service, task_id: str, headers: dict[str, str], end: obje
         return seconds
 
 
-def test_a_logout_ends_what_the_session_opened(
-    servers: Servers, service: Service, user: Account
-) -> None:
+def test_a_logout_ends_what_the_session_opened(web: Stack, service: Service, user: Account) -> None:
     """Stream and socket alike, within 5 s; and nobody else's."""
-    task_id = servers.stack.submit(user, ["good"])
-    other = servers.stack.account()
+    task_id = web.submit(user, ["good"])
+    other = web.account()
     with websocket(service, other.headers) as untouched:
         logout = {"refresh_token": user.refresh_token}
         seconds = _both_end(
             service,
             task_id,
             user.headers,
-            lambda: servers.stack.post("/api/v1/auth/logout", user, json=logout).raise_for_status(),
+            lambda: web.post("/api/v1/auth/logout", user, json=logout).raise_for_status(),
         )
         assert "sentiment" in say(untouched, {"text": "good"})
     print(f"\nlogout to the end of stream and socket: {seconds:.1f} s")
@@ -91,42 +89,43 @@ def test_the_promise_holds_for_who_has_to_wait_longest(servers: Servers, service
 
 @pytest.mark.parametrize("whose", ["key", "user"])
 def test_a_key_that_ends_ends_what_it_opened(
-    servers: Servers, service: Service, user: Account, whose: str
+    web: Stack, service: Service, user: Account, whose: str
 ) -> None:
     """Revoked by its owner, or with an account that is disabled."""
-    task_id = servers.stack.submit(user, ["good"])
+    task_id = web.submit(user, ["good"])
     if whose == "key":
         body = {"name": "live", "scopes": ["analyze", "batch"]}
-        made = servers.stack.post("/api/v1/api-keys", user, json=body).json()
+        made = web.post("/api/v1/api-keys", user, json=body).json()
         headers, path = {"X-API-Key": made["key"]}, f"/api/v1/api-keys/{made['id']}"
 
         def end() -> None:
-            assert 204 == servers.stack.request("DELETE", path, headers=user.headers).status_code
+            assert 204 == web.request("DELETE", path, headers=user.headers).status_code
     else:
-        headers = credentials.key(servers.stack, user, ["analyze", "batch"])
-        admin, path = credentials.admin(servers.stack), f"/api/v1/admin/users/{user.id}"
+        headers = credentials.key(web, user, ["analyze", "batch"])
+        admin, path = credentials.admin(web), f"/api/v1/admin/users/{user.id}"
 
         def end() -> None:
             change = {"is_active": False}
-            answer = servers.stack.request("PATCH", path, headers=admin.headers, json=change)
+            answer = web.request("PATCH", path, headers=admin.headers, json=change)
             assert 200 == answer.status_code
 
     _both_end(service, task_id, headers, end)
 
 
 def test_a_token_that_expires_ends_what_it_opened(
-    servers: Servers, service: Service, user: Account
+    web: Stack, service: Service, user: Account
 ) -> None:
     """At its `exp` and the leeway that every request has."""
-    task_id = servers.stack.submit(user, ["good"])
+    task_id = web.submit(user, ["good"])
     now = int(time.time())
-    forge = Forge(servers.stack.keyring, user.id)
+    forge = Forge(web.keyring, user.id)
     token = forge.token(claims={"iat": now - 60, "nbf": now - 60, "exp": now - 24})
     _both_end(service, task_id, {"Authorization": f"Bearer {token}"}, lambda: None)
 
 
+@pytest.mark.faults
 def test_postgres_down_is_one_messages_affair(
-    servers: Servers, service: Service, user: Account
+    servers: Servers, web: Stack, service: Service, user: Account
 ) -> None:
     """Scored without it; what should be recorded is answered 503; the socket lives on."""
     with websocket(service, user.headers) as socket:
@@ -142,10 +141,11 @@ def test_postgres_down_is_one_messages_affair(
         until(lambda: say(socket, {"text": "good", "record": True}).get("recorded"), timeout=20)
 
 
-def test_sigterm_ends_all_promptly(servers: Servers, user: Account) -> None:
+@pytest.mark.faults
+def test_sigterm_ends_all_promptly(web: Stack, user: Account) -> None:
     """20 streams, 20 sockets and one that reads nothing: told, closed 1012, and no drain."""
-    going = servers.stack.start("inference", drain_seconds=60, max_user_streams=60)
-    task_id = servers.stack.submit(user, ["good"])
+    going = web.start("inference", drain_seconds=60, max_user_streams=60)
+    task_id = web.submit(user, ["good"])
     with contextlib.ExitStack() as exits:
         streams = [exits.enter_context(following(going, task_id, user.headers)) for _ in range(20)]
         for events in streams:
@@ -166,9 +166,12 @@ def test_sigterm_ends_all_promptly(servers: Servers, user: Account) -> None:
     assert "Traceback" not in going.output()
 
 
-def test_a_message_in_work_is_answered_before_the_end(servers: Servers, user: Account) -> None:
+@pytest.mark.faults
+def test_a_message_in_work_is_answered_before_the_end(
+    servers: Servers, web: Stack, user: Account
+) -> None:
     """SIGTERM while a message waits for Postgres: its answer comes, then 1012."""
-    going = servers.stack.start("inference", database_timeout_seconds=0.9)
+    going = web.start("inference", database_timeout_seconds=0.9)
     with websocket(going, user.headers) as socket:
         say(socket, {"text": "good"})
         with servers.postgres.frozen():
@@ -181,18 +184,19 @@ def test_a_message_in_work_is_answered_before_the_end(servers: Servers, user: Ac
 
 
 @pytest.fixture
-def jobs(servers: Servers, tmp_path: Path) -> Iterator[Jobs]:
+def jobs(web: Stack, tmp_path: Path) -> Iterator[Jobs]:
     """A slow worker."""
     model = faulty_model.write(tmp_path / "odd-1", seconds=SECONDS_A_CHUNK * 2)
-    jobs = Jobs(servers, model)
+    jobs = Jobs(web, model)
     worker = jobs.start_worker()
     yield jobs
     worker.stop()
 
 
-def test_events_go_on_at_another_replica(servers: Servers, service: Service, jobs: Jobs) -> None:
+@pytest.mark.faults
+def test_events_go_on_at_another_replica(web: Stack, service: Service, jobs: Jobs) -> None:
     """They come while the batch runs; killed in the middle, the rest comes from the other one."""
-    first = servers.stack.start("inference", **Jobs.web_settings)
+    first = web.start("inference", **Jobs.web_settings)
     account, task_id, texts = jobs.submit(300)
     seen: list[Event] = []
     with (
@@ -203,7 +207,7 @@ def test_events_go_on_at_another_replica(servers: Servers, service: Service, job
             seen.append(event)
             if len(seen) == 1:
                 running = "SELECT finished_at FROM batches WHERE id = :id"
-                assert [(None,)] == query(servers.postgres.url(), running, id=task_id)
+                assert [(None,)] == query(web.database_url, running, id=task_id)
             if event.data["done"] >= 20:
                 first.kill()
     before = len(seen)
@@ -219,9 +223,9 @@ def test_events_go_on_at_another_replica(servers: Servers, service: Service, job
     jobs.judge(account, task_id, texts)
 
 
-def test_many_watch_one_batch(servers: Servers, service: Service, user: Account) -> None:
+def test_many_watch_one_batch(web: Stack, service: Service, user: Account) -> None:
     """All who watch are told all of it, and cost one query a look."""
-    task_id = servers.stack.submit(user, [f"text {n}" for n in range(50)])
+    task_id = web.submit(user, [f"text {n}" for n in range(50)])
     ended: list[list[str]] = []
     ready = threading.Barrier(11, timeout=30)
 
@@ -235,7 +239,7 @@ def test_many_watch_one_batch(servers: Servers, service: Service, user: Account)
     for thread in threads:
         thread.start()
     ready.wait()
-    advance(servers.postgres.url(), task_id, 5, status="completed")
+    advance(web.database_url, task_id, 5, status="completed")
     for thread in threads:
         thread.join(30)
     assert [["0.0.pending", "50.0.completed"]] * 10 == ended

@@ -15,7 +15,7 @@ from support import credentials
 from support.live import Event, advance, events_path, following, open_streams, set_status
 from support.rows import query
 from support.servers import Servers
-from support.stack import Account, Service
+from support.stack import Account, Service, Stack
 from support.waiting import until
 from valence_common.db import Database
 from valence_inference.api.sse import format_events
@@ -25,14 +25,14 @@ from valence_inference.live.progress import HEARTBEAT, ProgressFeed, Snapshot, U
 
 
 @pytest.fixture
-def url(servers: Servers) -> str:
-    return servers.postgres.url()
+def url(web: Stack) -> str:
+    return web.database_url
 
 
 @pytest.fixture
-def task_id(servers: Servers, user: Account) -> str:
+def task_id(web: Stack, user: Account) -> str:
     """A batch of five chunks that no worker takes."""
-    return servers.stack.submit(user, [f"text {n}" for n in range(50)])
+    return web.submit(user, [f"text {n}" for n in range(50)])
 
 
 def test_each_change_is_sent_and_the_end_is_the_last(
@@ -121,10 +121,10 @@ def test_a_deleted_batch_ends_its_streams(
 
 
 def test_requests_without_access_are_rejected(
-    servers: Servers, service: Service, user: Account, task_id: str
+    web: Stack, service: Service, user: Account, task_id: str
 ) -> None:
     """A foreign task is answered like an unknown one; a credential with the scope is required."""
-    stranger = servers.stack.account()
+    stranger = web.account()
     unknown = "01a1fe96-fd7e-7565-8ebe-ad96f1cb2dc6"
     answers = [
         httpx.get(service.url + events_path(each), headers=stranger.headers)
@@ -135,29 +135,27 @@ def test_requests_without_access_are_rejected(
     assert (404, "Task not found") == (documents[0]["status"], documents[0]["detail"])
     address = service.url + events_path(task_id)
     assert 401 == httpx.get(address).status_code
-    narrow = credentials.key(servers.stack, user, ["analyze"])
+    narrow = credentials.key(web, user, ["analyze"])
     assert 403 == httpx.get(address, headers=narrow).status_code
-    both = credentials.key(servers.stack, user, ["batch"]) | user.headers
+    both = credentials.key(web, user, ["batch"]) | user.headers
     assert 401 == httpx.get(address, headers=both).status_code
     assert 422 == httpx.get(service.url + events_path("x"), headers=user.headers).status_code
 
 
 @pytest.fixture(scope="module")
-def narrow(servers: Servers) -> Iterator[Service]:
+def narrow(web: Stack) -> Iterator[Service]:
     """A replica that allows few open streams."""
-    service = servers.stack.start("inference", max_streams=3, max_user_streams=2)
+    service = web.start("inference", max_streams=3, max_user_streams=2)
     yield service
     service.stop()
 
 
-def test_streams_are_bounded(
-    servers: Servers, narrow: Service, user: Account, task_id: str
-) -> None:
+def test_streams_are_bounded(web: Stack, narrow: Service, user: Account, task_id: str) -> None:
     """Limited per user and in total; closing one frees its place."""
-    other = servers.stack.account()
-    others = servers.stack.submit(other, ["good"])
-    last = servers.stack.account()
-    lasts = servers.stack.submit(last, ["good"])
+    other = web.account()
+    others = web.submit(other, ["good"])
+    last = web.account()
+    lasts = web.submit(last, ["good"])
     with contextlib.ExitStack() as exits:
         for _ in range(2):
             exits.enter_context(following(narrow, task_id, user.headers))
@@ -172,8 +170,9 @@ def test_streams_are_bounded(
         assert "progress" == next(events).name
 
 
+@pytest.mark.faults
 def test_streams_survive_an_outage_of_postgres(
-    servers: Servers, service: Service, url: str, user: Account, task_id: str
+    servers: Servers, web: Stack, service: Service, url: str, user: Account, task_id: str
 ) -> None:
     """An outage ends no stream: it continues on the same connection, to the end."""
     with following(service, task_id, user.headers) as events:
@@ -193,13 +192,13 @@ def _connection() -> Connection:
 
 
 def test_a_quiet_stream_sends_comments(
-    servers: Servers, user: Account, task_id: str, monkeypatch: pytest.MonkeyPatch
+    web: Stack, user: Account, task_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without an update a comment is sent now and then, so that no proxy closes the stream."""
     monkeypatch.setattr(progress, "HEARTBEAT_SECONDS", 0.01)
 
     async def stream() -> list[bytes]:
-        database = Database(SecretStr(servers.postgres.url()), pool_size=1, timeout=5)
+        database = Database(SecretStr(web.database_url), pool_size=1, timeout=5)
         snapshot = Snapshot("processing", None, 50, 10, 0, 1.0)
         feed = ProgressFeed(database)
         updates = feed.updates(_connection(), uuid.UUID(task_id), snapshot, snapshot.id)
@@ -213,7 +212,7 @@ def test_a_quiet_stream_sends_comments(
 
 
 def test_a_poll_from_before_the_subscription_is_no_update(
-    servers: Servers, url: str, user: Account, task_id: str, monkeypatch: pytest.MonkeyPatch
+    web: Stack, url: str, user: Account, task_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that joins a subscribed batch gets nothing older than its first snapshot."""
     monkeypatch.setattr(progress, "HEARTBEAT_SECONDS", 0.01)

@@ -9,7 +9,7 @@ from support import shortened
 from support.live import advance, following, open_streams, raw_websocket, say, stalled
 from support.live import websocket as connect
 from support.servers import Servers
-from support.stack import Account, Service
+from support.stack import Account, Service, Stack
 from support.waiting import until
 from valence_common.web import server
 from valence_inference.api import websocket_session
@@ -27,18 +27,18 @@ def test_the_page_says_how_long() -> None:
     assert [f"{websocket_session.ANSWER_SECONDS:g}"] == unread
 
 
-def test_who_does_not_read_is_cut_off(servers: Servers, user: Account) -> None:
+def test_who_does_not_read_is_cut_off(web: Stack, user: Account) -> None:
     """The place of a client that asks and reads no answer is free again, whatever it does."""
-    service = shortened.start(servers.stack, "inference", {ANSWER: 2.0, PING: 600.0})
+    service = shortened.start(web, "inference", {ANSWER: 2.0, PING: 600.0})
     with stalled(service, user.headers), connect(service, user.headers) as other:
         until(lambda: open_streams(service, "websocket") == 1, timeout=15)
         assert "sentiment" in say(other, {"text": "good"})
     service.stop()
 
 
-def test_who_answers_no_ping_is_closed(servers: Servers, user: Account) -> None:
+def test_who_answers_no_ping_is_closed(web: Stack, user: Account) -> None:
     """1011; one that answers may be silent for as long as ever."""
-    service = shortened.start(servers.stack, "inference", {PING: 1.0})
+    service = shortened.start(web, "inference", {PING: 1.0})
     with connect(service, user.headers) as alive, raw_websocket(service, user.headers) as dead:
         dead.settimeout(15)
         received = b"".join(iter(lambda: dead.recv(4096), b""))
@@ -48,6 +48,7 @@ def test_who_answers_no_ping_is_closed(servers: Servers, user: Account) -> None:
     service.stop()
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("fault", ["down", "frozen"])
 def test_redis_away_changes_nothing(
     servers: Servers, service: Service, user: Account, fault: str

@@ -13,8 +13,7 @@ from support.limits import limited
 from support.live import HANDSHAKE, STREAM, closed, frame, raw_websocket, refusal, say, websocket
 from support.raw import exchange, message
 from support.rows import query
-from support.servers import Servers
-from support.stack import Account, Service
+from support.stack import Account, Service, Stack
 from support.waiting import until
 
 ANALYZE = "/api/v1/sentiment/analyze"
@@ -22,29 +21,27 @@ SAME = ("sentiment", "confidence", "probabilities", "low_confidence", "model")
 SECRET = "wonderful Sentinel7 of a text that is nobody's business"
 
 
-def _history(servers: Servers, user: Account) -> list[dict[str, Any]]:
-    page = servers.stack.get("/api/v1/sentiment/history", user).json()
+def _history(web: Stack, user: Account) -> list[dict[str, Any]]:
+    page = web.get("/api/v1/sentiment/history", user).json()
     return list(page["items"])
 
 
-def test_texts_are_scored_as_analyze_does(
-    servers: Servers, service: Service, user: Account
-) -> None:
+def test_texts_are_scored_as_analyze_does(web: Stack, service: Service, user: Account) -> None:
     """The same scores and explanations; nothing is recorded unless that is asked for."""
     with websocket(service, user.headers) as socket:
         answer = say(socket, {"text": "I love this", "id": "a", "explain": True})
         body = {"text": "I love this", "explain": True}
-        analyzed = servers.stack.post(ANALYZE, user, json=body).json()
+        analyzed = web.post(ANALYZE, user, json=body).json()
         assert {"id", "processing_time", "explanation", *SAME} == answer.keys()
         assert "a" == answer["id"]
         for name in (*SAME, "explanation"):
             assert analyzed[name] == answer[name]
         plain = say(socket, {"text": "I love this"})
         assert {"processing_time", *SAME} == plain.keys()
-        assert 1 == len(_history(servers, user))
+        assert 1 == len(_history(web, user))
         recorded = say(socket, {"text": "awful", "id": 7, "record": True})
         assert (7, True) == (recorded["id"], recorded["recorded"])
-        newest = _history(servers, user)[0]
+        newest = _history(web, user)[0]
         assert (recorded["prediction_id"], "awful") == (newest["id"], newest["text"])
 
 
@@ -78,9 +75,7 @@ BAD = {
 }
 
 
-def test_messages_are_as_strict_as_bodies(
-    servers: Servers, service: Service, user: Account
-) -> None:
+def test_messages_are_as_strict_as_bodies(web: Stack, service: Service, user: Account) -> None:
     """What analyze refuses is refused in the same words; the socket lives on."""
     headers = user.headers | {"Content-Type": "application/json"}
     with websocket(service, user.headers) as socket:
@@ -132,9 +127,9 @@ def test_what_is_no_message_closes(service: Service, user: Account) -> None:
             assert (0x88, code) == (received[0], int.from_bytes(received[2:4])), data[:20]
 
 
-def test_a_message_counts_as_one_analysis(servers: Servers, service: Service) -> None:
+def test_a_message_counts_as_one_analysis(web: Stack, service: Service) -> None:
     """The same limits, and the same place in the usage; over them is told, and ends nothing."""
-    account = limited(servers.stack, per_minute=3, burst=0)
+    account = limited(web, per_minute=3, burst=0)
     path = service.url + ANALYZE
     with websocket(service, account.headers) as socket:
         assert "sentiment" in say(socket, {"text": "good"})
@@ -144,16 +139,16 @@ def test_a_message_counts_as_one_analysis(servers: Servers, service: Service) ->
         assert (4, 429) == (refused["id"], refused["error"]["status"])
         assert refused["error"]["retry_after"] > 0
         assert 429 == httpx.post(path, json={"text": "bad"}, headers=account.headers).status_code
-        limited(servers.stack, account, per_minute=1000)
+        limited(web, account, per_minute=1000)
         until(lambda: "sentiment" in say(socket, {"text": "good"}), timeout=10)
     used = "SELECT sum(requests), sum(texts) FROM usage WHERE user_id = :id AND route = 'analyze'"
-    url = servers.postgres.url()
+    url = web.database_url
     until(lambda: query(url, used, id=account.id) == [(3, 3)], timeout=20)
 
 
-def test_every_way_to_bring_a_credential(servers: Servers, service: Service, user: Account) -> None:
+def test_every_way_to_bring_a_credential(web: Stack, service: Service, user: Account) -> None:
     """A token or a key, as a header or as a subprotocol beside the one that is spoken."""
-    key = credentials.key(servers.stack, user, ["analyze"])["X-API-Key"]
+    key = credentials.key(web, user, ["analyze"])["X-API-Key"]
     for headers in (
         user.headers,
         {"X-API-Key": key},
@@ -169,10 +164,10 @@ def test_every_way_to_bring_a_credential(servers: Servers, service: Service, use
                 assert "sentiment" in say(socket, {"text": "good"})
 
 
-def test_refusals_are_answers(servers: Servers, service: Service, user: Account) -> None:
+def test_refusals_are_answers(web: Stack, service: Service, user: Account) -> None:
     """None, two, bad, in the query, without the scope: 401 or 403, before anything is upgraded."""
     token = f"bearer.{user.token}"
-    key = credentials.key(servers.stack, user, ["analyze"])
+    key = credentials.key(web, user, ["analyze"])
     nobody: dict[str, Any]
     for nobody in (
         {},
@@ -198,7 +193,7 @@ def test_refusals_are_answers(servers: Servers, service: Service, user: Account)
         assert 401 == answer.status_code, (headers, protocols)
         assert STREAM == answer.json()["instance"]
         assert answer.json()["request_id"] == answer.headers["x-request-id"]
-    narrow = credentials.key(servers.stack, user, ["batch"])
+    narrow = credentials.key(web, user, ["batch"])
     assert 403 == refusal(service, narrow).status_code
     assert 404 == refusal(service, user.headers, path=f"{STREAM}/").status_code
     assert 404 == refusal(service, user.headers, path="/api/v1%2Fsentiment/stream").status_code
@@ -206,9 +201,9 @@ def test_refusals_are_answers(servers: Servers, service: Service, user: Account)
 
 
 @pytest.fixture(scope="module")
-def narrow(servers: Servers) -> Iterator[Service]:
+def narrow(shared_web: Stack) -> Iterator[Service]:
     """A replica with all its guards up, and little patience."""
-    service = servers.stack.start(
+    service = shared_web.start(
         "inference",
         max_streams=3,
         max_user_streams=2,
@@ -220,9 +215,9 @@ def narrow(servers: Servers) -> Iterator[Service]:
     service.stop()
 
 
-def test_sockets_are_bounded(servers: Servers, narrow: Service, user: Account) -> None:
+def test_sockets_are_bounded(web: Stack, narrow: Service, user: Account) -> None:
     """So many of one user, so many of all; the next is answered 429."""
-    other = servers.stack.account()
+    other = web.account()
     with websocket(narrow, user.headers), websocket(narrow, user.headers):
         answer = refusal(narrow, user.headers)
         assert 429 == answer.status_code
@@ -256,7 +251,7 @@ def test_only_listed_pages_and_hosts(narrow: Service, user: Account) -> None:
 
 
 def test_one_line_tells_of_a_connection_and_none_of_its_texts(
-    servers: Servers, service: Service, user: Account
+    web: Stack, service: Service, user: Account
 ) -> None:
     """Route, status, code, seconds, messages; neither texts nor credentials."""
     name = f"live-{uuid.uuid4().hex}"
