@@ -54,7 +54,7 @@ ELSEWHERE: Final = {
 }
 """The tests of a case whose names lack its number."""
 
-_REMARKS: Final = {"faults": "faults", "slow_faults": "faults", "e2e": "cluster"}
+_REMARKS: Final = {"faults": "faults", "slow_faults": "long", "e2e": "cluster"}
 """What a marker means on the page; `e2e_full` needs no entry, since its folder says as much."""
 
 _ROW = re.compile(r"^\| (\d+) \| (.*) \|[^|]*\|$")
@@ -91,7 +91,7 @@ def remarks(test: str) -> set[str]:
                 found |= {"root"}
             case _:
                 pass
-    return found
+    return found - {"faults"} if "long" in found else found
 
 
 def page(text: str) -> str:

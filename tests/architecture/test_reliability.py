@@ -43,4 +43,6 @@ def test_remarks_are_the_ones_that_the_page_explains() -> None:
     assert used <= explained
     assert {"cluster"} == reliability.remarks("e2e/test_keyring.py")
     assert {"helm"} == reliability.remarks("chart/test_pods.py")
-    assert {"faults"} == reliability.remarks("faults/test_login_storm.py::test_login_storm")
+    assert {"long"} == reliability.remarks("faults/test_login_storm.py::test_login_storm")
+    killed = "faults/test_processes.py::test_case_041_killed_while_accepting_stores_all_or_nothing"
+    assert {"faults"} == reliability.remarks(killed)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from scipy.stats import mannwhitneyu
 
 from support.rows import query
 from support.stack import PASSWORD, Stack
@@ -49,6 +48,8 @@ def test_case_084_two_hundred_samples_of_six_kinds(
     tmp_path: Path, database_url: str, redis_url: str
 ) -> None:
     """Medians differ by less than a tenth from that of a wrong password."""
+    from scipy.stats import mannwhitneyu  # it takes a second, and each test process collects this
+
     stack = Stack(tmp_path, database_url, redis_url)
     seconds: dict[str, list[float]] = {}
     try:

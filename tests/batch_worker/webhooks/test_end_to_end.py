@@ -42,8 +42,8 @@ def stack(shared_web: Stack) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def stack(stack: Stack) -> Service:
-    """Without a worker before and after the test."""
+def worker(stack: Stack) -> Service:
+    """The worker that an earlier test left running, or else a new one."""
     running = stack.running("batch_worker")
     return running[0] if running else start_worker(stack)
 
