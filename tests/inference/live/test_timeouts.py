@@ -12,10 +12,10 @@ from support.servers import Servers
 from support.stack import Account, Service, Stack
 from support.waiting import until
 from valence_common.web import server
-from valence_inference.api import websocket_session
+from valence_inference.api import websocket
 
 PAGE = Path(__file__).parents[3] / "docs/live.md"
-ANSWER = f"{websocket_session.__name__}.ANSWER_SECONDS"
+ANSWER = f"{websocket.__name__}.REPLY_TIMEOUT_SECONDS"
 PING = f"{server.__name__}.PING_SECONDS"
 
 
@@ -24,7 +24,7 @@ def test_the_page_says_how_long() -> None:
     page = PAGE.read_text("utf-8")
     assert [f"{server.PING_SECONDS:g}"] == re.findall(r"no pong for (\d+) s", page)
     unread = re.findall(r"not read its answers for (\d+) s", page)
-    assert [f"{websocket_session.ANSWER_SECONDS:g}"] == unread
+    assert [f"{websocket.REPLY_TIMEOUT_SECONDS:g}"] == unread
 
 
 def test_who_does_not_read_is_cut_off(web: Stack, user: Account) -> None:
