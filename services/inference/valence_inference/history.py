@@ -1,7 +1,5 @@
 """The history of scored texts: recorded before the answer is sent, read newest first."""
 
-import base64
-import binascii
 import contextlib
 import hashlib
 import uuid
@@ -16,11 +14,11 @@ from valence_common.concurrency import TimedSemaphore
 from valence_common.db import Database, new_id
 from valence_common.models import Prediction
 from valence_common.postgres import require_user
-from valence_common.problems import FieldError, Unavailable, Unprocessable
+from valence_common.problems import Unavailable
+from valence_common.web.pagination import decode_cursor, encode_cursor
 from valence_ml import Score
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_CURSOR_BYTES = 8 + 16
 
 MAX_DELETED_ROWS = 5_000
 
@@ -34,21 +32,17 @@ class Cursor(NamedTuple):
     def encode(self) -> str:
         """Return the cursor as an opaque string for clients."""
         microseconds = (self.created_at - _EPOCH) // timedelta(microseconds=1)
-        raw = microseconds.to_bytes(8, "big") + self.id.bytes
-        return base64.urlsafe_b64encode(raw).decode()
+        return encode_cursor(microseconds.to_bytes(8, "big") + self.id.bytes)
 
     @classmethod
     def decode(cls, cursor: str) -> "Cursor":
         """Parse a string made by `encode`; raise `Unprocessable` for any other."""
-        try:
-            raw = base64.b64decode(cursor, altchars=b"-_", validate=True)
-            if len(raw) != _CURSOR_BYTES:
-                raise ValueError
-            time = _EPOCH + timedelta(microseconds=int.from_bytes(raw[:8], "big"))
-            return cls(time, uuid.UUID(bytes=raw[8:]))
-        except (binascii.Error, ValueError, OverflowError):
-            error = FieldError("query.cursor", "cursor", "Not a `next_cursor` of a page")
-            raise Unprocessable([error]) from None
+
+        def parse(key: bytes) -> "Cursor":
+            time = _EPOCH + timedelta(microseconds=int.from_bytes(key[:8], "big"))
+            return cls(time, uuid.UUID(bytes=key[8:]))
+
+        return decode_cursor(cursor, parse)
 
 
 class HistoryFilter(NamedTuple):

@@ -60,5 +60,5 @@ def decode_cursor(cursor: str, parse: Callable[[bytes], T]) -> T:
     try:
         return parse(base64.b64decode(cursor, altchars=b"-_", validate=True))
     except (binascii.Error, ValueError, OverflowError):
-        error = FieldError("query.cursor", "cursor", "Not a cursor that a page returned")
+        error = FieldError("query.cursor", "cursor", "Not a `next_cursor` of a page")
         raise Unprocessable([error]) from None
