@@ -123,7 +123,7 @@ def test_case_113_cancel_while_the_last_chunk_commits(
                 first(session)
                 waiting = pool.submit(in_own, second)
                 until(lambda: query(own_database_url, WAITS), timeout=20, what="the second to wait")
-            assert ("AlreadyEnded" if completes_first else "Lost") == waiting.result(20)
+            assert ("AlreadyEnded" if completes_first else "LeaseLost") == waiting.result(20)
         with database.transaction() as session:
             ended = "batch.completed" if completes_first else "batch.cancelled"
             assert ["batch.accepted", ended] == actions(session, batch)
