@@ -51,7 +51,7 @@ def record(
 ) -> None:
     """Write an audit entry, and an event if the action is published.
 
-    `subject_id` is what the action was done to and belongs to `user_id`; by default it is the user.
+    `subject_id` is the object of the action and belongs to `user_id`; by default it is the user.
     `actor_id` is by default the user, and None for the system or an operator. The inserts return
     nothing, so they also work for a database role that may not read these tables.
     """

@@ -47,13 +47,13 @@ class HttpMetrics:
         )
         self.dependency_up = Gauge(
             "valence_dependency_up",
-            "Whether a dependency answered when last asked.",
+            "Whether a dependency answered the last check.",
             ["dependency"],
             registry=self.registry,
         )
         self.revocations_age = Gauge(
             "valence_revocations_age_seconds",
-            "Time since this process last heard which credentials are revoked.",
+            "Time since this process last read which credentials are revoked.",
             registry=self.registry,
         )
 

@@ -35,7 +35,7 @@ _REVISION = text("SELECT version_num FROM alembic_version")
 
 
 class SchemaError(Exception):
-    """The schema does not become what this release needs; the message is for operators."""
+    """The schema will not become the one of this release; the message is for operators."""
 
 
 class Schema:

@@ -54,7 +54,7 @@ def _publish(session: Session, subject_ids: Iterable[uuid.UUID]) -> None:
 
 
 class Revocations:
-    """What this process knows: `credential_id in revocations` tells whether it is revoked."""
+    """The changes that this process has read; `id in revocations` tests a credential."""
 
     def __init__(self, url: SecretStr):
         self._database = Database(url, pool_size=1, timeout=TIMEOUT_SECONDS)

@@ -61,10 +61,10 @@ class DatabaseSettings(BaseSettings):
 
 
 class MigrationSettings(DatabaseSettings):
-    """What bringing the schema up, or waiting for it, needs beyond the database.
+    """The settings of the migrations, in addition to the database.
 
-    A role that is named gets what its service's code needs and no more; where one role does all,
-    none is named.
+    Each named role is granted only what its service needs. Without names, all services use the role
+    of `database_url`.
     """
 
     migrations_dir: Path = Field(
@@ -86,7 +86,7 @@ class MigrationSettings(DatabaseSettings):
 
 
 class Settings(DatabaseSettings):
-    """What every service needs to know."""
+    """The settings of every service."""
 
     database_pool_size: PositiveInt = Field(
         default=5, description="Postgres connections per process; the pool does not overflow."

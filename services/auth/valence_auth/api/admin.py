@@ -30,7 +30,10 @@ async def users(
     database: DatabaseDep,
     query: Annotated[schemas.UserQuery, Query()],
 ) -> schemas.UserPage:
-    """List users, newest first."""
+    """List users.
+
+    Newest first.
+    """
     user_filter = admin.UserFilter(query.q, query.is_active, query.is_superuser)
     rows, next_cursor = await database.run(
         admin.list_users, principal.user_id, user_filter, limit=query.limit, cursor=query.cursor
@@ -43,7 +46,10 @@ async def users(
 async def user(
     user_id: uuid.UUID, principal: Administrator, database: DatabaseDep
 ) -> schemas.UserRecord:
-    """Get a user with their limits and the number of their sessions and API keys."""
+    """Get a user.
+
+    With their limits and the number of their sessions and API keys.
+    """
     details = await database.run(admin.get_user, principal.user_id, user_id)
     return schemas.UserRecord.from_details(details)
 
@@ -108,7 +114,10 @@ async def read_audit(
     database: DatabaseDep,
     query: Annotated[schemas.AuditQuery, Query()],
 ) -> schemas.AuditPage:
-    """List audit entries, newest first."""
+    """List audit entries.
+
+    Newest first.
+    """
     audit_filter = audit.AuditFilter(
         query.actor, query.subject, query.action, query.since, query.until
     )
@@ -125,7 +134,10 @@ async def read_usage(
     database: DatabaseDep,
     query: Annotated[schemas.AdminUsageQuery, Query()],
 ) -> schemas.AdminUsagePage:
-    """Get the usage of one user or all, by day, API key and route."""
+    """Get the usage of one user or all.
+
+    By day, API key and route.
+    """
     rows, next_cursor = await database.run(
         admin.read_usage,
         principal.user_id,

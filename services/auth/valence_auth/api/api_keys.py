@@ -53,7 +53,10 @@ async def list_keys(
     database: DatabaseDep,
     query: Annotated[PageQuery, Query()],
 ) -> schemas.KeyPage:
-    """List your API keys that are not revoked, newest first."""
+    """List your API keys.
+
+    Newest first, without those that are revoked.
+    """
     rows, next_cursor = await database.run(
         api_keys.page, principal.user_id, limit=query.limit, cursor=query.cursor
     )

@@ -116,14 +116,20 @@ async def refresh(
 
 @router.post("/auth/logout", status_code=204)
 async def logout(principal: Authenticated, database: DatabaseDep) -> None:
-    """Log out, which ends this session."""
+    """Log out.
+
+    Ends this session.
+    """
     with suppress(NotFound):  # it ended since
         await database.run(sessions.end, principal.user_id, principal.session_id)
 
 
 @router.post("/auth/logout-all", status_code=204)
 async def logout_all(principal: Authenticated, database: DatabaseDep) -> None:
-    """Log out everywhere, which ends all your sessions."""
+    """Log out everywhere.
+
+    Ends all your sessions.
+    """
     await database.run(sessions.log_out_everywhere, principal.user_id)
 
 
@@ -134,7 +140,10 @@ async def list_sessions(
     settings: SettingsDep,
     query: Annotated[PageQuery, Query()],
 ) -> schemas.SessionPage:
-    """List your live sessions, newest first."""
+    """List your sessions.
+
+    Newest first, without those that have ended.
+    """
     idle = timedelta(days=settings.session_idle_days)
     rows, next_cursor = await database.run(
         sessions.page, principal.user_id, idle=idle, limit=query.limit, cursor=query.cursor

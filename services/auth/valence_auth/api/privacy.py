@@ -39,9 +39,9 @@ class DataExportResponse(StreamedFile):
 async def export(
     principal: Authenticated, database: DatabaseDep, exports: ExportsDep, limiter: LimiterDep
 ) -> Response:
-    """Export all your data as one JSON document.
+    """Export all your data.
 
-    The document may be large. It is complete if it is valid JSON.
+    The JSON document may be large. It is complete if it is valid JSON.
     """
     await limiter.acquire(*throttling.data_export(principal.user_id))
     with ExitStack() as slot:

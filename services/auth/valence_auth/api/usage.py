@@ -20,9 +20,9 @@ async def my_usage(
     database: DatabaseDep,
     query: Annotated[schemas.UsageQuery, Query()],
 ) -> schemas.UsagePage:
-    """Get your usage by day, API key and route.
+    """Get your usage.
 
-    Requests are counted within seconds.
+    By day, API key and route. Requests are counted within seconds.
     """
     rows, next_cursor = await database.run(
         usage.read,

@@ -25,7 +25,7 @@ async def me(principal: Authenticated, database: DatabaseDep) -> schemas.User:
 async def change_profile(
     body: schemas.Profile, principal: Authenticated, database: DatabaseDep
 ) -> schemas.User:
-    """Change your username, e-mail address, or both."""
+    """Change your username or e-mail address."""
     user = await database.run(
         accounts.change_profile, principal.user_id, username=body.username, email=body.email
     )

@@ -83,7 +83,7 @@ def _remove_api_keys(schema: dict[str, Any]) -> None:
 def merge(documents: list[dict[str, Any]], *, title: str, description: str) -> dict[str, Any]:
     """Merge the services' documents into one.
 
-    Raises `ValueError` when two services share a path, or define one component differently.
+    Raise `ValueError` when two services share a path, or define one component differently.
     """
     merged: dict[str, Any] = {
         **documents[0],
