@@ -81,7 +81,7 @@ def test_events_of_a_batch_survive_faults(servers: Servers, jobs: Jobs) -> None:
     with Reader(jobs.stack.redis_url) as reader:
         account, task_id, texts = jobs.submit(400)
         jobs.wait_midway(task_id, len(texts))
-        jobs.stack.flush()
+        servers.valkey.flush()
         jobs.stack.running("batch_worker")[0].kill()
         with servers.valkey.down():
             other = jobs.submit(20)

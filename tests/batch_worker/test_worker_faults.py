@@ -80,12 +80,14 @@ def test_worker_without_messages_still_finds_work(jobs: Jobs, worker: Service) -
     jobs.judge(account, task_id, texts)
 
 
-def test_case_105_flushall_mid_batch_loses_nothing(jobs: Jobs, worker: Service) -> None:
+def test_case_105_flushall_mid_batch_loses_nothing(
+    servers: Servers, jobs: Jobs, worker: Service
+) -> None:
     """FLUSHALL five times while a batch runs: no text is lost, progress never falls."""
     account, task_id, texts = jobs.submit(200)
     progress = [jobs.wait_midway(task_id, 200)]
     for _ in range(5):
-        jobs.stack.flush()
+        servers.valkey.flush()
         progress.append(until(lambda: jobs.done(task_id), timeout=5))
         time.sleep(0.1)
     assert sorted(progress) == progress
