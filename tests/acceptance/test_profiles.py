@@ -53,7 +53,6 @@ def test_a_profile_is_changed(stack: Stack, checked: CheckedClient, account: Acc
         id=account.id,
     )
     assert [
-        ("account.registered", {}),
         ("profile.changed", {"fields": ["username"]}),
         ("profile.changed", {"fields": ["email"]}),
     ] == events

@@ -57,6 +57,12 @@ def _until_dead(checked: CheckedClient, token: str) -> None:
         )
 
 
+@pytest.fixture
+def account(stack: Stack) -> Account:
+    """A user who has registered and logged in: that is what these tests are about."""
+    return stack.sign_up()
+
+
 def _audit(stack: Stack, subject: str) -> list[str]:
     statement = "SELECT action FROM audit_events WHERE subject_id = :id ORDER BY id"
     return [action for (action,) in query(stack.database_url, statement, id=subject)]

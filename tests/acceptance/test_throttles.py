@@ -46,6 +46,11 @@ def replicas(outside: Stack) -> list[Service]:
     return [service.wait_ready() for service in services]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def started(proxied: Service, replicas: list[Service]) -> None:
+    """They are there before `watch` counts the connections to their database."""
+
+
 def _client_address() -> str:
     """An address that no other test has."""
     return f"198.18.{uuid.uuid4().int % 256}.{uuid.uuid4().int % 256}"
