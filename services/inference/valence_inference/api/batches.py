@@ -45,9 +45,9 @@ async def tasks(
     database: DatabaseDep,
     query: Annotated[schemas.TasksQuery, Query()],
 ) -> schemas.TaskPage:
-    """List your batches.
+    """List your batches, newest first.
 
-    Newest first, without results.
+    The items have no results.
     """
     filter_ = BatchFilter(query.status, query.since, query.until)
     statuses, next_cursor = await database.run(
@@ -63,8 +63,8 @@ async def summary(
 ) -> TaskSummary:
     """Summarize a batch.
 
-    Counts, a histogram of confidence, and the most influential terms. While the batch is running,
-    the summary is of its finished part.
+    The summary has counts, a histogram of confidence, and the most influential terms. While the
+    batch is running, the summary covers its finished part.
     """
     return TaskSummary.from_summary(await summaries.summarize(scorer, principal.user_id, task_id))
 

@@ -20,10 +20,7 @@ async def history(
     history: HistoryDep,
     query: Annotated[schemas.HistoryQuery, Query()],
 ) -> schemas.HistoryPage:
-    """List your scored texts.
-
-    Newest first.
-    """
+    """List your scored texts, newest first."""
     items, next_cursor = await history.read_page(
         principal.user_id, _filter(query), limit=query.limit, cursor=query.cursor
     )
@@ -39,9 +36,9 @@ async def erase_history(
     history: HistoryDep,
     query: Annotated[schemas.HistoryFilter, Query()],
 ) -> None:
-    """Delete your history.
+    """Delete your history, or the part that matches the filter.
 
-    All of it, or what matches the filter. The results of batches are not affected.
+    The results of batches are not affected.
     """
     await history.delete(principal.user_id, _filter(query))
 

@@ -28,9 +28,9 @@ async def model(
     scorer: ScorerDep,
     settings: SettingsDep,
 ) -> schemas.Model:
-    """Get a served model.
+    """Get a served model with its metrics, sources and model card.
 
-    Its metrics, sources and model card. `version` is a version or `name@version`.
+    `version` is a version or `name@version`.
     """
     manifest = model_info.find(scorer, version)
     return schemas.Model.from_manifest(manifest, card=model_info.read_card(settings.model_dir))

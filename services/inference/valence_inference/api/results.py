@@ -68,8 +68,9 @@ async def results(
 ) -> Response:
     """Get the results of a batch.
 
-    In the order of its texts, once the batch has ended (409 before). To resume a stream that broke
-    off, set `from` to the next index and `If-Match` to the `ETag` of the stream.
+    The results are in the order of the texts. Before the batch has ended, the response is 409. To
+    resume a stream that broke off, set `from` to the next index and `If-Match` to the `ETag` of the
+    stream.
     """
     user_id, format_, versions = principal.user_id, query.format, _versions(if_match)
     if format_ == "json":

@@ -20,8 +20,8 @@ router = APIRouter(prefix=API, route_class=strict(MAX_BODY_BYTES), tags=["webhoo
 async def make_secret(principal: BatchOwner, database: DatabaseDep) -> schemas.NewSecret:
     """Create a signing secret.
 
-    This response is the only one that shows the secret. An earlier secret signs for another 24
-    hours, beside the new one. At most five secrets are active; a further one replaces the oldest.
+    The secret is shown only in this response. An earlier secret signs for another 24 hours, along
+    with the new one. At most five secrets are active; a further one replaces the oldest.
     """
     webhook_secrets.require_login(principal)
     secret, value = await database.run(webhook_secrets.create_secret, principal.user_id)
@@ -30,9 +30,9 @@ async def make_secret(principal: BatchOwner, database: DatabaseDep) -> schemas.N
 
 @router.get("/webhooks/secret")
 async def list_secrets(principal: BatchOwner, database: DatabaseDep) -> schemas.SecretPage:
-    """List your signing secrets.
+    """List your signing secrets, newest first.
 
-    Newest first, without their values.
+    Their values are not shown.
     """
     webhook_secrets.require_login(principal)
     secrets = await database.run(webhook_secrets.list_secrets, principal.user_id)
@@ -56,9 +56,9 @@ async def list_deliveries(
     database: DatabaseDep,
     query: Annotated[PageQuery, Query()],
 ) -> schemas.DeliveryPage:
-    """List the webhook deliveries of a batch.
+    """List the webhook deliveries of a batch, newest first.
 
-    Newest first, with every attempt.
+    Each item has all attempts.
     """
     logs, next_cursor = await database.run(
         deliveries.read_page, principal.user_id, task_id, limit=query.limit, cursor=query.cursor

@@ -1,4 +1,4 @@
-"""The options of an upload: the fields of a JSON body, or the parameters beside a file."""
+"""The options of an upload: the fields of a JSON body, or the parameters given with a file."""
 
 from typing import Annotated, Literal
 
