@@ -1,8 +1,9 @@
-"""The compiled scorer against scikit-learn, in one run: `python benchmarks/scorer.py [RELEASE]`.
+"""The compiled scorer compared with scikit-learn: `python benchmarks/scorer.py [RELEASE]`.
 
 The reference is the scikit-learn pipeline that the release was compiled from, rebuilt from its
-weights. The compiled scorer's start and memory are measured in a process of its own, without
-scikit-learn. All on one thread; the figures are medians, and the ratios matter most.
+weights. The start-up time and memory of the compiled scorer are measured in a separate process
+without scikit-learn. Everything runs on one thread; the figures are medians, and the ratios of one
+run matter most.
 """
 
 import random
@@ -37,7 +38,7 @@ print(took, pages * 4096 / 2**20)
 
 
 def main() -> None:
-    """Print parity, speed, start and memory."""
+    """Print parity, speed, start-up time and memory."""
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else valence_ml.DEFAULT_MODEL
     scorer = valence_ml.load(path)
     manifest, files = release.read(path)
@@ -69,11 +70,11 @@ def main() -> None:
 
 def _parity(scorer: valence_ml.Scorer, pipeline: object, texts: Sequence[str]) -> None:
     expected = pipeline.predict_proba(texts)[:, 1]
-    worst = max(
+    difference = max(
         abs(score.positive - float(positive))
         for score, positive in zip(scorer.score(texts), expected, strict=True)
     )
-    print(f"parity: worst difference {worst:.1e} on {len(texts)} texts (budget 1e-9)")
+    print(f"parity: largest difference {difference:.1e} on {len(texts)} texts (budget 1e-9)")
 
 
 def _compare(
@@ -84,22 +85,22 @@ def _compare(
     compiled: Callable[[list[str]], object],
     reference: Callable[[list[str]], object],
 ) -> None:
-    ours, theirs = [], []
-    # In turns, so that a busy moment of the machine meets both.
+    compiled_times, reference_times = [], []
+    # Alternating, so that load on the machine affects both.
     for _ in range(ROUNDS):
-        ours.append(_per_text(compiled, texts, size, calls))
-        theirs.append(_per_text(reference, texts, size, calls))
-    our, their = statistics.median(ours), statistics.median(theirs)
+        compiled_times.append(_per_text(compiled, texts, size, calls))
+        reference_times.append(_per_text(reference, texts, size, calls))
+    fast, slow = statistics.median(compiled_times), statistics.median(reference_times)
     print(
-        f"{what}: compiled {our * 1e6:.1f} us a text ({1 / our:,.0f}/s), "
-        f"scikit-learn {their * 1e6:.1f} us ({1 / their:,.0f}/s), {their / our:.1f} times faster"
+        f"{what}: compiled {fast * 1e6:.1f} us a text ({1 / fast:,.0f}/s), "
+        f"scikit-learn {slow * 1e6:.1f} us ({1 / slow:,.0f}/s), {slow / fast:.1f} times faster"
     )
 
 
 def _per_text(
     score: Callable[[list[str]], object], texts: Sequence[str], size: int, calls: int
 ) -> float:
-    """Give the seconds a text of a call with `size` texts: the median, or the only one."""
+    """Return the median seconds per text of `calls` calls with `size` texts."""
     took = []
     for call in range(calls):
         batch = [texts[(call * size + index) % len(texts)] for index in range(size)]
@@ -110,13 +111,13 @@ def _per_text(
 
 
 def _long(texts: Sequence[str]) -> list[str]:
-    """Make texts of exactly 200 words, of the sample's reviews."""
+    """Return texts of exactly 200 words from the sample's reviews."""
     words = " ".join(text for text in texts if len(text) > 300).split()
     return [" ".join(words[at : at + 200]) for at in range(0, len(words) - 200, 200)]
 
 
 def _shuffled(texts: Sequence[str], count: int) -> list[str]:
-    """Make texts of words drawn from all of the sample: runs of words that no text has."""
+    """Return texts of random words of the sample: sequences of words that no text has."""
     words = " ".join(texts).split()
     generator = random.Random(0)
     return [" ".join(generator.choices(words, k=generator.randint(1, 60))) for _ in range(count)]

@@ -42,7 +42,7 @@ ELSEWHERE: Final = {
         "chart/test_pods.py::test_secrets_go_where_they_are_needed",
         "chart/test_pods.py::test_no_secret_is_in_an_environment_or_a_command",
         "migrations/test_roles.py::test_roles_get_their_rows_and_no_more",
-        "migrations/test_roles.py::test_a_right_too_many_is_taken_back",
+        "migrations/test_roles.py::test_an_extra_right_is_revoked",
     ],
     99: ["chart/test_pods.py", "chart/test_scanners.py"],
     100: ["chart/test_network.py", "e2e/test_isolation.py"],

@@ -1,4 +1,4 @@
-"""What the product shows to the outside is decided, documented and the same everywhere."""
+"""Routes, settings, queues and metrics are documented, and the derived pages are current."""
 
 import json
 import re
@@ -46,19 +46,19 @@ def _name(route: APIRoute | APIWebSocketRoute) -> str:
 
 @pytest.mark.parametrize("route", DECIDING, ids=_name)
 def test_route_has_decided_its_authentication(route: APIRoute | APIWebSocketRoute) -> None:
-    """A route asks for a credential or says that it is public; never both, never neither."""
+    """A route either requires a credential or declares itself public."""
     calls = list(_calls(route.dependant))
     assert 1 == sum(call is public or isinstance(call, Access) for call in calls)
 
 
 @pytest.mark.parametrize("route", DECIDING, ids=_name)
 def test_route_is_versioned_or_known_not_to_be(route: APIRoute | APIWebSocketRoute) -> None:
-    """Everything that may change stands under /api/v1."""
+    """Every route that may change is under /api/v1."""
     assert route.path.startswith("/api/v1/") or route.path in UNVERSIONED
 
 
 def test_every_route_is_found_by_these_tests() -> None:
-    """The list of routers above is the apps' own."""
+    """The routers listed above are those of the applications."""
     documented = {
         (method.upper(), path)
         for path, operations in docs.openapi_document()["paths"].items()
@@ -66,14 +66,14 @@ def test_every_route_is_found_by_these_tests() -> None:
     }
     walked = {(m, r.path) for r in ROUTES for m in r.methods if r.include_in_schema}
     assert documented == walked
-    # OpenAPI knows no WebSockets: a page describes them.
+    # OpenAPI cannot describe WebSockets; a page does.
     assert {route.path for route in SOCKETS} == {"/api/v1/sentiment/stream"}
     page = (ROOT / "docs/live.md").read_text("utf-8")
     assert all(f"`{route.path}`" in page for route in SOCKETS)
 
 
 def test_openapi_document_is_the_codes() -> None:
-    """The committed document is what `make docs` would write."""
+    """The committed document is the one that `make docs` writes."""
     assert docs.openapi_document() == json.loads(docs.OPENAPI.read_text("utf-8"))
 
 
@@ -83,7 +83,7 @@ def test_configuration_page_is_the_codes() -> None:
 
 
 def test_every_queue_is_consumed(stack: Stack, redis_url: str) -> None:
-    """A message to any queue that the code names reaches a running worker."""
+    """A worker consumes every queue that the code names."""
     named = {v for k, v in vars(celery_app).items() if k.isupper() and k.endswith("QUEUE")}
     celery = Celery(broker=redis_url)
 
@@ -95,7 +95,7 @@ def test_every_queue_is_consumed(stack: Stack, redis_url: str) -> None:
 
 
 def test_every_metric_is_listed_in_the_architecture() -> None:
-    """ARCHITECTURE.md lists every series of ours, and none that does not exist."""
+    """ARCHITECTURE.md lists every metric of the product, and no other."""
     page = (ROOT / "ARCHITECTURE.md").read_text()
     listed = set(re.findall(r"^\| `(valence_\w+)`", page, re.MULTILINE))
     http = HttpMetrics()

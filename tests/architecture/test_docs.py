@@ -1,4 +1,4 @@
-"""The pages about the product and its code say the same."""
+"""The pages agree with the code."""
 
 import re
 from pathlib import Path
@@ -30,7 +30,7 @@ def _name(page: Path) -> str:
 
 
 def test_every_page_is_found_from_the_readme() -> None:
-    """Decisions are linked as a folder."""
+    """The README links every page of docs/, and docs/adr as a folder."""
     readme = (ROOT / "README.md").read_text("utf-8")
     linked = set(re.findall(r"\]\((docs/[\w-]+\.md)\)", readme))
     assert {_name(page) for page in ROOT.glob("docs/*.md")} == linked
@@ -41,7 +41,7 @@ def test_every_file_of_a_folder_is_explained(page: Path) -> None:
     """The first column of its table names each module and folder, and none that is not there."""
     package = next(page.parent.glob("valence_*"), page.parent)
     if package.name == "valence_common":
-        return  # a charter, which test_house.py compares
+        return  # a charter, which test_source_rules.py compares
     cells = re.findall(r"^\| (.*?) \|", page.read_text("utf-8"), re.MULTILINE)
     named = [name for cell in cells for name in re.findall(r"`([\w./]+)`", cell)]
     assert [] == [name for name in named if not any(package.rglob(name.rstrip("/")))]
@@ -58,7 +58,7 @@ def test_every_file_of_a_folder_is_explained(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_page_leads_nowhere_that_is_not(page: Path) -> None:
-    """Links to files, and pages that are named as `docs/x.md`."""
+    """Links, and pages named as `docs/x.md`, lead to files that exist."""
     text = page.read_text("utf-8")
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
     assert [] == [link for link in links if not (page.parent / link).exists()]
@@ -68,14 +68,14 @@ def test_page_leads_nowhere_that_is_not(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_settings_that_a_page_names_exist(page: Path) -> None:
-    """A setting that was renamed is renamed everywhere."""
+    """A renamed setting is renamed on every page."""
     known = {PREFIX + name.upper() for each in PROCESSES for name in each.model_fields} | NO_FIELDS
     named = set(re.findall(r"\bVALENCE_[A-Z_]+[A-Z]\b", page.read_text("utf-8")))
     assert set() == named - known
 
 
 def test_series_that_operators_look_at_exist() -> None:
-    """ARCHITECTURE.md lists all of them, which another test holds against the code."""
+    """Pages for operators name only metrics that ARCHITECTURE.md lists."""
     listed = set(re.findall(r"`(valence_\w+)`", (ROOT / "ARCHITECTURE.md").read_text("utf-8")))
     for page in ("docs/operations.md", "docs/events.md", "docs/privacy.md"):
         named = re.findall(r"\bvalence_[a-z_]+", (ROOT / page).read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""Backups that are struck while they are made (case 120)."""
+"""Faults while a backup is made (case 120)."""
 
 import subprocess
 from collections.abc import Iterator
@@ -20,16 +20,16 @@ def backups(tmp_path: Path, own_database_url: str) -> Iterator[Backups]:
 
 @pytest.mark.faults
 def test_case_120_killed_dump(backups: Backups, own_database_url: str) -> None:
-    """kill -9 in the middle leaves nothing that is called a dump; the next run tidies up."""
+    """SIGKILL leaves no file with the name of a dump; the next run removes the rest."""
     fill(own_database_url, BIG_ROWS)
     process = backups.start("backup")
     backups.wait_dumping()
     kill(process)
     assert backups.partial().exists()
     assert [] == backups.names()
-    # As if it had died between its last steps.
-    for end in ("tables", "sha256"):
-        (backups.folder / f"20260101T000000Z.{end}").touch()
+    # As if it had been killed between its last steps.
+    for suffix in ("tables", "sha256"):
+        (backups.folder / f"20260101T000000Z.{suffix}").touch()
     name = backups.make()
     assert sorted(path.name for path in backups.folder.iterdir()) == [
         ".lock",
@@ -40,7 +40,7 @@ def test_case_120_killed_dump(backups: Backups, own_database_url: str) -> None:
 
 
 def test_case_120_full_disk(backups: Backups, own_database_url: str) -> None:
-    """It fails and says so, and the last good backup is still there and whole."""
+    """The backup fails with a message, and the last good one remains intact."""
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", backups.folder],
         capture_output=True,
@@ -60,7 +60,7 @@ def test_case_120_full_disk(backups: Backups, own_database_url: str) -> None:
 
 
 def test_case_120_two_runs_at_once(backups: Backups, own_database_url: str) -> None:
-    """The second says that there is a first, and does not touch what that one writes."""
+    """The second run reports the first, and does not touch its files."""
     fill(own_database_url, BIG_ROWS)
     first = backups.start("backup")
     backups.wait_dumping()
@@ -71,20 +71,20 @@ def test_case_120_two_runs_at_once(backups: Backups, own_database_url: str) -> N
 
 
 def test_case_120_retention_keeps_the_last_good(backups: Backups) -> None:
-    """As many as were asked for, the newest; a run that fails deletes none."""
-    made = [backups.make(BACKUP_KEEP="2") for _ in range(3)]
-    assert made[1:] == backups.names()
+    """The newest BACKUP_KEEP backups remain; a run that fails deletes none."""
+    names = [backups.make(BACKUP_KEEP="2") for _ in range(3)]
+    assert names[1:] == backups.names()
     backups.point_at("postgresql://valence:wrong@127.0.0.1:1/valence")
     for _ in range(2):
         refused(backups.run("backup", BACKUP_KEEP="1"), "the database does not answer")
-    assert made[1:] == backups.names()
+    assert names[1:] == backups.names()
     refused(backups.run("backup", BACKUP_KEEP="0"), "BACKUP_KEEP must be at least 1")
     assert 0 == backups.run("verify", "latest").returncode
     assert backups.idle()
 
 
 def test_case_120_a_url_of_any_form(backups: Backups, own_database_url: str) -> None:
-    """Escapes in the password and options are understood; none of it is in a message."""
+    """Escapes in the password and options are supported; no message contains them."""
     login, rest = own_database_url.removeprefix("postgresql+psycopg2://").split("@")
     name, password = login.split(":")
     escaped = "".join(f"%{ord(letter):02x}" for letter in password)

@@ -1,4 +1,4 @@
-"""The restore drill (case 119), and that a backup is of one moment (case 120)."""
+"""The restore drill (case 119), and consistency of a backup under load (case 120)."""
 
 import hashlib
 import re
@@ -21,14 +21,14 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def stack(shared_web: Stack) -> Iterator[Stack]:
-    """All three services, with small chunks, so that a batch takes a while."""
+    """All three services, with small chunks, so that a batch takes longer."""
     shared_web.start("batch_worker", concurrency=1)
     yield shared_web
     shared_web.stop_workers()
 
 
 def longest_data(dump: bytes) -> int:
-    """Where a custom dump's longest run of rows begins; what else it holds may not matter."""
+    """Return the offset of the largest compressed block of a custom dump: the rows of a table."""
 
     def length(start: int) -> int:
         try:
@@ -36,7 +36,7 @@ def longest_data(dump: bytes) -> int:
         except zlib.error:
             return 0
 
-    return max((found.start() for found in re.finditer(b"\x78[\x01\x9c\xda]", dump)), key=length)
+    return max((match.start() for match in re.finditer(b"\x78[\x01\x9c\xda]", dump)), key=length)
 
 
 @pytest.fixture
@@ -47,13 +47,13 @@ def backups(tmp_path: Path, stack: Stack) -> Iterator[Backups]:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[FragilePostgres]:
-    """A server of another place, without a table."""
+    """Another server with an empty database."""
     with FragilePostgres(tmp_path / "elsewhere") as elsewhere:
         yield elsewhere
 
 
 def known_job(stack: Stack) -> tuple[Account, str]:
-    """A user whose batch has ended."""
+    """Return a user and a completed batch."""
     account = stack.account()
     task_id = stack.submit(account, ["I love this product!", "This is terrible."])
     stack.finish(account, task_id)
@@ -63,7 +63,7 @@ def known_job(stack: Stack) -> tuple[Account, str]:
 def test_case_119_restore_drill(
     stack: Stack, backups: Backups, elsewhere: FragilePostgres, tmp_path: Path
 ) -> None:
-    """On a restored server a stack lets a known user in and shows a known job, and works on."""
+    """On the restored server a known user can log in, see a known batch, and submit another."""
     account, task_id = known_job(stack)
     before = stack.task(account, task_id)
     done = backups.run("backup")
@@ -90,7 +90,7 @@ def test_case_119_restore_drill(
 
 
 def test_case_119_corrupted_byte(stack: Stack, backups: Backups) -> None:
-    """One byte of the dump, in the file alone or before its checksum was made: both fail loudly."""
+    """A wrong byte in the dump, after or before its checksum was computed, is an error."""
     known_job(stack)
     name = backups.make()
     dump, sums = backups.folder / f"{name}.dump", backups.folder / f"{name}.sha256"
@@ -107,7 +107,7 @@ def test_case_119_corrupted_byte(stack: Stack, backups: Backups) -> None:
 
 
 def test_case_119_another_content(stack: Stack, backups: Backups) -> None:
-    """A dump that restores well, but not to the rows that were dumped, is found out."""
+    """A dump that restores to other rows than those that were dumped is an error."""
     known_job(stack)
     name = backups.make()
     tables = backups.folder / f"{name}.tables"
@@ -120,7 +120,7 @@ def test_case_119_another_content(stack: Stack, backups: Backups) -> None:
 
 
 def test_case_119_empty_dump(backups: Backups, empty_database_url: str) -> None:
-    """Of an empty database no backup is made; an empty file is none."""
+    """An empty database gives no backup, and an empty file is not a backup."""
     backups.point_at(empty_database_url)
     refused(backups.run("backup"), "the restored database has no alembic_version")
     assert [] == backups.names()
@@ -136,7 +136,7 @@ def test_case_119_empty_dump(backups: Backups, empty_database_url: str) -> None:
 
 
 def test_case_119_the_alert_is_documented() -> None:
-    """No success for 26 hours, and a restore in one command."""
+    """The page has the alert for 26 hours without success, and the restore command."""
     page = (ROOT / "docs/backup.md").read_text("utf-8")
     assert "kube_cronjob_status_last_successful_time" in page
     assert "26 * 3600" in page
@@ -146,13 +146,13 @@ def test_case_119_the_alert_is_documented() -> None:
 def test_case_120_a_dump_under_load_is_of_one_moment(
     stack: Stack, backups: Backups, empty_database_url: str
 ) -> None:
-    """While batches are taken in and worked on: each chunk has all of its results, or none."""
+    """While batches are submitted and processed, each chunk has all of its results or none."""
     account = stack.account()
     tasks = [stack.submit(account, [f"text {n}" for n in range(4000)]) for _ in range(3)]
     url = stack.database_url
-    counted = "SELECT count(*) FROM batch_results"
-    [(before,)] = query(url, counted)
-    until(lambda: query(url, counted)[0][0] > before, timeout=60, interval=0.01)
+    count = "SELECT count(*) FROM batch_results"
+    [(before,)] = query(url, count)
+    until(lambda: query(url, count)[0][0] > before, timeout=60, interval=0.01)
     backups.make()
     backups.point_at(empty_database_url)
     assert 0 == backups.run("restore", "latest").returncode
@@ -164,13 +164,13 @@ def test_case_120_a_dump_under_load_is_of_one_moment(
         " AND result.position BETWEEN chunk.start AND chunk.start + chunk.size - 1"
         " GROUP BY chunk.id",
     )
-    assert {(True, True, False), (False, False, True)} == set(chunks)  # of either kind
+    assert {(True, True, False), (False, False, True)} == set(chunks)  # both kinds occur
     ended = query(
         empty_database_url,
         "SELECT finished_at IS NOT NULL, (SELECT count(*) FROM batch_results AS result"
         " WHERE result.batch_id = batches.id) = total, EXISTS (SELECT FROM audit_events"
         " WHERE subject_id = batches.id AND action = 'batch.completed') FROM batches",
     )
-    assert all(finished == whole == audited for finished, whole, audited in ended)
+    assert all(finished == complete == audited for finished, complete, audited in ended)
     for task_id in tasks:
         assert "completed" == stack.finish(account, task_id)["status"]

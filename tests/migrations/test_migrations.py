@@ -1,4 +1,4 @@
-"""The one migration history: up, down, at once, and equal to the models."""
+"""The migration history: upgrade, downgrade, concurrency, and equality with the models."""
 
 import os
 import re
@@ -32,7 +32,7 @@ def config(url: str) -> Config:
 
 
 def revisions() -> list[str]:
-    """All of them, oldest first."""
+    """Return the numbers of all revisions, oldest first."""
     script = ScriptDirectory.from_config(config("postgresql://nowhere"))
     return [revision.revision for revision in script.walk_revisions()][::-1]
 
@@ -45,7 +45,7 @@ def tables(url: str) -> set[str]:
 
 
 def dump(url: str) -> list[tuple[object, ...]]:
-    """The columns, constraints and indexes that there are."""
+    """Return the columns, constraints and indexes of the schema."""
     return query(
         url,
         "SELECT table_name, column_name, data_type || is_nullable || coalesce(column_default, '')"
@@ -58,7 +58,7 @@ def dump(url: str) -> list[tuple[object, ...]]:
 
 
 def upgrade_process(url: str) -> "subprocess.Popen[bytes]":
-    """`alembic upgrade head` as an operator runs it."""
+    """Start `alembic upgrade head` as an operator runs it."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("VALENCE_")}
     return subprocess.Popen(
         [sys.executable, "-m", "alembic", "upgrade", "head"],
@@ -70,7 +70,7 @@ def upgrade_process(url: str) -> "subprocess.Popen[bytes]":
 
 
 def test_up_down_up(empty_database_url: str) -> None:
-    """Every revision can be taken back, leaves nothing, and gives the same schema again."""
+    """Every revision can be downgraded, leaves nothing, and upgrades to the same schema again."""
     alembic = config(empty_database_url)
     command.upgrade(alembic, "head")
     first = dump(empty_database_url)
@@ -84,7 +84,7 @@ def test_up_down_up(empty_database_url: str) -> None:
 
 
 def test_migrations_make_what_the_models_say(own_database_url: str) -> None:
-    """Autogenerate would write an empty revision; partitions are not its business."""
+    """Autogenerate would write an empty revision; it ignores the partitions."""
     engine = make_engine(SecretStr(own_database_url))
     options = {
         "compare_type": True,
@@ -102,7 +102,7 @@ def test_migrations_make_what_the_models_say(own_database_url: str) -> None:
 def test_checks_and_foreign_keys_are_those_of_the_models(
     own_database_url: str, empty_database_url: str
 ) -> None:
-    """What autogenerate does not compare: CHECK constraints and what happens on a delete."""
+    """Autogenerate does not compare CHECK constraints and ON DELETE rules."""
     engine = make_engine(SecretStr(empty_database_url))
     Base.metadata.create_all(engine)
     engine.dispose()
@@ -124,7 +124,7 @@ def test_revisions_are_numbered_without_gaps_to_one_head() -> None:
 
 
 def test_case_046_concurrent_upgrades_make_one_schema(empty_database_url: str) -> None:
-    """Four processes on an empty database, then two at the head: all succeed, in turn."""
+    """Four processes on an empty database, then two at the head: all succeed, one at a time."""
     for count in (4, 2):
         running = [upgrade_process(empty_database_url) for _ in range(count)]
         errors = [process.communicate(timeout=120)[1] for process in running]
@@ -137,12 +137,12 @@ def test_case_046_concurrent_upgrades_make_one_schema(empty_database_url: str) -
 def test_migration_waits_for_another_but_not_for_a_table_in_use(
     own_database_url: str, empty_database_url: str
 ) -> None:
-    """Its turn may take long to come; a table's lock may not, for all who come after would wait."""
-    migrated, waited_for = empty_database_url, own_database_url
+    """Waiting for a table's lock is limited, because all later queries would wait behind it."""
+    migrated, migrating = empty_database_url, own_database_url
     command.upgrade(config(migrated), "head")
-    with held(waited_for, MIGRATION):
-        waiter = upgrade_process(waited_for)
-        until(lambda: query(waited_for, WAITERS), timeout=30)
+    with held(migrating, MIGRATION):
+        waiter = upgrade_process(migrating)
+        until(lambda: query(migrating, WAITERS), timeout=30)
         with (
             held(migrated, "LOCK TABLE users IN ACCESS SHARE MODE"),
             pytest.raises(OperationalError, match="lock timeout"),
@@ -162,8 +162,8 @@ def partitions(url: str) -> dict[str, str]:
     return dict(rows)
 
 
-def test_partitions_are_made_for_the_months_ahead_once(own_database_url: str) -> None:
-    """Asked for six months it makes what is missing; asked again, nothing."""
+def test_partitions_are_created_once_for_the_next_months(own_database_url: str) -> None:
+    """A call for six months creates the missing ones; a second call creates none."""
     before = partitions(own_database_url)
     assert 5 == len(before)  # this month, three ahead, and the default
     make = "SELECT valence_make_partitions(6)"
@@ -176,8 +176,8 @@ def test_partitions_are_made_for_the_months_ahead_once(own_database_url: str) ->
     assert {2} == {len(pair) for pair in ends if pair}
 
 
-def test_rows_go_to_their_month_and_strays_to_the_default(own_database_url: str) -> None:
-    """No prediction is refused for its date; a month whose rows came early stays where it is."""
+def test_rows_go_to_their_month_or_to_the_default(own_database_url: str) -> None:
+    """No prediction is rejected for its date; early rows of a month stay in the default."""
     user = "00000000-0000-7000-8000-000000000001"
     query(
         own_database_url,

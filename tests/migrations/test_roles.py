@@ -1,4 +1,4 @@
-"""Roles: each service's may do what its work needs, and no more."""
+"""Roles: each service's role has the rights that its work needs, and no more."""
 
 import asyncio
 import uuid
@@ -32,7 +32,7 @@ from valence_inference.batches import status as batch_status
 def test_roles_get_their_rows_and_no_more(role_database: RoleDatabase) -> None:
     assert role_database.run("upgrade", "owner")[0] == 0
     assert role_database.may("auth", "SELECT", "users", "password_hash")
-    assert role_database.may("auth", "SELECT", "predictions")  # a take-out
+    assert role_database.may("auth", "SELECT", "predictions")  # for data exports
     assert not role_database.may("auth", "INSERT", "predictions")
     for service in ("inference", "worker"):
         assert role_database.may(service, "SELECT", "users", "id")
@@ -46,12 +46,12 @@ def test_roles_get_their_rows_and_no_more(role_database: RoleDatabase) -> None:
     assert not role_database.may("worker", "SELECT", "predictions", "text")
     assert not role_database.may("worker", "SELECT", "audit_events", "details")
     assert not role_database.may("worker", "UPDATE", "audit_events", "action")
-    assert role_database.may("worker", "UPDATE", "audit_events", "actor_id")  # of one who is erased
+    assert role_database.may("worker", "UPDATE", "audit_events", "actor_id")  # for erasure
     assert role_database.may("worker", "INSERT", "predictions", "text")
 
 
-def test_roles_suffice_to_take_out_erase_and_forget(role_database: RoleDatabase) -> None:
-    """Auth reads all that is a user's and takes the names; the worker deletes it, and old rows."""
+def test_roles_suffice_for_export_erasure_and_retention(role_database: RoleDatabase) -> None:
+    """Auth exports a user's data and erases the names; the worker deletes rows."""
     assert role_database.run("upgrade", "owner")[0] == 0
     auth = Database(SecretStr(role_database.url_of("auth")), pool_size=1, timeout=10, pooled=False)
     worker = Database(
@@ -68,10 +68,10 @@ def test_roles_suffice_to_take_out_erase_and_forget(role_database: RoleDatabase)
         mine = claim(session)
         chunks.complete(session, mine, score(mine.texts), "m", store_texts=False)
 
-    async def take_out() -> bytes:
-        return b"".join([piece async for piece in await data_export.begin(auth, user.id)])
+    async def export_data() -> bytes:
+        return b"".join([chunk async for chunk in await data_export.begin(auth, user.id)])
 
-    assert b'"sentiment":"positive"' in asyncio.run(take_out())
+    assert b'"sentiment":"positive"' in asyncio.run(export_data())
     with auth.transaction() as session:
         auth_erasure.erase(session, user)
     assert bulk_delete.delete_step(worker, "erasure", worker_erasure.erase_step) > 0
@@ -83,12 +83,12 @@ def test_roles_suffice_to_take_out_erase_and_forget(role_database: RoleDatabase)
         retain_batches_days=1,
         retain_events_days=1,
     )
-    for reason, piece in retention.delete_steps(settings, lambda: 1).items():
-        bulk_delete.delete_step(worker, reason, piece)
+    for reason, step in retention.delete_steps(settings, lambda: 1).items():
+        bulk_delete.delete_step(worker, reason, step)
 
 
-def test_roles_suffice_to_steer_batches(role_database: RoleDatabase) -> None:
-    """Inference reads, cancels, retries and deletes; the worker deletes the rows."""
+def test_roles_suffice_for_the_lifecycle_of_batches(role_database: RoleDatabase) -> None:
+    """Inference reads, cancels, retries and deletes batches; the worker deletes the rows."""
     assert role_database.run("upgrade", "owner")[0] == 0
     owner, worker, inference = (
         Database(SecretStr(role_database.url_of(role)), pool_size=1, timeout=10, pooled=False)
@@ -98,13 +98,13 @@ def test_roles_suffice_to_steer_batches(role_database: RoleDatabase) -> None:
         user = make_user(session)
         failed = store(session, user, ["a"], sizes=[1], failed={0}, status="failed")
         live = store(session, user, ["a"], status="processing", finished_at=None)
-    for work in (
+    for operation in (
         partial(lifecycle.retry, texts=1, max_inline=1),
         partial(lifecycle.cancel, max_inline=1),
         lifecycle.delete,
     ):
         with inference.transaction() as session:
-            work(session, user, failed)
+            operation(session, user, failed)
     with inference.transaction() as session:
         lifecycle.cancel(session, user, live, max_inline=1)
     with inference.transaction() as session:
@@ -112,25 +112,25 @@ def test_roles_suffice_to_steer_batches(role_database: RoleDatabase) -> None:
     with inference.transaction() as session:
         summary._read(session, user, live, "m")
     with inference.transaction() as session:
-        shown, _ = batch_status.read_page(
+        page, _ = batch_status.read_page(
             session, user, batch_status.BatchFilter(), limit=9, cursor=None
         )
-        assert [live] == [status.batch.id for status in shown]
+        assert [live] == [status.batch.id for status in page]
     assert bulk_delete.delete_step(worker, "deleted", retention.DELETED_BATCHES["deleted"]) > 0
     assert 1 == count_rows(role_database.url, user)["batches"]
 
 
-def test_roles_suffice_to_tell_events(role_database: RoleDatabase, redis_url: str) -> None:
-    """Each service writes them and reads none back; the worker numbers, tells and deletes them."""
+def test_roles_suffice_to_publish_events(role_database: RoleDatabase, redis_url: str) -> None:
+    """Each service writes events and reads none; the worker numbers, publishes and deletes them."""
     assert role_database.run("upgrade", "owner")[0] == 0
-    somebody = uuid.uuid4()
+    user_id = uuid.uuid4()
     for role in ROLES[1:]:
         database = Database(
             SecretStr(role_database.url_of(role)), pool_size=1, timeout=10, pooled=False
         )
         with database.transaction() as session:
-            told = {"actor_id": None, "user_id": somebody, "subject_id": somebody}
-            audit.record(session, "account.registered", **told)
+            ids = {"actor_id": None, "user_id": user_id, "subject_id": user_id}
+            audit.record(session, "account.registered", **ids)
     for role in ("auth", "inference"):
         assert not role_database.may(role, "SELECT", "events")
         assert not role_database.may(role, "UPDATE", "events", "number")
@@ -139,18 +139,18 @@ def test_roles_suffice_to_tell_events(role_database: RoleDatabase, redis_url: st
     client.delete(STREAM)
     relay = OutboxRelay(database, client)
     relay.work()
-    assert [str(somebody)] * 3 == [event["user_id"] for _, event in client.xrange(STREAM)]
+    assert [str(user_id)] * 3 == [event["user_id"] for _, event in client.xrange(STREAM)]
     execute(role_database.url, "SELECT setval('event_numbers', 1)")
-    client.xadd(STREAM, {"type": "of an installation before"}, id="77-0")
+    client.xadd(STREAM, {"type": "of an earlier installation"}, id="77-0")
     with database.transaction() as session:
-        audit.record(session, "account.erased", **told)
+        audit.record(session, "account.erased", **ids)
     relay.work()
     assert "78-0" == client.xrevrange(STREAM, count=1)[0][0]
     client.delete(STREAM)
 
 
 def test_roles_suffice_for_webhooks(role_database: RoleDatabase) -> None:
-    """Inference makes secrets that it cannot read; the worker reads, sends and logs."""
+    """Inference creates secrets that it cannot read; the worker reads, sends and logs."""
     assert role_database.run("upgrade", "owner")[0] == 0
     auth, inference, worker = (
         Database(SecretStr(role_database.url_of(role)), pool_size=1, timeout=10, pooled=False)
@@ -189,8 +189,8 @@ def test_roles_suffice_for_webhooks(role_database: RoleDatabase) -> None:
     )
 
 
-def test_a_right_too_many_is_taken_back(role_database: RoleDatabase) -> None:
-    """Each upgrade grants the whole list anew, and only that."""
+def test_an_extra_right_is_revoked(role_database: RoleDatabase) -> None:
+    """Each upgrade grants the whole list again, and only that."""
     assert role_database.run("upgrade", "owner")[0] == 0
     execute(role_database.url, f"GRANT ALL ON users TO {role_database.roles['worker']}")
     assert role_database.run("upgrade", "owner")[0] == 0
@@ -198,13 +198,13 @@ def test_a_right_too_many_is_taken_back(role_database: RoleDatabase) -> None:
     assert role_database.may("worker", "SELECT", "batches")
 
 
-def test_an_empty_role_is_a_mistake(role_database: RoleDatabase) -> None:
-    """One role for all is asked for by naming none; an empty name is a template gone wrong."""
-    code, said = role_database.run("upgrade", "owner", AUTH_ROLE="")
-    assert (code, "VALENCE_AUTH_ROLE" in said) == (78, True)
+def test_an_empty_role_is_an_error(role_database: RoleDatabase) -> None:
+    """Without a name all services share a role; an empty name comes from a faulty template."""
+    code, output = role_database.run("upgrade", "owner", AUTH_ROLE="")
+    assert (code, "VALENCE_AUTH_ROLE" in output) == (78, True)
 
 
 def test_a_missing_role_is_named(role_database: RoleDatabase) -> None:
-    code, said = role_database.run("upgrade", "owner", AUTH_ROLE="nobody_at_all")
+    code, output = role_database.run("upgrade", "owner", AUTH_ROLE="no_such_role")
     assert code == 78
-    assert "VALENCE_AUTH_ROLE names a role that does not exist: nobody_at_all" in said
+    assert "VALENCE_AUTH_ROLE names a role that does not exist: no_such_role" in output
