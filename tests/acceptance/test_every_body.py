@@ -18,6 +18,7 @@ OPERATIONS = operations()
 BODIES = [o for o in OPERATIONS if o.media_type == JSON]
 FORMS = [o for o in OPERATIONS if o.media_type not in {JSON, None}]
 QUERIES = [o for o in OPERATIONS if o.queries]
+SWITCHED_OFF = {"GET /api/v1/auth/oidc/callback"}  # without a provider it knows no query
 NOT_OF_THE_TYPE: dict[str, list[Any]] = {
     "string": [7, True, None, [], {}, ["x"]],
     "integer": [True, "7", 7.5, 7.0, None, [], {}],
@@ -177,10 +178,13 @@ def test_case_015_strict_types_in_any_body(checked: CheckedClient, admin: Accoun
 
 def test_case_004_numbers_in_any_query(checked: CheckedClient, admin: Account) -> None:
     """What is out of a column's reach, negative or no number never reaches it."""
+    assert {str(operation) for operation in QUERIES} > SWITCHED_OFF
     for operation in QUERIES:
         path = _path(operation)
-        if checked.request(operation.method, path, headers=admin.headers).status_code == 404:
-            continue  # switched off here: it knows no query
+        if str(operation) in SWITCHED_OFF:
+            answer = checked.request(operation.method, path, headers=admin.headers)
+            assert 404 == answer.status_code
+            continue
         for name, kinds in operation.queries.items():
             wrong = ["\0", "x\0y"]
             if kinds & {"integer", "number"}:
