@@ -2,7 +2,6 @@
 
 import contextlib
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -82,7 +81,7 @@ class Faults:
 
     def kill_web_mid_accept(self) -> None:
         web = self.choice.choice(self.servers.stack.running("inference"))
-        threading.Thread(target=self.accept, args=(web.url,), daemon=True).start()
+        self.accept(web.url)
         time.sleep(self.choice.uniform(0, 0.3))
         web.kill()
         self.start_web()

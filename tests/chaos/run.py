@@ -64,6 +64,8 @@ def run(size: Size, seed: int, folder: Path) -> Verdict:
                 worker.process.wait(GRACE_SECONDS)
             except subprocess.TimeoutExpired:
                 clients.complaints.append("a worker that was told to end did not")
+        if len(done) < KINDS:
+            clients.complaints.append(f"only {len(done)} of {KINDS} kinds of fault came")
         verdict = Verdict(
             seed,
             done,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.run import KINDS, SHORT, run
+from chaos.run import SHORT, run
 
 pytestmark = pytest.mark.faults
 
@@ -16,5 +16,3 @@ def test_case_118_nothing_is_lost_or_doubled_in_chaos(tmp_path: Path) -> None:
     verdict = run(SHORT, SEED, tmp_path)
     print(verdict.line())
     assert verdict.whole, verdict.line()
-    assert KINDS == len(verdict.faults)
-    assert verdict.executions >= verdict.chunks

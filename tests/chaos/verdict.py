@@ -88,6 +88,8 @@ def judge(url: str, sent: Sequence[Sent], verdict: Verdict) -> Verdict:
         verdict.doubled += (stored - expected).total()
     [(verdict.chunks,)] = query(url, "SELECT count(*) FROM batch_chunks")
     [(verdict.executions,)] = query(url, "SELECT count(*) FROM executions")
+    if verdict.executions <= verdict.chunks:
+        verdict.complaints.append("no fault hit any work: no chunk had to be executed again")
     return verdict
 
 
