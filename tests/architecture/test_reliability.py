@@ -15,7 +15,7 @@ def test_tables_are_the_tests() -> None:
 
 
 def test_every_numbered_test_has_a_row() -> None:
-    """The numbers in the names of tests are those of the page; each stands there once."""
+    """The numbers in the names of tests are those of the page, each of which occurs once."""
     assert sorted(set(NUMBERS)) == NUMBERS
     assert set() == (reliability.numbered().keys() | reliability.ELSEWHERE.keys()) - set(NUMBERS)
 

@@ -1,4 +1,4 @@
-"""The first superuser: by a Job's command, and by `valence admin create` on a laptop."""
+"""The first superuser: created by a Job's command, or by `valence admin create` on a laptop."""
 
 import asyncio
 import io
@@ -24,7 +24,7 @@ OTHER = "another horse battery staple"
 
 
 class Command:
-    """`valence_auth.create_admin` on one database, in this process, which starts faster."""
+    """`valence_auth.create_admin` on one database, run in this process for speed."""
 
     def __init__(
         self,
@@ -38,9 +38,8 @@ class Command:
         self.file.write_text(PASSWORD)
         patch.setenv("VALENCE_DATABASE_URL", database_url)
 
-    def _run(self, arguments: tuple[str, ...], given: str) -> tuple[int, str, str]:
-        stdin = io.TextIOWrapper(io.BytesIO(given.encode()))
-        self._patch.setattr(sys, "stdin", stdin)
+    def _run(self, arguments: tuple[str, ...], stdin: str) -> tuple[int, str, str]:
+        self._patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
         code = 0
         try:
             create_admin.main(arguments)
@@ -48,25 +47,25 @@ class Command:
             code = int(end.code or 0)
         return code, *self._output.readouterr()
 
-    def done(self, *arguments: str, given: str = "") -> str:
-        code, said, complaint = self._run(arguments, given)
-        assert (0, "") == (code, complaint)
-        assert PASSWORD not in said
-        return said.strip()
+    def succeed(self, *arguments: str, stdin: str = "") -> str:
+        code, output, error = self._run(arguments, stdin)
+        assert (0, "") == (code, error)
+        assert PASSWORD not in output
+        return output.strip()
 
-    def refused(self, *arguments: str, given: str = "", **environment: str) -> str:
+    def fail(self, *arguments: str, stdin: str = "", **environment: str) -> str:
         with self._patch.context() as patch:
             for name, value in environment.items():
                 patch.setenv(name, value)
-            code, said, complaint = self._run(arguments, given)
-        assert (78, "") == (code, said), complaint
-        assert 1 == len(complaint.splitlines()), complaint
-        assert PASSWORD not in complaint
-        return complaint.strip().removeprefix("valence create_admin: ")
+            code, output, error = self._run(arguments, stdin)
+        assert (78, "") == (code, output), error
+        assert 1 == len(error.splitlines()), error
+        assert PASSWORD not in error
+        return error.strip().removeprefix("valence create_admin: ")
 
     def create(self, name: str, *more: str) -> str:
-        """Make a superuser with the password of the file."""
-        return self.done(*self.options(name), *more)
+        """Create a superuser with the password in the file."""
+        return self.succeed(*self.options(name), *more)
 
     def options(self, name: str) -> list[str]:
         return [
@@ -76,12 +75,12 @@ class Command:
         ]
 
     def state(self, name: str) -> tuple[bool, bool, str]:
-        """Active, superuser, and the password's hash."""
+        """Return whether the account is active and a superuser, and its password hash."""
         statement = "SELECT is_active, is_superuser, password_hash FROM users WHERE username = :n"
         [row] = query(self.url, statement, n=name)
         return row
 
-    def acts(self, name: str) -> list[tuple[uuid.UUID | None, str]]:
+    def audit_actions(self, name: str) -> list[tuple[uuid.UUID | None, str]]:
         return query(
             self.url,
             "SELECT actor_id, action FROM audit_events JOIN users ON users.id = subject_id"
@@ -90,7 +89,7 @@ class Command:
         )
 
     def register(self, name: str) -> None:
-        """An account that anybody might have made."""
+        """Insert an account that a user has registered."""
         query(
             self.url,
             "INSERT INTO users (id, username, username_key, email, email_key, password_hash)"
@@ -116,32 +115,32 @@ def _matches(password: str, hashed: str) -> bool:
 
 
 def test_a_job_makes_the_first_superuser(command: Command) -> None:
-    """The password is the file's, the act is audited without an actor, and we hear what is next."""
+    """The password is the one in the file; the audit record has no actor."""
     program = [sys.executable, "-m", "valence_auth.create_admin"]
     process = subprocess.run(
         [*program, *command.options("admin")], capture_output=True, text=True, check=False
     )
     assert (0, "") == (process.returncode, process.stderr)
-    said = process.stdout
-    assert PASSWORD not in said
-    assert said.startswith("admin was made a superuser. Log in with POST /api/v1/auth/login")
+    output = process.stdout
+    assert PASSWORD not in output
+    assert output.startswith("admin was made a superuser. Log in with POST /api/v1/auth/login")
     active, superuser, hashed = command.state("admin")
     assert (True, True) == (active, superuser)
     assert _matches(PASSWORD, hashed)
-    assert [(None, "account.registered"), (None, "user.promoted")] == command.acts("admin")
+    assert [(None, "account.registered"), (None, "user.promoted")] == command.audit_actions("admin")
 
 
 def test_a_job_may_run_again(command: Command) -> None:
-    """The second run changes nothing, also no password that was changed since."""
+    """The second run changes nothing, not even a password that was changed since."""
     command.create("admin")
     query(command.url, "UPDATE users SET password_hash = 'changed'")
     assert "admin is already a superuser; nothing was changed." == command.create("Admin")
     assert (True, True, "changed") == command.state("admin")
-    assert [(None, "account.registered"), (None, "user.promoted")] == command.acts("admin")
+    assert [(None, "account.registered"), (None, "user.promoted")] == command.audit_actions("admin")
 
 
 def test_only_the_first(command: Command) -> None:
-    """With `--first` a Job brings back no account that was demoted, disabled or erased."""
+    """With `--first` a Job restores no account that was demoted, disabled or erased."""
     command.create("admin", "--first")
     command.create("grace")
     query(command.url, "UPDATE users SET is_superuser = false WHERE username = 'admin'")
@@ -153,16 +152,16 @@ def test_only_the_first(command: Command) -> None:
 
 
 def test_a_name_that_somebody_registered_is_not_promoted(command: Command) -> None:
-    """Whoever came before the Job does not become superuser with a password of their own."""
+    """A user who registered the name before the Job ran does not become a superuser."""
     command.register("admin")
-    sentence = command.refused(*command.options("admin"), "--first")
+    sentence = command.fail(*command.options("admin"), "--first")
     assert sentence.startswith("The account admin exists and is no active superuser")
     assert (True, False, "theirs") == command.state("admin")
-    assert [] == command.acts("admin")
+    assert [] == command.audit_actions("admin")
 
 
 def test_promote(command: Command) -> None:
-    """The account keeps its password, or gets the file's; it is enabled, its sessions end."""
+    """The account keeps its password or gets the file's, is enabled, and its sessions end."""
     command.register("ada")
     query(command.url, "UPDATE users SET is_active = false")
     query(
@@ -171,19 +170,19 @@ def test_promote(command: Command) -> None:
         " SELECT :id, id, now() + interval '1 hour', '{}' FROM users",
         id=uuid.uuid4(),
     )
-    assert command.done("--username=ada", "--promote").startswith("ada is now a superuser.")
+    assert command.succeed("--username=ada", "--promote").startswith("ada is now a superuser.")
     assert (True, True, "theirs") == command.state("ada")
     assert [] == query(command.url, "SELECT 1 FROM sessions WHERE ended_at IS NULL")
     assert [(2,)] == query(command.url, "SELECT count(*) FROM revocations")
-    command.done(*command.options("ada"), "--promote")
+    command.succeed(*command.options("ada"), "--promote")
     assert _matches(PASSWORD, command.state("ada")[2])
     [(email,)] = query(command.url, "SELECT email FROM users")
     assert "ada@example.org" == email
 
 
 def test_a_password_on_standard_input(command: Command) -> None:
-    """Without a file; the line's end is no part of it."""
-    command.done("--username=ada", "--email=ada@example.com", given=f"{PASSWORD}\n")
+    """Without a file, standard input is read; the line end is not part of the password."""
+    command.succeed("--username=ada", "--email=ada@example.com", stdin=f"{PASSWORD}\n")
     assert _matches(PASSWORD, command.state("ada")[2])
 
 
@@ -200,32 +199,32 @@ def test_a_password_on_standard_input(command: Command) -> None:
     ],
 )
 def test_refusals(command: Command, arguments: list[str], password: str, sentence: str) -> None:
-    """One sentence with the rule; nobody is made."""
+    """The error names the rule, and no account is created."""
     command.register("taken")
     command.file.write_text(password)
-    refused = command.refused(*command.options("ada"), *arguments)
+    refused = command.fail(*command.options("ada"), *arguments)
     assert refused.startswith(sentence)
     assert [(1,)] == query(command.url, "SELECT count(*) FROM users")
 
 
 def test_what_is_missing_is_said(command: Command, empty_database_url: str) -> None:
-    """An address for a new account, the setting, a database that answers, its schema."""
-    assert "There is no account ada; a new one also needs --email." == command.refused(
+    """An e-mail address for a new account, the setting, a reachable database, its schema."""
+    assert "There is no account ada; a new one also needs --email." == command.fail(
         "--username=ada"
     )
     options = command.options("ada")
-    wrong = command.refused(*options, VALENCE_DATABASE_URL="nonsense")
+    wrong = command.fail(*options, VALENCE_DATABASE_URL="nonsense")
     assert "VALENCE_DATABASE_URL: must be a postgresql:// URL" == wrong
     away = "postgresql://valence:quite-fine@127.0.0.1:1/valence"
-    assert "Postgres does not answer." == command.refused(*options, VALENCE_DATABASE_URL=away)
-    no_schema = command.refused(*options, VALENCE_DATABASE_URL=empty_database_url)
+    assert "Postgres does not answer." == command.fail(*options, VALENCE_DATABASE_URL=away)
+    no_schema = command.fail(*options, VALENCE_DATABASE_URL=empty_database_url)
     assert 'relation "users" does not exist' == no_schema
     command.file.write_bytes(b"\xff" * 20)
-    assert "The password is not UTF-8." == command.refused(*options)
+    assert "The password is not UTF-8." == command.fail(*options)
 
 
 def test_a_terminal_is_asked_twice(command: Command) -> None:
-    """Nothing that is typed is shown."""
+    """The password is not echoed."""
     for second, expected in ((OTHER, 78), (PASSWORD, 0)):
         ours, theirs = pty.openpty()
         process = subprocess.Popen(
@@ -251,48 +250,48 @@ def test_a_terminal_is_asked_twice(command: Command) -> None:
     assert _matches(PASSWORD, command.state("ada")[2])
 
 
-def _local(home: Path, *arguments: str, given: str | None = None) -> Result:
-    options = ["admin", "create", "--home", str(home), "--username", "ada", *arguments]
-    return CliRunner().invoke(app, options, input=given)
+def _local(folder: Path, *arguments: str, stdin: str | None = None) -> Result:
+    options = ["admin", "create", "--home", str(folder), "--username", "ada", *arguments]
+    return CliRunner().invoke(app, options, input=stdin)
 
 
 @pytest.fixture
-def home(tmp_path: Path, own_database_url: str) -> DataDir:
-    """The home of a Valence that runs."""
-    home = DataDir(tmp_path / "home")
-    home.path.mkdir()
-    home.write_secrets({"valence_database_url": own_database_url})
-    return home
+def data_dir(tmp_path: Path, own_database_url: str) -> DataDir:
+    """The data folder of a running Valence."""
+    data_dir = DataDir(tmp_path / "home")
+    data_dir.path.mkdir()
+    data_dir.write_secrets({"valence_database_url": own_database_url})
+    return data_dir
 
 
-def test_a_local_superuser(home: DataDir, own_database_url: str, tmp_path: Path) -> None:
-    """The home leads to the running Postgres; file, standard input and a second time work."""
-    made = _local(home.path, "--email", "ada@example.com", given=PASSWORD)
-    assert (0, True) == (made.exit_code, made.stdout.startswith("ada was made a superuser."))
-    assert PASSWORD not in made.output
-    again = _local(home.path, "--email", "ada@example.com", given=PASSWORD)
+def test_a_local_superuser(data_dir: DataDir, own_database_url: str, tmp_path: Path) -> None:
+    """The data folder names the database; a file, standard input and a second run work."""
+    created = _local(data_dir.path, "--email", "ada@example.com", stdin=PASSWORD)
+    assert (0, True) == (created.exit_code, created.stdout.startswith("ada was made a superuser."))
+    assert PASSWORD not in created.output
+    again = _local(data_dir.path, "--email", "ada@example.com", stdin=PASSWORD)
     assert (0, "ada is already a superuser; nothing was changed.") == (
         again.exit_code,
         again.stdout.strip(),
     )
     file = tmp_path / "password"
     file.write_text(f"{OTHER}\n")
-    promoted = _local(home.path, "--promote", "--password-file", str(file))
+    promoted = _local(data_dir.path, "--promote", "--password-file", str(file))
     assert 0 == promoted.exit_code
     [(hashed,)] = query(own_database_url, "SELECT password_hash FROM users")
     assert _matches(OTHER, hashed)
 
 
-def test_local_refusals(home: DataDir, tmp_path: Path) -> None:
-    """No Valence there, one that has stopped, and the rules: a sentence and exit code 1."""
+def test_local_refusals(data_dir: DataDir, tmp_path: Path) -> None:
+    """No Valence, a stopped one, or a violated rule: one sentence and exit code 1."""
     nowhere = tmp_path / "nowhere"
-    refused = _local(nowhere, "--email", "ada@example.com", given=PASSWORD)
+    failed = _local(nowhere, "--email", "ada@example.com", stdin=PASSWORD)
     sentence = f"Valence does not run on {nowhere}: start it with `make run` or `valence local`."
-    assert (1, sentence) == (refused.exit_code, refused.stderr.strip())
+    assert (1, sentence) == (failed.exit_code, failed.stderr.strip())
     assert not nowhere.exists()
-    refused = _local(home.path, given=PASSWORD)
-    assert (1, True) == (refused.exit_code, "also needs --email" in refused.stderr)
+    failed = _local(data_dir.path, stdin=PASSWORD)
+    assert (1, True) == (failed.exit_code, "also needs --email" in failed.stderr)
     away = "postgresql+psycopg2://valence:quite-fine@127.0.0.1:1/valence"
-    home.write_secrets({"valence_database_url": away})
-    refused = _local(home.path, "--email", "ada@example.com", given=PASSWORD)
-    assert (1, True) == (refused.exit_code, refused.stderr.startswith("Valence does not run on"))
+    data_dir.write_secrets({"valence_database_url": away})
+    failed = _local(data_dir.path, "--email", "ada@example.com", stdin=PASSWORD)
+    assert (1, True) == (failed.exit_code, failed.stderr.startswith("Valence does not run on"))
