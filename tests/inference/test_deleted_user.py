@@ -1,4 +1,4 @@
-"""A token outlives its user by some minutes; what it asks for then."""
+"""Requests with a token whose user was deleted."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from valence_common.db import make_engine
 def test_token_of_a_deleted_user_is_no_credential(
     stack: Stack, database_url: str, path: str, body: dict[str, Any] | None
 ) -> None:
-    """Nothing can be recorded for nobody: 401, not 500."""
+    """The response is 401, not 500."""
     account = stack.account()
     engine = make_engine(SecretStr(database_url))
     with engine.begin() as connection:

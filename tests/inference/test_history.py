@@ -1,4 +1,4 @@
-"""The history's pages: cursors that lead on exactly, and that nobody can make up."""
+"""Pages of the history: exact cursors, and rejection of invented ones."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31), timezones=s
 
 @given(moment=MOMENTS, identifier=st.uuids())
 def test_cursors_come_back(moment: datetime, identifier: uuid.UUID) -> None:
-    """A cursor is the microsecond and the id that it was made of, in 32 characters."""
+    """A cursor encodes a time in microseconds and an id in 32 characters."""
     cursor = Cursor(moment, identifier)
     assert cursor == Cursor.decode(cursor.encode())
     assert 32 == len(cursor.encode())
@@ -25,7 +25,7 @@ def test_cursors_come_back(moment: datetime, identifier: uuid.UUID) -> None:
 
 @given(text=st.text(max_size=64) | st.text("AZaz09-_=", min_size=31, max_size=33))
 def test_made_up_cursors_are_refused_or_harmless(text: str) -> None:
-    """Any string is a time that Postgres knows and an id, or a 422 that does not repeat it."""
+    """Any string decodes to a time that Postgres supports and an id, or gets a 422 without it."""
     try:
         cursor = Cursor.decode(text)
     except Unprocessable as error:
@@ -42,7 +42,7 @@ def test_cursors_of_another_form_are_refused(raw: str) -> None:
 
 
 def test_pages_of_equal_times_have_no_gap_and_no_repeat(session: Session) -> None:
-    """Rows of one microsecond, as a batch makes them, are told apart by their ids."""
+    """Rows of the same microsecond, as a batch creates them, are ordered by their ids."""
     user = User(
         username="emmy", username_key="emmy", email="a@b.example", email_key="a@b.example",
         password_hash="x",

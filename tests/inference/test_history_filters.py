@@ -1,4 +1,4 @@
-"""The history's filters and its deletion."""
+"""Filters and deletion of the history."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +13,7 @@ TEXTS = ("I love this product!", "This is terrible, very disappointed.", "50% of
 
 @pytest.fixture(scope="module")
 def scored(stack: Stack) -> tuple[Account, datetime]:
-    """A user with three texts in the history, and a moment between the second and the third."""
+    """A user with three texts in the history, and a time between the second and the third."""
     account = stack.account()
     for text in TEXTS[:2]:
         assert stack.post("/api/v1/sentiment/analyze", account, json={"text": text}).is_success
@@ -29,14 +29,14 @@ def _texts(stack: Stack, account: Account, **filters: Any) -> list[str]:
 
 
 def test_sentiment_selects(stack: Stack, scored: tuple[Account, datetime]) -> None:
-    """Only predictions of that label come."""
+    """The result has only predictions with that label."""
     assert [TEXTS[1]] == _texts(stack, scored[0], sentiment="negative")
 
 
 def test_times_select_from_included_to_excluded(
     stack: Stack, scored: tuple[Account, datetime]
 ) -> None:
-    """`from` and `to` cut the history at a moment without overlap or gap."""
+    """`from` and `to` split the history at a time without overlap or gap."""
     account, between = scored
     assert [TEXTS[2]] == _texts(stack, account, **{"from": between.isoformat()})
     assert [TEXTS[1], TEXTS[0]] == _texts(stack, account, to=between.isoformat())
@@ -46,13 +46,13 @@ def test_times_select_from_included_to_excluded(
 def test_part_of_the_text_selects(
     stack: Stack, scored: tuple[Account, datetime], part: str, found: int | None
 ) -> None:
-    """`q` is found in any case, and its % and _ stand for themselves."""
+    """`q` is case-insensitive, and its % and _ are literal."""
     expected = [] if found is None else [TEXTS[found]]
     assert expected == _texts(stack, scored[0], q=part)
 
 
 def test_model_selects(stack: Stack, scored: tuple[Account, datetime]) -> None:
-    """Only predictions of that model come."""
+    """The result has only predictions of that model."""
     assert 3 == len(_texts(stack, scored[0], model="valence-default@1.0.0"))
     assert [] == _texts(stack, scored[0], model="valence-default@0.0.0")
 
@@ -70,12 +70,12 @@ def test_model_selects(stack: Stack, scored: tuple[Account, datetime]) -> None:
     ],
 )
 def test_bad_filter_is_refused(stack: Stack, account: Account, query: str) -> None:
-    """A filter that cannot be understood is a 422, not everything."""
+    """An invalid filter gets 422, not the whole history."""
     assert 422 == stack.get(f"{HISTORY}?{query}", account).status_code
 
 
 def test_delete_takes_what_the_filter_leaves_of_the_users_own(stack: Stack) -> None:
-    """A deletion is bounded by its filter and its user; results of batches stay."""
+    """A deletion is limited to its filter and user; results of batches are kept."""
     account, other = stack.account(), stack.account()
     for user in (account, other):
         for text in TEXTS[:2]:

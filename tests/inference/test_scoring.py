@@ -1,4 +1,4 @@
-"""Which texts are scored."""
+"""Which texts are accepted."""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def _refusal(text: str) -> tuple[str, str]:
 
 
 def test_texts_within_the_limits_pass() -> None:
-    """The longest text is fine, whatever its bytes."""
+    """The limit is in characters, not in bytes."""
     check_text("x" * 10, max_characters=10)
     check_text("\U0001f600" * 10, max_characters=10)
 
@@ -32,12 +32,12 @@ def test_blank_texts_are_refused(blank: str) -> None:
 
 
 def test_long_texts_are_refused() -> None:
-    """Without being said back."""
+    """The error does not contain the text."""
     assert ("body.text", "string_too_long") == _refusal("y" * 11)
 
 
 class _Failing:
-    """Somebody's pipeline that cannot take a text."""
+    """A pipeline that cannot score a text."""
 
     name, version = "odd", "1"
 
@@ -54,7 +54,7 @@ class _Failing:
 
 
 def test_a_model_that_fails_is_the_texts_problem() -> None:
-    """What a user's model raises is a 422 that names the field, not a 500."""
+    """An error of an operator's model becomes a 422 that names the field, not a 500."""
     with pytest.raises(Unprocessable) as refused:
         asyncio.run(score(_Failing(), "fine"))
     assert [("body.text", "unscorable")] == [(e.field, e.rule) for e in refused.value.errors]

@@ -1,4 +1,4 @@
-"""Texts that are not stored: scored all the same, and nowhere to be found afterwards."""
+"""An installation that does not store texts: it scores them, and no table holds them afterwards."""
 
 import hashlib
 from collections.abc import Iterator
@@ -17,15 +17,15 @@ TEXTS = ["The heron's nest is good", "Der Wälzer taugt nichts 🙁"]
 
 @pytest.fixture(scope="module")
 def stack(shared_web: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Services that do not store texts; the worker's model does what a text tells it to."""
+    """Services that do not store texts; a text can make the worker's model fail."""
     model = faulty_model.write(tmp_path_factory.mktemp("model") / "odd-1")
     worker = {"model_dir": model, "concurrency": 1, "sweep_seconds": 0.3, "max_attempts": 1}
     with shared_web.beside(inference=FORGET, batch_worker=worker | FORGET) as stack:
         yield stack
 
 
-def holding(stack: Stack, words: str) -> list[str]:
-    """The tables that hold these words in any column of any row."""
+def tables_containing(stack: Stack, words: str) -> list[str]:
+    """Return the tables that contain these words in any column of any row."""
     like = {"words": f"%{words}%"}
     return [
         name
@@ -38,8 +38,8 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_history_has_the_hash_in_the_text_s_place(stack: Stack, account: Account) -> None:
-    """The answer says the text, as it was sent; the record of it does not."""
+def test_history_has_the_hash_instead_of_the_text(stack: Stack, account: Account) -> None:
+    """The response contains the text as it was sent; the history contains its hash."""
     for text in TEXTS:
         answer = stack.post("/api/v1/sentiment/analyze", account, json={"text": text})
         assert (text, True) == (answer.json()["text"], answer.json()["recorded"])
@@ -49,11 +49,11 @@ def test_history_has_the_hash_in_the_text_s_place(stack: Stack, account: Account
     ]
     found = stack.get("/api/v1/sentiment/history?q=heron", account).json()
     assert {"items": [], "next_cursor": None} == found
-    assert [] == holding(stack, "heron")
+    assert [] == tables_containing(stack, "heron")
 
 
-def test_batch_s_texts_go_once_they_are_scored(stack: Stack, account: Account) -> None:
-    """Results keep their places; one that could not be scored leaves no text either."""
+def test_texts_of_a_batch_are_deleted_once_scored(stack: Stack, account: Account) -> None:
+    """Results keep their indexes; a text that could not be scored is deleted as well."""
     texts = [*TEXTS, f"The heron's {faulty_model.RAISES}", "a good fourth"]
     task = stack.finish(account, stack.submit(account, texts))
     assert "completed_with_errors" == task["status"]
@@ -63,14 +63,14 @@ def test_batch_s_texts_go_once_they_are_scored(stack: Stack, account: Account) -
         (2, None, None),
         (3, None, "positive"),
     ] == [(result["index"], result["text"], result["sentiment"]) for result in task["results"]]
-    assert [] == holding(stack, "heron")
+    assert [] == tables_containing(stack, "heron")
     items = stack.get("/api/v1/sentiment/history", account).json()["items"]
     scored = [text for text in texts if faulty_model.RAISES not in text]
     assert sorted(map(sha256, scored)) == sorted(item["text_sha256"] for item in items)
 
 
-def test_take_out_says_that_there_is_no_text(stack: Stack, account: Account) -> None:
-    """Hashes of the history, and rows of batches without texts."""
+def test_data_export_says_that_there_is_no_text(stack: Stack, account: Account) -> None:
+    """The data export has the hashes of the history, and rows of batches without texts."""
     stack.finish(account, stack.submit(account, TEXTS))
     document = stack.get("/api/v1/users/me/export", account).json()
     assert {(None, sha256(text)) for text in TEXTS} == {
@@ -81,21 +81,21 @@ def test_take_out_says_that_there_is_no_text(stack: Stack, account: Account) -> 
     ]
 
 
-def test_a_waiting_batch_still_has_its_texts(stack: Stack, account: Account) -> None:
-    """They are needed until they are scored: what is waiting is in Postgres and survives."""
+def test_a_pending_batch_has_its_texts(stack: Stack, account: Account) -> None:
+    """Texts stay in Postgres until they are scored, so a crash loses none."""
     worker = stack.running("batch_worker")[0]
     worker.kill()
     task = stack.submit(account, TEXTS)
-    assert ["batch_chunks"] == holding(stack, "heron")
+    assert ["batch_chunks"] == tables_containing(stack, "heron")
     document = stack.get("/api/v1/users/me/export", account).json()
     assert TEXTS == [row["text"] for row in document["batch_results"]]
     stack.start("batch_worker", concurrency=1, sweep_seconds=0.3, **FORGET)
     until(lambda: stack.task(account, task)["status"] == "completed", timeout=30)
-    assert [] == holding(stack, "heron")
+    assert [] == tables_containing(stack, "heron")
 
 
 def test_by_default_texts_are_stored_and_not_hashed(stack: Stack) -> None:
-    """The other setting, over the same rows."""
+    """The same database with the default setting."""
     url = stack.database_url
     remembering = stack.start("inference")
     account = stack.account()

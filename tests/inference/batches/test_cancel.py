@@ -17,20 +17,20 @@ from support.stack import Account, Service
 TERMINAL = {"batch.cancelled", "batch.completed", "batch.completed_with_errors", "batch.failed"}
 
 
-def steer(jobs: Jobs, account: Account, task_id: str, verb: str = "cancel") -> httpx.Response:
+def request(jobs: Jobs, account: Account, task_id: str, verb: str = "cancel") -> httpx.Response:
     return jobs.stack.post(f"/api/v1/sentiment/task/{task_id}/{verb}", account)
 
 
 def cancel(jobs: Jobs, account: Account, task_id: str) -> dict[str, Any]:
-    answer = steer(jobs, account, task_id)
+    answer = request(jobs, account, task_id)
     assert 200 == answer.status_code, answer.text
     task = dict(answer.json())
     assert ("cancelled", None) == (task["status"], task["eta_seconds"])
     return task
 
 
-def judge(jobs: Jobs, account: Account, task: dict[str, Any]) -> None:
-    """It is as it was said to be: its rows, its state, one end; and nothing of it is left to do."""
+def check(jobs: Jobs, account: Account, task: dict[str, Any]) -> None:
+    """Check the batch against its response: rows, status, one end, and no open chunks."""
     url, task_id = jobs.stack.database_url, task["task_id"]
     assert task == jobs.stack.task(account, task_id)
     assert task["done"] == jobs.done(task_id) == len(task["results"])
@@ -43,24 +43,24 @@ def judge(jobs: Jobs, account: Account, task: dict[str, Any]) -> None:
 
 
 def test_case_113_cancel_without_a_worker(jobs: Jobs) -> None:
-    """What waits is never begun, also by workers that start later and hear old messages."""
+    """Waiting chunks are never started, even by workers that start later with old messages."""
     account, task_id, _ = jobs.submit(50)
     task = cancel(jobs, account, task_id)
     assert (0, 0, None) == (task["done"], task["failed"], task["started_at"])
     jobs.start_worker()
     jobs.judge(*jobs.submit(20))
-    judge(jobs, account, task)
+    check(jobs, account, task)
 
 
 def test_case_113_cancel_while_it_runs(jobs: Jobs) -> None:
-    """What is in hand of two workers is not stored; the counts are exact and stay."""
+    """The chunks that two workers hold are not stored; the counts are exact and stay."""
     workers = jobs.start_workers(2)
     account, task_id, _ = jobs.submit(400)
     jobs.wait_midway(task_id, 400)
     task = cancel(jobs, account, task_id)
     assert 0 < task["done"] < 400
     jobs.judge(*jobs.submit(40))
-    judge(jobs, account, task)
+    check(jobs, account, task)
     assert _chunks(workers, "done") > 0
     assert _chunks(workers, "lost") <= 2, "each worker had at most one chunk in hand"
 
@@ -77,43 +77,43 @@ def _chunks(workers: list[Service], outcome: str) -> float:
 
 
 def test_case_113_cancel_twice_and_by_others(jobs: Jobs) -> None:
-    """Again is the same answer; another user finds nothing, before and after."""
+    """A second cancel gives the same answer; another user gets 404 before and after."""
     account, task_id, _ = jobs.submit(20)
     stranger = jobs.stack.account()
-    unknown = steer(jobs, stranger, str(uuid.uuid4()))
-    foreign = [steer(jobs, stranger, task_id)]
+    unknown = request(jobs, stranger, str(uuid.uuid4()))
+    foreign = [request(jobs, stranger, task_id)]
     tasks = [cancel(jobs, account, task_id) for _ in range(2)]
-    foreign.append(steer(jobs, stranger, task_id))
+    foreign.append(request(jobs, stranger, task_id))
     assert tasks[0] == tasks[1]
     assert [404] * 3 == [answer.status_code for answer in (unknown, *foreign)]
-    judge(jobs, account, tasks[0])
+    check(jobs, account, tasks[0])
 
 
 def test_case_113_what_is_done_cannot_be_cancelled(jobs: Jobs) -> None:
-    """A conflict, and it stays done."""
+    """The response is 409, and the batch stays completed."""
     jobs.start_worker()
     account, task_id, texts = jobs.submit(20)
     jobs.judge(account, task_id, texts)
-    answer = steer(jobs, account, task_id)
+    answer = request(jobs, account, task_id)
     assert (409, "The batch has already ended") == (answer.status_code, answer.json()["detail"])
     jobs.judge(account, task_id, texts)
 
 
 def test_case_113_cancel_around_the_last_commit(jobs: Jobs, tmp_path: Path) -> None:
-    """Just before the end and just after: cancelled with what there is, or done with all of it."""
+    """At random times around the end: cancelled with a part, or completed with everything."""
     quick = faulty_model.write(tmp_path / "quick-1", seconds=0.02)
     jobs.start_worker(model_dir=quick)
     outcomes, moment = set(), 0.04
     for rounds in range(30):
         account, task_id, texts = jobs.submit(10)
-        time.sleep(moment)  # which is what varies
-        answer = steer(jobs, account, task_id)
+        time.sleep(moment)  # the moment is what varies
+        answer = request(jobs, account, task_id)
         outcomes.add(answer.status_code)
         if answer.status_code == 409:
             jobs.judge(account, task_id, texts)
             moment /= 1.5
         else:
-            judge(jobs, account, answer.json())
+            check(jobs, account, answer.json())
             moment *= 1.4  # so that it closes in on the end from either side
         if rounds >= 5 and outcomes == {200, 409}:
             return
@@ -121,7 +121,7 @@ def test_case_113_cancel_around_the_last_commit(jobs: Jobs, tmp_path: Path) -> N
 
 
 def test_case_116_progress_while_failed_texts_are_retried(jobs: Jobs) -> None:
-    """Asked for all the while: never more than all, never less than before but by the retry."""
+    """Polled throughout: never above the total, and only the retry reduces it."""
     jobs.start_worker(max_attempts=1)
     account, task_id, texts = jobs.submit(60, at_30=faulty_model.RAISES)
     stop, told = threading.Event(), []
@@ -136,7 +136,7 @@ def test_case_116_progress_while_failed_texts_are_retried(jobs: Jobs) -> None:
     try:
         task = jobs.stack.finish(account, task_id)
         assert ("completed_with_errors", 1) == (task["status"], task["failed"])
-        again = steer(jobs, account, task_id, "retry").json()
+        again = request(jobs, account, task_id, "retry").json()
         found = (again["status"], again["done"], again["failed"])
         assert ("processing", len(texts) - 1, 0) == found
         task = jobs.stack.finish(account, task_id)

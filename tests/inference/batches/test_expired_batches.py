@@ -1,4 +1,4 @@
-"""Batches whose time is over: gone as a whole for whoever looks, whatever is left of their rows."""
+"""Expired batches: not found as soon as their deletion begins."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ TEXTS = ["a", "b", "c", "d", "e", "f"]
 
 
 def ended(session: Session) -> Batch:
-    """A batch that ended; its last text could not be scored."""
+    """A batch that ended; its last text failed."""
     sizes, failed = [1] * len(TEXTS), {len(TEXTS) - 1}
     status = "completed_with_errors"
     user = make_user(session)
@@ -31,8 +31,8 @@ def ended(session: Session) -> Batch:
     )
 
 
-def a_piece(database: Database, most: int = 2) -> int:
-    """A piece of what retention deletes when all that ended is too old."""
+def delete_step(database: Database, most: int = 2) -> int:
+    """Run one step of the deletion of expired batches, a year from now."""
     in_a_year = datetime.now(UTC) + timedelta(days=365)
 
     def piece(session: Session, most: int) -> int:
@@ -41,11 +41,11 @@ def a_piece(database: Database, most: int = 2) -> int:
     return bulk_delete.delete_step(database, "batches", piece, limit=most)
 
 
-def test_who_looks_between_two_pieces_finds_nothing(database: Database) -> None:
-    """Not a part of it: it is not shown, cannot be read, and cannot be tried again."""
+def test_a_partly_deleted_batch_is_not_found(database: Database) -> None:
+    """A partly deleted batch cannot be seen, read, retried or deleted."""
     with database.transaction() as session:
         batch = ended(session)
-    assert a_piece(database)
+    assert delete_step(database)
     with database.transaction() as session:
         assert 0 < session.scalar(select(func.count()).select_from(BatchResult)) < len(TEXTS)
     for look in (
@@ -61,14 +61,14 @@ def test_who_looks_between_two_pieces_finds_nothing(database: Database) -> None:
             session, batch.user_id, batch_status.BatchFilter(), limit=9, cursor=None
         )
         assert ([], None) == nothing
-    while a_piece(database):
+    while delete_step(database):
         pass
     with database.transaction() as session:
         assert None is session.get(Batch, batch.id)
 
 
 def test_a_download_breaks_off(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that ends properly has all rows."""
+    """A download that ends properly has all rows."""
     monkeypatch.setattr(export, "PAGE_ROWS", 2)
     with database.transaction() as session:
         batch = ended(session)
@@ -76,31 +76,31 @@ def test_a_download_breaks_off(database: Database, monkeypatch: pytest.MonkeyPat
     async def download() -> None:
         stream = await ResultStream(database, batch.user_id, batch.id, "csv", 0).open()
         assert await anext(stream)
-        a_piece(database, most=1)
+        delete_step(database, most=1)
         with pytest.raises(TaskNotFound):
             await anext(stream)
 
     asyncio.run(download())
 
 
-def test_a_retry_that_came_first_keeps_the_batch(database: Database) -> None:
-    """Nobody waits for it: the batch is left alone, and then it is young again."""
+def test_a_concurrent_retry_keeps_the_batch(database: Database) -> None:
+    """Retention skips a locked batch; the retry resets its age."""
     with database.transaction() as session:
         batch = ended(session)
     with database.transaction() as session:
         retry(session, batch, texts=1)
-        assert 0 == a_piece(database)
-    assert 0 == a_piece(database)
+        assert 0 == delete_step(database)
+    assert 0 == delete_step(database)
     with database.transaction() as session:
         found = batch_status.get_status(session, batch.user_id, batch.id, max_inline=10)
         assert ("processing", len(TEXTS) - 1) == (found.batch.status, found.done)
 
 
-def test_what_an_owner_deletes_goes_before_what_grew_old(database: Database) -> None:
-    """However much of that there is."""
+def test_deleted_batches_go_before_expired_ones(database: Database) -> None:
+    """Batches deleted by their owner go first, however many have expired."""
     with database.transaction() as session:
         old = [ended(session) for _ in range(3)]
-    assert a_piece(database, most=3)
+    assert delete_step(database, most=3)
     with database.transaction() as session:
         mine = ended(session)
     with database.transaction() as session:

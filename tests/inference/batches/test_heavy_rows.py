@@ -1,4 +1,4 @@
-"""Rows that are heavy: a batch of a few whose texts or other columns fill a whole upload."""
+"""Heavy rows: a batch of few rows whose texts or other columns fill a whole upload."""
 
 import concurrent.futures
 import contextlib
@@ -20,11 +20,11 @@ from valence_inference.settings import Settings
 PAGE = Path(__file__).parents[3] / "docs/batches.md"
 ROWS = 1_000
 CELL = "x" * 30_000
-"""A thousand of these are an upload of the largest size."""
+"""A thousand of these are the largest upload."""
 
 LONGEST_TEXT = 10_000
 FULL_CHUNK = 18
-"""So many of the longest texts in three bytes a character end a chunk early."""
+"""This many of the longest texts, at three bytes per character, end a chunk early."""
 
 MOST_GROWTH = 64 * 1024 * 1024
 
@@ -36,7 +36,7 @@ def owner(stack: Stack) -> Account:
 
 @pytest.fixture(scope="module")
 def heavy(owner: Account, database_url: str) -> str:
-    """A table of a thousand rows whose other column is long."""
+    """A file of a thousand rows with a long second column."""
     return stored(
         database_url,
         owner.id,
@@ -54,7 +54,7 @@ def pid_of(stack: Stack) -> int:
 
 
 def test_pages_of_heavy_rows_are_short(stack: Stack, owner: Account, heavy: str) -> None:
-    """A page ends early instead of holding the whole batch in memory; all of them are complete."""
+    """A page ends early instead of holding the whole batch in memory; all rows are returned."""
     url = f"/api/v1/sentiment/task/{heavy}/results?limit=1000"
     before, found, cursor = forget_peak(pid_of(stack)), [], "&cursor=0"
     while cursor:
@@ -67,7 +67,7 @@ def test_pages_of_heavy_rows_are_short(stack: Stack, owner: Account, heavy: str)
 
 
 def test_status_reads_no_other_columns(stack: Stack, owner: Account, heavy: str) -> None:
-    """It tells none: however many ask at once, they cost no memory."""
+    """The status has no other columns, so concurrent requests take no memory for them."""
     before = forget_peak(pid_of(stack))
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(stack.task, owner, heavy) for _ in range(4)]
@@ -76,7 +76,7 @@ def test_status_reads_no_other_columns(stack: Stack, owner: Account, heavy: str)
 
 
 def test_status_brings_no_heavy_texts(stack: Stack, owner: Account, database_url: str) -> None:
-    """Few texts may be the largest upload as well: all results come along or none, in no memory."""
+    """A few texts can be the largest upload: the status has all results or none, in no memory."""
     texts = [f"{n} ".ljust(LONGEST_TEXT, "字") for n in range(ROWS)]
     heavy = stored(database_url, owner.id, texts, sizes=[FULL_CHUNK] * (ROWS // FULL_CHUNK))
     before = forget_peak(pid_of(stack))
@@ -92,7 +92,7 @@ def test_status_brings_no_heavy_texts(stack: Stack, owner: Account, database_url
 
 
 def test_pages_of_heavy_texts_are_short(stack: Stack, owner: Account, database_url: str) -> None:
-    """A page of the longest texts ends early, and all of them are complete."""
+    """A page of the longest texts ends early; all texts are returned."""
     texts = [f"{n} ".ljust(LONGEST_TEXT, "字") for n in range(200)]
     heavy = stored(database_url, owner.id, texts, sizes=[FULL_CHUNK] * (200 // FULL_CHUNK))
     url, found, cursor = f"/api/v1/sentiment/task/{heavy}/results?limit=1000", [], 0
@@ -105,7 +105,7 @@ def test_pages_of_heavy_texts_are_short(stack: Stack, owner: Account, database_u
 
 
 def test_streams_of_results_are_bounded(stack: Stack, owner: Account, heavy: str) -> None:
-    """Two of one user at a time, the third is answered 429; one that is closed makes room."""
+    """A user can have two at a time; the third gets 429, until one is closed."""
     url = f"/api/v1/sentiment/task/{heavy}/results?format="
     with contextlib.ExitStack() as exits:
         streams = [
@@ -132,7 +132,7 @@ def _begins(stack: Stack, account: Account, url: str) -> bool:
 
 
 def test_a_process_has_sixteen_streams_of_results(tmp_path: Path) -> None:
-    """Of all users together, as the page says; nine users may have two each, but for the last."""
+    """In total, as documented: of nine users with two each, the last gets none."""
     resources = inference_resources(tmp_path)
     users = [uuid.uuid4() for _ in range(9)]
     with contextlib.ExitStack() as exits:
@@ -148,7 +148,7 @@ def test_a_process_has_sixteen_streams_of_results(tmp_path: Path) -> None:
 
 
 def inference_resources(folder: Path) -> InferenceResources:
-    """What the service holds; nothing of it connects before it is used."""
+    """The resources of the service; none connects before its first use."""
     keys = folder / "keyring.json"
     keys.write_bytes(keyring.generate())
     return InferenceResources(

@@ -1,4 +1,4 @@
-"""Cancel, retry, delete: by the nouns, each against what a worker has in hand at that moment."""
+"""Cancel, retry and delete, each against chunks that a worker holds."""
 
 import uuid
 from functools import partial
@@ -27,7 +27,7 @@ from valence_inference.batches.status import TaskNotFound
 
 
 def half_failed(session: Session, count: int = 4) -> Batch:
-    """A batch that ended: every second of its texts could not be scored."""
+    """A batch that ended; every second text failed."""
     batch = make_batch(session, [str(n) for n in range(count)], chunk_texts=1)
     for n in range(count):
         mine = claim(session)
@@ -38,7 +38,7 @@ def half_failed(session: Session, count: int = 4) -> Batch:
 
 
 def test_cancelled_before_any_work(session: Session) -> None:
-    """Nothing is left to do, nothing was done, and it never began."""
+    """No chunks are left, nothing was done, and `started_at` is null."""
     batch = make_batch(session, ["a", "b", "c"])
     status = cancel(session, batch)
     assert ("cancelled", 0, 0, None) == (
@@ -53,7 +53,7 @@ def test_cancelled_before_any_work(session: Session) -> None:
 
 
 def test_cancelled_midway_keeps_what_was_done(session: Session) -> None:
-    """One chunk done, one failed, one in hand, one waiting: exact counts, told with the end."""
+    """One chunk done, one failed, one running, one waiting: the end has exact counts."""
     batch = make_batch(session, ["a", "b", "c", "d", "e"], chunk_texts=1)
     complete(session, claim(session))
     chunks.fail(session, claim(session), "odd")
@@ -81,8 +81,8 @@ def test_cancelling_again_changes_nothing(session: Session) -> None:
     assert ["batch.accepted", "batch.cancelled"] == actions(session, batch)
 
 
-def test_what_has_ended_cannot_be_cancelled(session: Session) -> None:
-    """It stays as it ended."""
+def test_an_ended_batch_cannot_be_cancelled(session: Session) -> None:
+    """The batch keeps its status."""
     batch = half_failed(session)
     with pytest.raises(AlreadyEnded):
         cancel(session, batch)
@@ -92,7 +92,7 @@ def test_what_has_ended_cannot_be_cancelled(session: Session) -> None:
 
 @pytest.mark.parametrize("verb", ["cancel", "retry", "delete", "count_retriable"])
 def test_others_batches_are_not_found(session: Session, verb: str) -> None:
-    """Foreign, deleted and made up alike."""
+    """Batches of others, deleted ones and unknown ids alike."""
     mine, deleted = half_failed(session), half_failed(session)
     lifecycle.delete(session, deleted.user_id, deleted.id)
     more = {"cancel": {"max_inline": 0}, "retry": {"texts": 2, "max_inline": 0}}.get(verb, {})
@@ -106,7 +106,7 @@ def test_others_batches_are_not_found(session: Session, verb: str) -> None:
 
 
 def test_retry_tries_only_what_failed(session: Session) -> None:
-    """Under new ids and with all attempts; then the batch ends anew, and is told again."""
+    """Under new ids and with all attempts; then the batch ends again, with another event."""
     batch = half_failed(session)
     session.execute(text("UPDATE batches SET webhook_url = 'https://example.com/'"))
     before = set(session.scalars(select(BatchChunk.id).where(BatchChunk.failed > 0)))
@@ -142,7 +142,7 @@ def test_retry_tries_only_what_failed(session: Session) -> None:
 
 
 def test_retry_keeps_the_row_and_the_priority(session: Session) -> None:
-    """What stood beside the text comes with it; where its batch stands in the queue, too."""
+    """A retried chunk keeps its rows and its priority."""
     batch = half_failed(session, 2)
     session.execute(text("UPDATE batches SET priority = 2"))
     session.execute(text("UPDATE batch_chunks SET rows = '[[\"x\"]]'"))
@@ -152,8 +152,10 @@ def test_retry_keeps_the_row_and_the_priority(session: Session) -> None:
     assert [([["x"]], 2)] == [tuple(row) for row in session.execute(kept)]
 
 
-def test_retry_of_many_goes_in_pieces(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All in one transaction, none forgotten."""
+def test_retry_of_many_chunks_takes_several_statements(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them, in one transaction."""
     monkeypatch.setattr(lifecycle, "MAX_CHUNKS_PER_STATEMENT", 3)
     batch = half_failed(session, 20)
     status = retry(session, batch, 10)
@@ -163,7 +165,7 @@ def test_retry_of_many_goes_in_pieces(session: Session, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("status", ["pending", "processing", "completed", "cancelled"])
 def test_only_a_batch_with_errors_can_be_retried(session: Session, status: str) -> None:
-    """What runs, ended well or was given up has nothing to try again."""
+    """A running, completed or cancelled batch has nothing to retry."""
     batch = half_failed(session)
     batch.status = status
     session.flush()
@@ -172,7 +174,7 @@ def test_only_a_batch_with_errors_can_be_retried(session: Session, status: str) 
 
 
 def test_texts_that_are_not_stored_cannot_be_retried(session: Session) -> None:
-    """A sentence says so, and all stays."""
+    """The error says so, and nothing changes."""
     batch = make_batch(session, ["a"])
     chunks.fail(session, claim(session), "odd", store_texts=False)
     session.refresh(batch)
@@ -182,8 +184,10 @@ def test_texts_that_are_not_stored_cannot_be_retried(session: Session) -> None:
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_deleted_vanishes_at_once_and_goes_soon(database: Database, *, live: bool) -> None:
-    """Whatever the settings; what it wrote into the history stays."""
+def test_a_deleted_batch_is_hidden_at_once_and_deleted_soon(
+    database: Database, *, live: bool
+) -> None:
+    """A deleted batch is hidden at once and deleted soon; its history stays."""
     with database.transaction() as session:
         other = half_failed(session)
     with database.transaction() as session:

@@ -1,4 +1,4 @@
-"""Cancel and retry against what others do to the same batch at that very moment."""
+"""Cancel and retry concurrently with workers and other requests."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +26,7 @@ WAITS = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 
 
 def test_cancelled_while_a_sweeper_cuts_a_chunk(database: Database, own_database_url: str) -> None:
-    """The halves, which the cancelling did not see at first, go as well."""
+    """The halves, which the cancel did not see at first, are deleted as well."""
     with database.transaction() as session:
         batch = make_batch(session, ["a", "b", "c", "d"], chunk_texts=4)
         mine = claim(session)
@@ -57,7 +57,7 @@ def test_cancelled_while_a_sweeper_cuts_a_chunk(database: Database, own_database
 
 
 def test_cancelled_among_workers_at_full_speed(database: Database, own_database_url: str) -> None:
-    """Eight threads claim and complete one chunk after the other; no deadlock, no later flip."""
+    """Eight threads claim and complete chunks; no deadlock, and the status never changes again."""
     # The workers' threads take all connections of theirs.
     web = Database(SecretStr(own_database_url), pool_size=1, timeout=20)
     for _ in range(5):
@@ -102,7 +102,7 @@ def test_cancelled_among_workers_at_full_speed(database: Database, own_database_
 def test_case_113_cancel_while_the_last_chunk_commits(
     database: Database, own_database_url: str
 ) -> None:
-    """Who has the batch's lock first decides; the other finds that it has ended."""
+    """The first to lock the batch decides; the other finds that it has ended."""
 
     def in_own(work) -> str:
         try:
@@ -132,7 +132,7 @@ def test_case_113_cancel_while_the_last_chunk_commits(
 
 
 def test_retries_at_once_begin_once(database: Database) -> None:
-    """Of four, one; the others are in conflict."""
+    """One of four succeeds; the others get a conflict."""
     with database.transaction() as session:
         batch = make_batch(session, ["a", "b"], chunk_texts=1)
         for _ in range(2):

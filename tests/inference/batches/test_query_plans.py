@@ -1,4 +1,4 @@
-"""Plans: what owners read of batches follows indexes, whatever Postgres knows of the tables."""
+"""Query plans: reads of batches use indexes, whatever statistics Postgres has."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ TABLES = ("batches", "batch_chunks", "batch_results")
 
 @contextmanager
 def explained(database: Database) -> Iterator[list[str]]:
-    """The plans of what is run against the tables, each as of the moment before."""
+    """Collect the plan of each statement on the tables just before it runs."""
     seen: list[str] = []
 
     def explain(_: Any, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
@@ -52,7 +52,7 @@ def explained(database: Database) -> Iterator[list[str]]:
 
 @pytest.fixture(params=["never analyzed", "analyzed when empty", "analyzed"])
 def filled(database: Database, request: pytest.FixtureRequest) -> tuple[Database, uuid.UUID]:
-    """Many batches of one user that ended, and tables of which Postgres knows this much."""
+    """Many ended batches of one user, in tables with these statistics."""
     with database.transaction() as session:
         for table in TABLES:
             session.execute(text(f"ALTER TABLE {table} SET (autovacuum_enabled = off)"))
@@ -110,7 +110,7 @@ def cancel(session: Session, user: uuid.UUID, task: uuid.UUID) -> None:
 def test_batches_are_read_along_indexes(
     filled: tuple[Database, uuid.UUID], work: Callable[[Session, uuid.UUID, uuid.UUID], None]
 ) -> None:
-    """Each by its own index, and no table from end to end, or it costs more with every batch."""
+    """Every table is read by an index; a sequential scan would grow with every batch."""
     database, user = filled
     with database.transaction() as session:
         task = session.scalars(select(Batch.id).limit(1)).one()

@@ -1,4 +1,4 @@
-"""Results over HTTP: pages and streams in the order of the texts, with the columns of the file."""
+"""Results over HTTP: pages and streams in the order of the texts, with the file's columns."""
 
 import csv
 import gzip
@@ -30,7 +30,7 @@ ODD = [
     "'",
     "é🙂",
 ]
-"""Cells as files have them: each must come out as it went in."""
+"""Cells as in real files; each must come back unchanged."""
 
 
 def path(task_id: str, **parameters: Any) -> str:
@@ -42,7 +42,7 @@ def rows_of(document: str) -> list[list[str]]:
 
 
 def answer_of(n: int) -> list[str]:
-    """What a CSV says of the text at place `n`."""
+    """Return the answer columns of the text at index `n` in a CSV."""
     low = "true" if n % 10 == 0 else "false"
     return [sentiment(n), json.dumps(confidence(n)), low, MODEL, ""]
 
@@ -62,14 +62,14 @@ def plain(owner: Account, database_url: str) -> str:
 
 @pytest.fixture(scope="module")
 def table(owner: Account, database_url: str) -> str:
-    """A CSV file whose cells are odd and whose names clash with ours."""
+    """A CSV file with unusual cells, and a column name that the answer uses."""
     rows = [[cell, str(n)] for n, cell in enumerate(ODD)]
     names = {"columns": ["note", "text", "sentiment"], "text_column": 1, "format": "csv"}
     return stored(database_url, owner.id, [f"{c}x" for c in ODD], rows=rows, sizes=[3, 1], **names)
 
 
 def test_json_comes_in_pages(stack: Stack, owner: Account, plain: str) -> None:
-    """Each begins where the one before ended; the last one says so."""
+    """Each page starts where the previous one ended; the last one has no cursor."""
     items, cursor = [], 0
     while cursor is not None:
         page = stack.get(path(plain, limit=999, cursor=cursor), owner).json()
@@ -92,7 +92,7 @@ def test_json_comes_in_pages(stack: Stack, owner: Account, plain: str) -> None:
 
 
 def test_ndjson_is_the_same_items_a_line_each(stack: Stack, owner: Account, plain: str) -> None:
-    """As many as there are, in their order, to be saved under the task's name."""
+    """All results in order, as a file named after the task."""
     answer = stack.get(path(plain, format="ndjson"), owner)
     assert "application/x-ndjson" == answer.headers["content-type"]
     assert f'attachment; filename="{plain}.ndjson"' == answer.headers["content-disposition"]
@@ -103,7 +103,7 @@ def test_ndjson_is_the_same_items_a_line_each(stack: Stack, owner: Account, plai
 
 
 def test_csv_of_a_list_has_index_and_text(stack: Stack, owner: Account, plain: str) -> None:
-    """Its lines end as RFC 4180 says."""
+    """Lines end with CR LF, as in RFC 4180."""
     answer = stack.get(path(plain, format="csv"), owner)
     assert "text/csv; charset=utf-8" == answer.headers["content-type"]
     assert f'attachment; filename="{plain}.csv"' == answer.headers["content-disposition"]
@@ -116,7 +116,7 @@ def test_csv_of_a_list_has_index_and_text(stack: Stack, owner: Account, plain: s
 
 
 def test_csv_of_a_file_has_its_columns_and_cells(stack: Stack, owner: Account, table: str) -> None:
-    """In their order, the text in its place, each cell as it was; names that clash are ours."""
+    """Columns in order, cells unchanged; an answer column whose name is in use gets a prefix."""
     names, *rows = rows_of(stack.get(path(table, format="csv"), owner).text)
     ours = ["valence_sentiment", "confidence", "low_confidence", "model", "error"]
     assert ["note", "text", "sentiment", *ours] == names
@@ -124,7 +124,7 @@ def test_csv_of_a_file_has_its_columns_and_cells(stack: Stack, owner: Account, t
 
 
 def test_json_of_a_file_has_its_rows(stack: Stack, owner: Account, table: str) -> None:
-    """As objects with the names of the columns, the text's among them."""
+    """Rows are objects with all columns by name, including the text's."""
     expected = [{"note": c, "text": f"{c}x", "sentiment": str(n)} for n, c in enumerate(ODD)]
     items = stack.get(path(table), owner).json()["items"]
     assert expected == [item["row"] for item in items]
@@ -133,7 +133,7 @@ def test_json_of_a_file_has_its_rows(stack: Stack, owner: Account, table: str) -
 
 
 def test_fields_of_ndjson_keep_their_types(stack: Stack, owner: Account, database_url: str) -> None:
-    """In JSON as they were, absent where they were; a CSV has JSON, and nothing for null."""
+    """JSON keeps types and absent fields; CSV has values as JSON, and empty cells for null."""
     rows = [{"id": 1, "tags": ["a", None]}, None, {"id": None, "more": True}, {"id": "1"}]
     names = {"columns": ["id", "body", "tags", "more"], "text_column": 1, "format": "ndjson"}
     task = stored(database_url, owner.id, ["a", "b", "c", "d"], rows=rows, **names)
@@ -155,10 +155,10 @@ def test_fields_of_ndjson_keep_their_types(stack: Stack, owner: Account, databas
 
 @pytest.mark.parametrize("form", ["ndjson", "csv"])
 @pytest.mark.parametrize("start", [1, 499, 500, 501, 2_000, 4_999, 5_000])
-def test_streams_go_on_from_any_index(
+def test_streams_resume_at_any_index(
     stack: Stack, owner: Account, plain: str, form: str, start: int
 ) -> None:
-    """What was read before and what comes then are the whole, byte for byte."""
+    """The earlier part and the rest are the whole document, byte for byte."""
     whole = stack.get(path(plain, format=form), owner).content
     rest = stack.get(path(plain, format=form, **{"from": start}), owner).content
     lines = whole.splitlines(keepends=True)
@@ -166,7 +166,7 @@ def test_streams_go_on_from_any_index(
 
 
 def test_gzip_when_asked(stack: Stack, owner: Account, plain: str) -> None:
-    """The same bytes, and caches are told that it depends."""
+    """The same bytes after decompression, with `Vary: Accept-Encoding`."""
     url, plainly = path(plain, format="csv"), {"accept-encoding": "identity"}
     answer = stack.request("GET", url, headers={**owner.headers, **plainly})
     assert "content-encoding" not in answer.headers
@@ -180,10 +180,10 @@ def test_gzip_when_asked(stack: Stack, owner: Account, plain: str) -> None:
     assert answer.content == gzip.decompress(raw)
 
 
-def test_where_texts_are_not_stored_there_are_none(
+def test_texts_that_are_not_stored_are_null(
     stack: Stack, owner: Account, database_url: str
 ) -> None:
-    """Null in JSON, empty in CSV, and no row."""
+    """Null in JSON, empty in CSV, and no `row`."""
     names = {"columns": ["note", "text"], "text_column": 1, "format": "csv"}
     task = stored(database_url, owner.id, ["a", "b"], rows=[["x"], ["y"]], stored=False, **names)
     items = stack.get(path(task), owner).json()["items"]
@@ -198,7 +198,7 @@ def test_where_texts_are_not_stored_there_are_none(
 def test_before_the_end_there_are_none(
     stack: Stack, owner: Account, database_url: str, form: str
 ) -> None:
-    """A conflict that says when to come again."""
+    """The response is 409 with `Retry-After`."""
     task = stored(database_url, owner.id, ["a"], status="processing", finished_at=None)
     answer = stack.get(path(task, format=form), owner)
     assert (409, True) == (answer.status_code, 1 <= int(answer.headers["retry-after"]) <= 60)
@@ -207,7 +207,7 @@ def test_before_the_end_there_are_none(
 
 @pytest.mark.parametrize("form", ["json", "ndjson", "csv"])
 def test_others_results_are_not_found(stack: Stack, plain: str, form: str) -> None:
-    """As if there were none."""
+    """A foreign batch is answered like an unknown one."""
     stranger = stack.account()
     answers = [stack.get(path(t, format=form), stranger) for t in (plain, str(uuid.uuid4()))]
     assert [404, 404] == [answer.status_code for answer in answers]
@@ -228,10 +228,10 @@ def test_others_results_are_not_found(stack: Stack, plain: str, form: str) -> No
         {"color": "red"},
     ],
 )
-def test_what_cannot_be_meant_is_refused(
+def test_invalid_parameters_are_rejected(
     stack: Stack, owner: Account, plain: str, parameters: dict[str, Any]
 ) -> None:
-    """Parameters belong to their format."""
+    """Parameters of another format, or out of range, get 422."""
     assert 422 == stack.get(path(plain, **parameters), owner).status_code
 
 
@@ -240,7 +240,7 @@ def test_what_cannot_be_meant_is_refused(
 def test_a_stream_whose_batch_changes_is_broken_off(
     stack: Stack, owner: Account, database_url: str, change: str, encoding: str
 ) -> None:
-    """Deleted or retried meanwhile: the client sees that this is not all."""
+    """After a delete or retry the connection breaks, so the client sees that rows are missing."""
     texts = [f"{n} {uuid.uuid4()} " * 50 for n in range(10_000)]
     task = stored(database_url, owner.id, texts)
     headers = {**owner.headers, "accept-encoding": encoding}
@@ -259,7 +259,7 @@ def test_a_stream_whose_batch_changes_is_broken_off(
 def test_a_large_stream_takes_little_memory(
     stack: Stack, owner: Account, database_url: str
 ) -> None:
-    """40 MB of texts go through a page at a time, compressed or not."""
+    """40 MB of texts are sent one page at a time, compressed or not."""
     texts = [f"{n} {uuid.uuid4()} ".ljust(2_000, "x") for n in range(20_000)]
     task = stored(database_url, owner.id, texts)
     pid = stack.running("inference")[0].pid

@@ -1,4 +1,4 @@
-"""Results that are read on: of the run that was read before, from a place that is known."""
+"""Resumed downloads: only of the same run, and only from a known index."""
 
 import json
 import uuid
@@ -23,7 +23,7 @@ def owner(stack: Stack) -> Account:
 
 @pytest.fixture
 def task_id(owner: Account, database_url: str) -> str:
-    """A table of fifty rows, in chunks of ten."""
+    """A file of fifty rows, in chunks of ten."""
     return stored(database_url, owner.id, TEXTS, rows=NOTES, sizes=[10] * 5, **TABLE)
 
 
@@ -36,7 +36,7 @@ def read(
     encoding: str = "identity",
     **parameters: Any,
 ) -> httpx.Response:
-    """Results as they are asked for, if they are of the version that is known."""
+    """Request results with `If-Match`."""
     path = f"/api/v1/sentiment/task/{task_id}/results?{httpx.QueryParams(parameters)}"
     headers = {"accept-encoding": encoding, **owner.headers}
     return stack.request("GET", path, headers=headers | ({"if-match": known} if known else {}))
@@ -50,7 +50,7 @@ FORMS = [
 
 
 @pytest.mark.parametrize(("whole", "rest"), FORMS)
-def test_what_goes_on_is_of_the_same_run(
+def test_a_resumed_download_is_of_the_same_run(
     stack: Stack,
     owner: Account,
     database_url: str,
@@ -58,7 +58,7 @@ def test_what_goes_on_is_of_the_same_run(
     whole: dict[str, str],
     rest: dict[str, str],
 ) -> None:
-    """The tag of the beginning is that of the rest, until the batch has ended anew: then 412."""
+    """The first part's ETag matches the rest until the batch is retried; then 412."""
     tag = read(stack, owner, task_id, **whole).headers["etag"]
     assert ('"', '"') == (tag[0], tag[-1])
     for known in (tag, f'"other", {tag}', "*", None):
@@ -86,8 +86,8 @@ def test_what_goes_on_is_of_the_same_run(
     assert 409 == read(stack, owner, task_id, tag, **rest).status_code
 
 
-def test_each_form_has_its_own_tag(stack: Stack, owner: Account, task_id: str) -> None:
-    """So has a compressed stream; its rows are the same, so either goes on after the other."""
+def test_each_format_has_its_own_etag(stack: Stack, owner: Account, task_id: str) -> None:
+    """Compressed streams have tags of their own; either form can resume the other."""
     tags = {
         form["format"]: read(stack, owner, task_id, **form).headers["etag"] for form, _ in FORMS
     }
@@ -101,17 +101,17 @@ def test_each_form_has_its_own_tag(stack: Stack, owner: Account, task_id: str) -
 def test_ranges_of_bytes_are_not_served(
     stack: Stack, owner: Account, task_id: str, form: str
 ) -> None:
-    """Who asks for one is told so, and gets all of it."""
+    """`Range` is ignored: the response is the whole document."""
     path = f"/api/v1/sentiment/task/{task_id}/results?format={form}"
     answer = stack.request("GET", path, headers=owner.headers | {"range": "bytes=10-20"})
     assert (200, "none") == (answer.status_code, answer.headers["accept-ranges"])
     assert answer.content == stack.get(path, owner).content
 
 
-def test_records_of_a_batch_with_gaps_tell_no_index(
+def test_csv_of_a_cancelled_file_batch_cannot_be_resumed(
     stack: Stack, owner: Account, database_url: str, task_id: str
 ) -> None:
-    """Cancelled, its own columns: how many records came does not say where to go on."""
+    """A cancelled file batch in CSV: the number of records does not give the next index."""
     for table in (
         "batch_results WHERE batch_id = :id AND position",
         "batch_chunks WHERE batch_id = :id AND start",

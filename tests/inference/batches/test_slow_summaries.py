@@ -1,4 +1,4 @@
-"""Summaries that take long: those of one user, and those of everybody else."""
+"""Slow summaries: of one user, and of all others."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from valence_ml.scorer import Explanation
 
 
 class Slow:
-    """Takes its time to explain a text."""
+    """A scorer that explains slowly."""
 
     name, version = "slow", "1"
 
@@ -25,7 +25,7 @@ class Slow:
 
 
 def test_one_user_cannot_keep_others_from_their_summaries(stack: Stack, database_url: str) -> None:
-    """Who asks for many at a time gets one, and is told to come back; nobody waits behind them."""
+    """A user with many concurrent requests gets one summary and 429s; other users do not wait."""
     database = Database(SecretStr(database_url), pool_size=2, timeout=1.0)
     greedy, other = (stack.account() for _ in range(2))
     tasks = {

@@ -1,4 +1,4 @@
-"""Progress: what an owner is told of batches, counted from rows, whatever is done to them."""
+"""The status of batches: counted from rows after every change."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -38,7 +38,7 @@ def work(database: Database, *, fail: bool = False) -> None:
 
 
 def age(database: Database, batch: Batch, **seconds: float) -> None:
-    """Let these times of the batch, and the `done_at` of its chunks, be so long ago."""
+    """Move these times of the batch, and the `done_at` of its chunks, into the past."""
     with database.transaction() as session:
         for column, ago in seconds.items():
             table, key = ("batch_chunks", "batch_id") if column == "done_at" else ("batches", "id")
@@ -52,8 +52,8 @@ def age(database: Database, batch: Batch, **seconds: float) -> None:
             )
 
 
-def test_rate_is_not_known_before_something_is_done(database: Database) -> None:
-    """Neither while it waits nor with its first chunk in hand; then there is no time left."""
+def test_rate_is_unknown_before_the_first_result(database: Database) -> None:
+    """Neither while the batch waits nor while its first chunk is running, and there is no ETA."""
     batch = accept(database)
     assert (None, None) == (status(database, batch).rate, status(database, batch).eta_seconds)
     with database.transaction() as session:
@@ -63,7 +63,7 @@ def test_rate_is_not_known_before_something_is_done(database: Database) -> None:
 
 
 def test_rate_is_of_the_last_minute(database: Database) -> None:
-    """Four of ten in two seconds leave three seconds; what was done long ago says nothing of it."""
+    """Four of ten texts in two seconds leave three seconds; older work does not count."""
     batch = accept(database)
     for _ in range(4):
         work(database)
@@ -78,16 +78,16 @@ def test_rate_is_of_the_last_minute(database: Database) -> None:
     assert (5, 300) == (found.done, found.eta_seconds)
 
 
-def test_a_batch_that_stands_still_has_a_rate_of_nothing(database: Database) -> None:
-    """And nobody can tell how long it will take."""
+def test_a_stalled_batch_has_rate_zero(database: Database) -> None:
+    """A stalled batch has rate 0 and no ETA."""
     batch = accept(database)
     work(database)
     age(database, batch, started_at=1_000, done_at=900)
     assert (0, None) == (status(database, batch).rate, status(database, batch).eta_seconds)
 
 
-def test_rate_of_what_has_ended_is_the_average(database: Database) -> None:
-    """Over all the time that it took; nothing is left."""
+def test_rate_of_an_ended_batch_is_the_average(database: Database) -> None:
+    """Over the whole run; there is no ETA."""
     batch = accept(database)
     for _ in range(10):
         work(database)
@@ -97,7 +97,7 @@ def test_rate_of_what_has_ended_is_the_average(database: Database) -> None:
 
 
 def test_rate_of_a_retry_does_not_count_what_was_done_before(database: Database) -> None:
-    """The work begins anew, and so does its measure."""
+    """A retry restarts the measurement."""
     batch = accept(database)
     for n in range(10):
         work(database, fail=n >= 6)
@@ -113,7 +113,7 @@ def test_rate_of_a_retry_does_not_count_what_was_done_before(database: Database)
 
 
 def test_case_116_progress_is_what_is_stored(database: Database) -> None:
-    """After each step of work, failure, retry and cancelling: done is the count of results."""
+    """After each score, failure, retry and cancel, `done` equals the number of results."""
     batch = accept(database)
 
     def told() -> tuple[str, int, int]:
@@ -149,7 +149,7 @@ ALL = BatchFilter()
 def page(
     database: Database, user: uuid.UUID, only: BatchFilter = ALL, *, limit: int = 10
 ) -> list[uuid.UUID]:
-    """The ids of all pages, in their order."""
+    """Return the ids of all pages in order."""
     found: list[uuid.UUID] = []
     cursor = None
     while True:
@@ -162,8 +162,8 @@ def page(
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5, 6])
-def test_pages_hold_all_of_one_s_own_newest_first(database: Database, limit: int) -> None:
-    """No gap and no repeat, whatever the size of a page; nothing of others, nothing deleted."""
+def test_pages_have_all_batches_of_a_user_newest_first(database: Database, limit: int) -> None:
+    """No gaps and no repeats for any page size; no batches of others, no deleted ones."""
     with database.transaction() as session:
         user = make_user(session)
         made = [store(session, user, ["a", "b"]) for _ in range(5)]
@@ -174,7 +174,7 @@ def test_pages_hold_all_of_one_s_own_newest_first(database: Database, limit: int
 
 
 def test_pages_count_each_batch(database: Database) -> None:
-    """As its status does."""
+    """The counts are those of its status."""
     with database.transaction() as session:
         user = make_user(session)
         store(session, user, ["a", "b", "c"], failed={1, 2}, sizes=[1, 1, 1])
@@ -189,7 +189,7 @@ def test_pages_count_each_batch(database: Database) -> None:
 
 
 def test_filters_select(database: Database) -> None:
-    """States, and times from included to excluded."""
+    """By status and by time, `since` inclusive and `until` exclusive."""
     moment = datetime(2026, 5, 1, tzinfo=UTC)
     with database.transaction() as session:
         user = make_user(session)

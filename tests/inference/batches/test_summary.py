@@ -1,4 +1,4 @@
-"""Summaries, held against numbers that were computed by hand."""
+"""Summaries, compared with numbers computed by hand."""
 
 import asyncio
 import uuid
@@ -25,7 +25,7 @@ def scorer() -> Scorer:
 
 
 class Words:
-    """Explains that each word adds its length to the logit, or takes it away in capitals."""
+    """A scorer: each word adds its length to the logit; a capitalized one subtracts it."""
 
     name, version = "words", "1"
 
@@ -36,7 +36,7 @@ class Words:
 
 
 class Silent(Words):
-    """Cannot explain."""
+    """A scorer that cannot explain."""
 
     def explain(self, said: str) -> None:
         return None
@@ -47,7 +47,7 @@ def sum_up(database: Database, scorer: Scorer, user: uuid.UUID, task: uuid.UUID)
 
 
 def answer(session: Session, task: uuid.UUID, *confidences: tuple[float, str]) -> None:
-    """In place of the batch's results, these."""
+    """Replace the results of the batch."""
     session.execute(text("DELETE FROM batch_results WHERE batch_id = :id"), {"id": task})
     rows = [
         {
@@ -63,7 +63,7 @@ def answer(session: Session, task: uuid.UUID, *confidences: tuple[float, str]) -
 
 
 def test_numbers_are_those_of_the_rows(database: Database) -> None:
-    """Labels, failed, mean, low, and bins whose ends belong to the next one, but the last's."""
+    """Labels, failures, mean, low confidence, and bins without their upper bound, but the last."""
     with database.transaction() as session:
         user = make_user(session)
         task = store(session, user, list("abcdefg"), failed={6}, sizes=[6, 1], model="words@1")
@@ -89,7 +89,7 @@ def test_numbers_are_those_of_the_rows(database: Database) -> None:
 
 
 def test_terms_are_those_that_added_most(database: Database) -> None:
-    """Added up over the texts that they stand in, each side by itself, equals by name."""
+    """Contributions are summed over the texts; each sentiment by itself, ties by name."""
     texts = ["sun SHADE", "sun tea", "tea SHADE NIGHT", "oak"]
     with database.transaction() as session:
         user = make_user(session)
@@ -101,7 +101,7 @@ def test_terms_are_those_that_added_most(database: Database) -> None:
 
 
 def test_there_are_twenty_terms_a_side(database: Database) -> None:
-    """The strongest."""
+    """The strongest terms are kept."""
     with database.transaction() as session:
         user = make_user(session)
         text = " ".join("x" * n for n in range(1, 31))
@@ -113,7 +113,7 @@ def test_there_are_twenty_terms_a_side(database: Database) -> None:
 def test_terms_of_the_default_model_are_its_explanations(
     database: Database, scorer: Scorer
 ) -> None:
-    """The same sums, made by hand."""
+    """The terms are the sums of the model's explanations."""
     texts = ["I love this product", "I love it, what a lovely thing", "awful, I hate it"]
     with database.transaction() as session:
         user = make_user(session)
@@ -127,7 +127,7 @@ def test_terms_of_the_default_model_are_its_explanations(
 
 @pytest.mark.parametrize(("total", "sampled"), [(999, 999), (1_000, 1_000), (2_500, 1_000)])
 def test_sample_is_spread_evenly(database: Database, total: int, sampled: int) -> None:
-    """Of each part as many, over chunks of any size."""
+    """Each part of the batch has as many samples, whatever the sizes of the chunks."""
     with database.transaction() as session:
         user = make_user(session)
         said = [f"part{n * 5 // total}" for n in range(total)]
@@ -139,7 +139,7 @@ def test_sample_is_spread_evenly(database: Database, total: int, sampled: int) -
 
 
 def test_long_texts_are_sampled_less(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time that it takes is bounded, too."""
+    """So that the time of a summary is limited."""
     monkeypatch.setattr(summary, "MAX_SAMPLE_CHARACTERS", 100)
     with database.transaction() as session:
         user = make_user(session)
@@ -148,7 +148,7 @@ def test_long_texts_are_sampled_less(database: Database, monkeypatch: pytest.Mon
 
 
 def test_without_terms_there_is_a_reason(database: Database) -> None:
-    """Another model, one that cannot explain, texts that are not stored, nothing scored."""
+    """Another model, a model that cannot explain, texts that are not stored, nothing scored."""
     with database.transaction() as session:
         user = make_user(session)
         other = store(session, user, ["a"], model="words@0")
@@ -167,7 +167,7 @@ def test_without_terms_there_is_a_reason(database: Database) -> None:
 
 
 def test_of_what_runs_it_tells_what_is_done(database: Database) -> None:
-    """No more and no less; others' batches are not found."""
+    """Exactly its finished part; batches of other users are not found."""
     with database.transaction() as session:
         batch = make_batch(session, ["sun", "tea", "oak"])
         mine = claim(session)

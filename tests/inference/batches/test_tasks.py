@@ -1,4 +1,4 @@
-"""One's batches over HTTP: followed, listed, summed up, tried again, deleted."""
+"""Batches over HTTP: status, list, summary, retry, deletion."""
 
 import json
 from typing import Any
@@ -22,8 +22,8 @@ def listed(stack: Stack, account: Account, **parameters: Any) -> dict[str, Any]:
     return dict(answer.json())
 
 
-def test_status_tells_priority_rate_and_eta(stack: Stack, account: Account) -> None:
-    """Beside what it always told; of a batch that has ended nothing is left."""
+def test_status_has_priority_rate_and_eta(stack: Stack, account: Account) -> None:
+    """The status has priority, rate and ETA; an ended batch has no ETA."""
     task = stack.finish(account, stack.submit(account, ["good", "bad"]))
     assert (5, None, 2) == (task["priority"], task["eta_seconds"], len(task["results"]))
     assert task["rate"] > 0
@@ -32,7 +32,7 @@ def test_status_tells_priority_rate_and_eta(stack: Stack, account: Account) -> N
 def test_list_has_the_items_of_the_status_without_results(
     stack: Stack, account: Account, database_url: str
 ) -> None:
-    """Newest first, page by page."""
+    """The list is newest first, in pages."""
     assert {"items": [], "next_cursor": None} == listed(stack, account)
     made = [stored(database_url, account.id, ["a"]) for _ in range(3)]
     first = listed(stack, account, limit=2)
@@ -48,7 +48,7 @@ def test_list_has_the_items_of_the_status_without_results(
 def test_list_filters_by_one_state_or_several(
     stack: Stack, account: Account, database_url: str
 ) -> None:
-    """A state may be repeated; times go from included to excluded."""
+    """`status` can be repeated; `from` is inclusive and `to` exclusive."""
     states = ("completed", "failed", "cancelled")
     made = {s: stored(database_url, account.id, ["a"], status=s) for s in states}
     for parameters, expected in (
@@ -67,13 +67,13 @@ def test_list_filters_by_one_state_or_several(
     "parameters",
     ["status=done", "limit=0", "limit=101", "cursor=x", "from=yesterday", "to=1", "color=red"],
 )
-def test_list_refuses_what_it_cannot_mean(stack: Stack, account: Account, parameters: str) -> None:
-    """Not everything instead."""
+def test_list_rejects_invalid_parameters(stack: Stack, account: Account, parameters: str) -> None:
+    """Invalid parameters get 422, not the whole list."""
     assert 422 == stack.get(f"{TASKS}?{parameters}", account).status_code
 
 
 def test_summary_is_of_what_the_status_counts(stack: Stack, account: Account) -> None:
-    """A real batch by the real model, with its terms."""
+    """A batch scored by the default model, with its terms."""
     texts = ["I love this product", "I love it so much", "awful, terrible service"]
     task = stack.finish(account, stack.submit(account, texts))
     answer = stack.get(f"{TASK}/{task['task_id']}/summary", account)
@@ -96,7 +96,7 @@ def test_summary_is_of_what_the_status_counts(stack: Stack, account: Account) ->
 def test_summary_by_another_model_has_a_reason(
     stack: Stack, account: Account, database_url: str
 ) -> None:
-    """Its numbers are there all the same."""
+    """Its numbers are complete all the same."""
     task = stored(database_url, account.id, ["a", "b"])
     summary = stack.get(f"{TASK}/{task}/summary", account).json()
     assert (None, "another_model", 1) == (
@@ -121,7 +121,7 @@ def _limits(stack: Stack, account: Account) -> str:
 def test_failed_texts_are_tried_again_and_count(
     stack: Stack, account: Account, database_url: str
 ) -> None:
-    """They come out scored, in their places; each is one of today's texts."""
+    """The texts are scored at their indexes; each counts against the daily quota."""
     task = stored(
         database_url,
         account.id,
@@ -148,7 +148,7 @@ def test_failed_texts_are_tried_again_and_count(
 def test_retry_of_texts_that_are_not_stored_is_refused_with_a_sentence(
     stack: Stack, account: Account, database_url: str
 ) -> None:
-    """And nothing is counted."""
+    """The response is 409, and nothing is counted."""
     task = stored(
         database_url, account.id, ["a"], sizes=[1], failed={0}, status="failed", stored=False
     )
@@ -157,10 +157,10 @@ def test_retry_of_texts_that_are_not_stored_is_refused_with_a_sentence(
     assert "ratelimit" in answer.headers, "asking for work is limited"
 
 
-def test_deleted_is_gone_at_once_and_its_rows_soon(
+def test_a_deleted_batch_is_hidden_at_once_and_deleted_soon(
     stack: Stack, account: Account, database_url: str
 ) -> None:
-    """From every route and the take-out; the history stays."""
+    """The batch is gone from every route and the data export; the history stays."""
     kept = stack.submit(account, ["good", "bad"])
     task = stack.submit(account, ["good", "bad", "fine"])
     for each in (kept, task):
@@ -186,10 +186,10 @@ def test_deleted_is_gone_at_once_and_its_rows_soon(
     assert ("batch.deleted", {"total": 3}) == query(database_url, told, id=task)[-1]
 
 
-def test_steering_is_audited_without_content(
+def test_lifecycle_is_audited_without_content(
     stack: Stack, account: Account, database_url: str
 ) -> None:
-    """Who did it, to what, and numbers."""
+    """The audit entry has the actor, the batch and counts."""
     task = stored(database_url, account.id, ["secret words"], status="pending", finished_at=None)
     assert 200 == stack.post(f"{TASK}/{task}/cancel", account).status_code
     rows = query(

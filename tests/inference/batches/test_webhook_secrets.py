@@ -1,4 +1,4 @@
-"""Webhooks as they are set up: which URLs are taken, and the secrets that sign."""
+"""Setup of webhooks: accepted URLs, and signing secrets."""
 
 import base64
 import ipaddress
@@ -23,7 +23,7 @@ HOOK = "https://example.com/hook"
 
 
 def rule(url: str, **more: Any) -> str | None:
-    """The rule that a URL breaks; and what is said of it holds none of it."""
+    """Return the rule that a URL breaks; the message must not contain the URL."""
     options = {"enabled": True, "allow_http": False, **more}
     try:
         webhook_secrets.check_url(url, **options)
@@ -49,7 +49,7 @@ def rule(url: str, **more: Any) -> str | None:
     ],
 )
 def test_urls_that_are_taken(url: str) -> None:
-    """Absolute, with TLS, to a name or a public address."""
+    """Absolute URLs with TLS to a host name or a public address."""
     assert rule(url) is None
 
 
@@ -103,12 +103,12 @@ def test_urls_that_are_taken(url: str) -> None:
     ],
 )
 def test_urls_that_are_refused(url: str, expected: str) -> None:
-    """What could never be sent, or must not be, is refused when it is asked for."""
+    """URLs that cannot or must not be called are rejected at submission."""
     assert expected == rule(url)
 
 
 def test_the_operator_decides() -> None:
-    """Off is off; http and other networks are for who asks for them."""
+    """Settings decide whether webhooks, http and other networks are allowed."""
     assert "not_enabled" == rule(HOOK, enabled=False)
     assert rule("http://example.com/", allow_http=True) is None
     assert "url" == rule("ftp://example.com/", allow_http=True)
@@ -128,7 +128,7 @@ def test_secret_is_random_and_in_the_standard_format(session: Session) -> None:
 
 
 def test_a_secret_that_was_replaced_signs_for_a_day_more(session: Session) -> None:
-    """From then on, however often others are made: the answer with the next may have been lost."""
+    """For its whole grace period, however many follow: their responses may have been lost."""
     user_id, other = make_user(session), make_user(session)
     webhook_secrets.create_secret(session, other)
     first, _ = webhook_secrets.create_secret(session, user_id)
@@ -149,7 +149,7 @@ def test_a_secret_that_was_replaced_signs_for_a_day_more(session: Session) -> No
 
 
 def test_at_most_five_secrets_live(session: Session) -> None:
-    """Beyond that the oldest of those in their grace ends at once."""
+    """A further one deletes the oldest of those in their grace period."""
     user_id = make_user(session)
     made = [webhook_secrets.create_secret(session, user_id)[0].id for _ in range(7)]
     assert made[:1:-1] == [secret.id for secret in webhook_secrets.list_secrets(session, user_id)]
@@ -158,7 +158,7 @@ def test_at_most_five_secrets_live(session: Session) -> None:
 
 
 def test_without_a_secret_nothing_is_asked_for(session: Session) -> None:
-    """The refusal says how to make one."""
+    """The error says how to create one."""
     user_id = make_user(session)
     with pytest.raises(Unprocessable) as refused:
         webhook_secrets.require_secret(session, user_id)
@@ -170,7 +170,7 @@ def test_without_a_secret_nothing_is_asked_for(session: Session) -> None:
 
 
 def test_secret_is_shown_once(stack: Stack, account: Account, database_url: str) -> None:
-    """And never again; what is done with it is in the audit log, without it."""
+    """Only in the response; the audit log has every change without the secret."""
     made = stack.post(SECRETS, account)
     assert 201 == made.status_code
     secret = made.json()["secret"]
@@ -199,7 +199,7 @@ def test_secret_is_shown_once(stack: Stack, account: Account, database_url: str)
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_a_key_manages_no_secrets(stack: Stack, account: Account, method: str) -> None:
-    """A program that may send batches cannot speak for us to the receiver."""
+    """An API key that may submit batches cannot manage signing secrets."""
     key = credentials.key(stack, account, ["batch"])
     answer = stack.request(method, SECRETS, headers=key)
     assert (403, webhook_secrets.LoginRequired.detail) == (
@@ -211,7 +211,7 @@ def test_a_key_manages_no_secrets(stack: Stack, account: Account, method: str) -
 def test_batch_is_refused_where_webhooks_are_off(
     stack: Stack, account: Account, database_url: str
 ) -> None:
-    """The default: 422 with a sentence, and nothing is stored."""
+    """By default: 422 with a sentence, and nothing is stored."""
     body = {"texts": ["good"], "webhook_url": HOOK}
     answer = stack.post(BATCH, account, json=body)
     assert 422 == answer.status_code
@@ -222,14 +222,14 @@ def test_batch_is_refused_where_webhooks_are_off(
 
 
 def test_log_of_a_batch_without_webhook_is_empty(stack: Stack, account: Account) -> None:
-    """Nothing was to be told."""
+    """The list is empty."""
     task_id = stack.submit(account, ["good"])
     answer = stack.get(f"/api/v1/sentiment/task/{task_id}/deliveries", account)
     assert (200, {"items": [], "next_cursor": None}) == (answer.status_code, answer.json())
 
 
 def test_log_comes_in_pages(stack: Stack, account: Account, database_url: str) -> None:
-    """Newest first, each once."""
+    """Newest first, without repeats."""
     task_id = stack.submit(account, ["good"])
     query(
         database_url,

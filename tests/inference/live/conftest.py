@@ -1,4 +1,4 @@
-"""A user and a replica of inference; streams of the tests that break servers have their own."""
+"""A user and a replica of inference."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from support.stack import Account, Service, Stack
 
 @pytest.fixture
 def service(web: Stack) -> Service:
-    """The replica that the user speaks to."""
+    """The replica under test."""
     return web.running("inference")[0]
 
 

@@ -1,4 +1,4 @@
-"""How streams end: with their credential, with the process, with a replica that is killed."""
+"""How connections end: with their credential, with the process, or with a killed replica."""
 
 import contextlib
 import itertools
@@ -32,13 +32,13 @@ from support.tokens import Forge
 from support.waiting import until
 
 SOON = 5.0
-"""Seconds after the act; a busy machine gets `SLACK` more, and `test_the_promise…` does not."""
+"""Seconds after the revocation; busy machines get `SLACK` more, but in `test_the_promise…`."""
 
 SLACK = 5.0
 
 
 def _both_end(service: Service, task_id: str, headers: dict[str, str], end: object) -> float:
-    """Open an event stream and a socket, call `end`, and see both end; the seconds it took."""
+    """Open an event stream and a WebSocket, call `end`, and return the seconds until both ended."""
     with following(service, task_id, headers) as events, websocket(service, headers) as socket:
         next(events)
         say(socket, {"text": "good"})
@@ -53,7 +53,7 @@ def _both_end(service: Service, task_id: str, headers: dict[str, str], end: obje
 
 
 def test_a_logout_ends_what_the_session_opened(web: Stack, service: Service, user: Account) -> None:
-    """Stream and socket alike, within 5 s; and nobody else's."""
+    """Event stream and WebSocket, within 5 s; those of other users stay open."""
     task_id = web.submit(user, ["good"])
     other = web.account()
     with websocket(service, other.headers) as untouched:
@@ -70,7 +70,7 @@ def test_a_logout_ends_what_the_session_opened(web: Stack, service: Service, use
 
 
 def test_the_promise_holds_for_who_has_to_wait_longest(servers: Servers, service: Service) -> None:
-    """A session that ends just after the server has looked at the credentials of what is open."""
+    """A session that ends just after the server has checked the credentials of connections."""
     users = [servers.stack.account() for _ in range(4)]
     with contextlib.ExitStack() as exits:
         sockets = [exits.enter_context(websocket(service, user.headers)) for user in users]
@@ -91,7 +91,7 @@ def test_the_promise_holds_for_who_has_to_wait_longest(servers: Servers, service
 def test_a_key_that_ends_ends_what_it_opened(
     web: Stack, service: Service, user: Account, whose: str
 ) -> None:
-    """Revoked by its owner, or with an account that is disabled."""
+    """An API key that its owner revokes, or whose account is disabled."""
     task_id = web.submit(user, ["good"])
     if whose == "key":
         body = {"name": "live", "scopes": ["analyze", "batch"]}
@@ -115,7 +115,7 @@ def test_a_key_that_ends_ends_what_it_opened(
 def test_a_token_that_expires_ends_what_it_opened(
     web: Stack, service: Service, user: Account
 ) -> None:
-    """At its `exp` and the leeway that every request has."""
+    """At its `exp` plus the leeway that every request has."""
     task_id = web.submit(user, ["good"])
     now = int(time.time())
     forge = Forge(web.keyring, user.id)
@@ -127,7 +127,7 @@ def test_a_token_that_expires_ends_what_it_opened(
 def test_postgres_down_is_one_messages_affair(
     servers: Servers, web: Stack, service: Service, user: Account
 ) -> None:
-    """Scored without it; what should be recorded is answered 503; the socket lives on."""
+    """Texts are scored; one to be recorded gets 503; the WebSocket stays open."""
     with websocket(service, user.headers) as socket:
         assert say(socket, {"text": "good", "record": True})["recorded"]
         with servers.postgres.frozen():
@@ -143,7 +143,7 @@ def test_postgres_down_is_one_messages_affair(
 
 @pytest.mark.faults
 def test_sigterm_ends_all_promptly(web: Stack, user: Account) -> None:
-    """20 streams, 20 sockets and one that reads nothing: told, closed 1012, and no drain."""
+    """20 streams, 20 WebSockets and one that reads nothing all end with 1012, before the drain."""
     going = web.start("inference", drain_seconds=60, max_user_streams=60)
     task_id = web.submit(user, ["good"])
     with contextlib.ExitStack() as exits:
@@ -170,7 +170,7 @@ def test_sigterm_ends_all_promptly(web: Stack, user: Account) -> None:
 def test_a_message_in_work_is_answered_before_the_end(
     servers: Servers, web: Stack, user: Account
 ) -> None:
-    """SIGTERM while a message waits for Postgres: its answer comes, then 1012."""
+    """SIGTERM while a message waits for Postgres: the reply is sent, then 1012."""
     going = web.start("inference", database_timeout_seconds=0.9)
     with websocket(going, user.headers) as socket:
         say(socket, {"text": "good"})
@@ -195,7 +195,7 @@ def jobs(web: Stack, tmp_path: Path) -> Iterator[Jobs]:
 
 @pytest.mark.faults
 def test_events_go_on_at_another_replica(web: Stack, service: Service, jobs: Jobs) -> None:
-    """They come while the batch runs; killed in the middle, the rest comes from the other one."""
+    """Updates of a running batch: after a replica is killed, the other one sends the rest."""
     first = web.start("inference", **Jobs.web_settings)
     account, task_id, texts = jobs.submit(300)
     seen: list[Event] = []
@@ -224,7 +224,7 @@ def test_events_go_on_at_another_replica(web: Stack, service: Service, jobs: Job
 
 
 def test_many_watch_one_batch(web: Stack, service: Service, user: Account) -> None:
-    """All who watch are told all of it, and cost one query a look."""
+    """All subscribers get every update, at one query per poll."""
     task_id = web.submit(user, [f"text {n}" for n in range(50)])
     ended: list[list[str]] = []
     ready = threading.Barrier(11, timeout=30)

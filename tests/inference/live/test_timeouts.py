@@ -1,4 +1,4 @@
-"""How long a client may stay silent: its answers unread, its pings unanswered, Redis away."""
+"""Timeouts of clients that read no answers or answer no pings, and an outage of Redis."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ PING = f"{server.__name__}.PING_SECONDS"
 
 
 def test_the_page_says_how_long() -> None:
-    """What follows is tested with shorter times than these."""
+    """The other tests shorten these times."""
     page = PAGE.read_text("utf-8")
     assert [f"{server.PING_SECONDS:g}"] == re.findall(r"no pong for (\d+) s", page)
     unread = re.findall(r"not read its answers for (\d+) s", page)
@@ -28,7 +28,7 @@ def test_the_page_says_how_long() -> None:
 
 
 def test_who_does_not_read_is_cut_off(web: Stack, user: Account) -> None:
-    """The place of a client that asks and reads no answer is free again, whatever it does."""
+    """A client that sends messages but reads no replies loses its connection."""
     service = shortened.start(web, "inference", {ANSWER: 2.0, PING: 600.0})
     with stalled(service, user.headers), connect(service, user.headers) as other:
         until(lambda: open_streams(service, "websocket") == 1, timeout=15)
@@ -37,7 +37,7 @@ def test_who_does_not_read_is_cut_off(web: Stack, user: Account) -> None:
 
 
 def test_who_answers_no_ping_is_closed(web: Stack, user: Account) -> None:
-    """1011; one that answers may be silent for as long as ever."""
+    """It is closed with 1011; a client that answers pings stays connected."""
     service = shortened.start(web, "inference", {PING: 1.0})
     with connect(service, user.headers) as alive, raw_websocket(service, user.headers) as dead:
         dead.settimeout(15)
@@ -53,7 +53,7 @@ def test_who_answers_no_ping_is_closed(web: Stack, user: Account) -> None:
 def test_redis_away_changes_nothing(
     servers: Servers, service: Service, user: Account, fault: str
 ) -> None:
-    """Open streams and sockets go on, and new ones are taken."""
+    """Open streams and WebSockets continue, and new ones are accepted."""
     url, task_id = servers.postgres.url(), servers.stack.submit(user, ["good"] * 30)
     with following(service, task_id, user.headers) as events, connect(service, user.headers) as old:
         assert 0 == next(events).data["done"]

@@ -1,4 +1,4 @@
-"""The WebSocket: what it answers, what it takes, who may, and how much."""
+"""The WebSocket: replies, strictness, credentials and limits."""
 
 import json
 import uuid
@@ -27,7 +27,7 @@ def _history(web: Stack, user: Account) -> list[dict[str, Any]]:
 
 
 def test_texts_are_scored_as_analyze_does(web: Stack, service: Service, user: Account) -> None:
-    """The same scores and explanations; nothing is recorded unless that is asked for."""
+    """Scores and explanations are the same; a text is recorded only on request."""
     with websocket(service, user.headers) as socket:
         answer = say(socket, {"text": "I love this", "id": "a", "explain": True})
         body = {"text": "I love this", "explain": True}
@@ -46,7 +46,7 @@ def test_texts_are_scored_as_analyze_does(web: Stack, service: Service, user: Ac
 
 
 def test_answers_come_in_order(service: Service, user: Account) -> None:
-    """Messages that come at once are answered one after another."""
+    """Messages sent at once are answered one after another."""
     with websocket(service, user.headers) as socket:
         for number in range(100):
             socket.send(json.dumps({"text": "good", "id": number, "record": number % 10 == 0}))
@@ -76,7 +76,7 @@ BAD = {
 
 
 def test_messages_are_as_strict_as_bodies(web: Stack, service: Service, user: Account) -> None:
-    """What analyze refuses is refused in the same words; the socket lives on."""
+    """The error is the one of analyze; the WebSocket stays open."""
     headers = user.headers | {"Content-Type": "application/json"}
     with websocket(service, user.headers) as socket:
         for name, text in BAD.items():
@@ -92,7 +92,7 @@ def test_messages_are_as_strict_as_bodies(web: Stack, service: Service, user: Ac
 
 
 def test_a_message_names_itself_or_does_not(service: Service, user: Account) -> None:
-    """A string or a number comes back, with an error as well; anything else is refused."""
+    """A string or integer `id` is returned, with errors as well; any other `id` is rejected."""
     with websocket(service, user.headers) as socket:
         for name in ("", "x" * 128, 0, -5, 2**53 - 1):
             assert name == say(socket, {"text": "good", "id": name})["id"]
@@ -105,7 +105,7 @@ def test_a_message_names_itself_or_does_not(service: Service, user: Account) -> 
 
 
 def test_what_is_no_message_closes(service: Service, user: Account) -> None:
-    """Too large 1009, binary 1003, not UTF-8 1007, against the protocol 1002."""
+    """Too large: 1009, binary: 1003, not UTF-8: 1007, protocol error: 1002."""
     with websocket(service, user.headers) as socket:
         socket.send(json.dumps({"text": "x" * 1024 * 1024}))
         assert 1009 == closed(socket)
@@ -128,7 +128,7 @@ def test_what_is_no_message_closes(service: Service, user: Account) -> None:
 
 
 def test_a_message_counts_as_one_analysis(web: Stack, service: Service) -> None:
-    """The same limits, and the same place in the usage; over them is told, and ends nothing."""
+    """It counts in the same limits and usage; a limit is reported and closes nothing."""
     account = limited(web, per_minute=3, burst=0)
     path = service.url + ANALYZE
     with websocket(service, account.headers) as socket:
@@ -147,7 +147,7 @@ def test_a_message_counts_as_one_analysis(web: Stack, service: Service) -> None:
 
 
 def test_every_way_to_bring_a_credential(web: Stack, service: Service, user: Account) -> None:
-    """A token or a key, as a header or as a subprotocol beside the one that is spoken."""
+    """A token or an API key, as a header or as an additional subprotocol."""
     key = credentials.key(web, user, ["analyze"])["X-API-Key"]
     for headers in (
         user.headers,
@@ -165,7 +165,7 @@ def test_every_way_to_bring_a_credential(web: Stack, service: Service, user: Acc
 
 
 def test_refusals_are_answers(web: Stack, service: Service, user: Account) -> None:
-    """None, two, bad, in the query, without the scope: 401 or 403, before anything is upgraded."""
+    """None, two, invalid, in the query, without the scope: 401 or 403 instead of an upgrade."""
     token = f"bearer.{user.token}"
     key = credentials.key(web, user, ["analyze"])
     nobody: dict[str, Any]
@@ -202,7 +202,7 @@ def test_refusals_are_answers(web: Stack, service: Service, user: Account) -> No
 
 @pytest.fixture(scope="module")
 def narrow(shared_web: Stack) -> Iterator[Service]:
-    """A replica with all its guards up, and little patience."""
+    """A replica with CORS, allowed hosts, low limits and a short idle timeout."""
     service = shared_web.start(
         "inference",
         max_streams=3,
@@ -216,7 +216,7 @@ def narrow(shared_web: Stack) -> Iterator[Service]:
 
 
 def test_sockets_are_bounded(web: Stack, narrow: Service, user: Account) -> None:
-    """So many of one user, so many of all; the next is answered 429."""
+    """Limited per user and in total; the next one gets 429."""
     other = web.account()
     with websocket(narrow, user.headers), websocket(narrow, user.headers):
         answer = refusal(narrow, user.headers)
@@ -233,13 +233,13 @@ def test_sockets_are_bounded(web: Stack, narrow: Service, user: Account) -> None
 
 
 def test_silence_closes(narrow: Service, user: Account) -> None:
-    """One that sends nothing for a while is closed as usual."""
+    """An idle WebSocket is closed normally."""
     with websocket(narrow, user.headers) as socket:
         assert 1000 == closed(socket)
 
 
 def test_only_listed_pages_and_hosts(narrow: Service, user: Account) -> None:
-    """A browser's page of another origin is refused, and so is a foreign host."""
+    """Pages of other origins and foreign hosts are rejected."""
     for origin in ("https://evil.example.com", "null", "https://app.example.com.evil.example"):
         answer = refusal(narrow, user.headers | {"Origin": origin})
         assert (403, "This origin is not allowed") == (answer.status_code, answer.json()["detail"])
@@ -253,7 +253,7 @@ def test_only_listed_pages_and_hosts(narrow: Service, user: Account) -> None:
 def test_one_line_tells_of_a_connection_and_none_of_its_texts(
     web: Stack, service: Service, user: Account
 ) -> None:
-    """Route, status, code, seconds, messages; neither texts nor credentials."""
+    """Route, status, code, seconds and messages; neither texts nor credentials."""
     name = f"live-{uuid.uuid4().hex}"
     before = len(service.output())
     headers = user.headers | {"X-Request-ID": name}

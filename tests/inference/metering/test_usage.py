@@ -1,4 +1,4 @@
-"""Usage: counted in memory, added up in Postgres, lost with nobody else's."""
+"""Usage: counted in memory, added up in Postgres."""
 
 import asyncio
 import uuid
@@ -46,7 +46,7 @@ def _rows(url: str, principal: Principal) -> list[tuple[object, ...]]:
 
 
 def test_counts_of_all_processes_add_up(database: Database, database_url: str) -> None:
-    """Two processes that count the same user's requests, again and again."""
+    """Two processes count requests of the same user repeatedly."""
 
     async def work() -> None:
         user = _user(database)
@@ -71,85 +71,85 @@ def test_counts_of_all_processes_add_up(database: Database, database_url: str) -
     asyncio.run(work())
 
 
-def test_users_that_are_gone_take_nobody_with_them(database: Database, database_url: str) -> None:
-    """Their rows are left out of the statement that writes the others'."""
+def test_deleted_users_are_left_out(database: Database, database_url: str) -> None:
+    """The counts of a deleted user are left out; those of the others are written."""
 
     async def work() -> None:
-        counting, users = Usage(database), [_user(database) for _ in range(5)]
+        usage_counts, users = Usage(database), [_user(database) for _ in range(5)]
         for user in users:
-            counting.count(user, "analyze", 1)
+            usage_counts.count(user, "analyze", 1)
         query(database_url, "DELETE FROM users WHERE id = :id", id=users[2].user_id)
-        await counting.flush()
+        await usage_counts.flush()
         counts = [len(_rows(database_url, user)) for user in users]
         assert [1, 1, 0, 1, 1] == counts
-        assert {} == counting._counts
+        assert {} == usage_counts._counts
 
     asyncio.run(work())
 
 
-def test_what_cannot_be_written_is_kept(database: Database, database_url: str) -> None:
-    """Counts wait for Postgres, with those that come meanwhile."""
+def test_counts_stay_pending_during_an_outage(database: Database, database_url: str) -> None:
+    """During an outage counts stay pending, together with later ones."""
 
     async def work() -> None:
-        away = Database(
+        unreachable = Database(
             SecretStr("postgresql+psycopg2://a:b@127.0.0.1:1/c"), pool_size=1, timeout=1
         )
         user = _user(database)
         key = _key(database, user)
-        counting = Usage(away)
-        counting.count(user, "analyze", 1)
-        counting.touch(key.key_id)
+        usage_counts = Usage(unreachable)
+        usage_counts.count(user, "analyze", 1)
+        usage_counts.touch(key.key_id)
         with capture_logs() as logs:
-            await counting.flush()
+            await usage_counts.flush()
         assert ["usage_not_written"] == [entry["event"] for entry in logs]
-        counting.count(user, "analyze", 2)
-        counting._database = database
-        await counting.flush()
+        usage_counts.count(user, "analyze", 2)
+        usage_counts._database = database
+        await usage_counts.flush()
         assert [(uuid.UUID(int=0), "analyze", 2, 3)] == _rows(database_url, user)
-        away.close()
+        unreachable.close()
 
     asyncio.run(work())
 
 
 def test_memory_is_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the bound new rows are dropped, known ones go on, and the log says how many."""
+    """At the limit new rows are dropped, existing ones still count, and the log has the number."""
     monkeypatch.setattr(usage, "MAX_PENDING", 3)
     monkeypatch.setattr(usage, "MAX_ROWS_PER_FLUSH", 2)
 
     async def work() -> None:
-        counting = Usage(database)
+        usage_counts = Usage(database)
         users = [_user(database) for _ in range(5)]
         for user in [*users, *users]:
-            counting.count(user, "analyze", 1)
-            counting.touch(user.user_id)
-        assert (3, 3) == (len(counting._counts), len(counting._key_uses))
+            usage_counts.count(user, "analyze", 1)
+            usage_counts.touch(user.user_id)
+        assert (3, 3) == (len(usage_counts._counts), len(usage_counts._key_uses))
         with capture_logs() as logs:
-            await counting.flush()
+            await usage_counts.flush()
         assert [("usage_lost", 4)] == [(entry["event"], entry["requests"]) for entry in logs]
-        assert ({}, {}) == (counting._counts, counting._key_uses)
+        assert ({}, {}) == (usage_counts._counts, usage_counts._key_uses)
 
     asyncio.run(work())
 
 
-def test_a_key_is_dated_and_never_back(database: Database, database_url: str) -> None:
-    """The latest use of all processes stays; a row that is being written waits for the next."""
+def test_last_use_of_a_key_never_goes_back(database: Database, database_url: str) -> None:
+    """The latest use of all processes is kept; a locked row is skipped."""
 
     async def work() -> None:
         user = _user(database)
         key = _key(database, user)
         statement = "SELECT last_used_at FROM api_keys WHERE id = :id"
-        counting = Usage(database)
-        counting.touch(key.key_id)
-        await counting.flush()
+        usage_counts = Usage(database)
+        usage_counts.touch(key.key_id)
+        await usage_counts.flush()
         [(first,)] = query(database_url, statement, id=key.key_id)
         assert abs((datetime.now(UTC) - first).total_seconds()) < 60
-        counting._key_uses[key.key_id] = datetime(2020, 1, 1, tzinfo=UTC)
-        await counting.flush()
+        usage_counts._key_uses[key.key_id] = datetime(2020, 1, 1, tzinfo=UTC)
+        await usage_counts.flush()
         assert [(first,)] == query(database_url, statement, id=key.key_id)
         with database.transaction() as session:
             session.execute(api_keys.select(api_keys.ApiKey).with_for_update())
-            counting.touch(key.key_id)
-            await counting.flush()
+            usage_counts.touch(key.key_id)
+            await usage_counts.flush()
         assert [(first,)] == query(database_url, statement, id=key.key_id)
 
     asyncio.run(work())

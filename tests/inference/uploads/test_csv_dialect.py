@@ -1,4 +1,4 @@
-"""The delimiter is the one that the first rows agree on."""
+"""Detection of the delimiter from the first rows."""
 
 import pytest
 
@@ -26,17 +26,17 @@ from valence_inference.uploads.csv_dialect import SAMPLE_BYTES, sniff
     ],
 )
 def test_delimiters(sample: str, delimiter: str) -> None:
-    """Consistent first, then most columns, then the usual one."""
+    """Consistency comes first, then the number of columns, then the order of `DELIMITERS`."""
     assert delimiter == sniff(sample.encode(), whole=True)
 
 
-def test_a_row_that_is_cut_off_is_no_witness() -> None:
-    """A sample ends anywhere."""
+def test_an_incomplete_last_row_does_not_count() -> None:
+    """A sample can end within a row."""
     assert ";" == sniff(b"a;b;c\n1;2;3\n4;5", whole=False)
 
 
 def test_a_sample_decides_for_the_whole_file() -> None:
-    """However the parts are cut."""
+    """Wherever the body is split into parts."""
     rows = [f"{n};text, number {n}" for n in range(SAMPLE_BYTES // 8)]
     body = "\n".join(["id;text", *rows]).encode()
     for cuts in ([], [1, 2, 3], range(0, len(body), 1000)):

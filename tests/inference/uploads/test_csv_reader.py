@@ -1,4 +1,4 @@
-"""CSV read in parts: every cell of every row, or the first row that is no good."""
+"""CSV read in parts: every cell of every row, or an error for the first invalid row."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ TEXTS = CELLS.filter(lambda text: bool(text) and not text.isspace())
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[int, list[list[str]]]:
-    """The place of the text, and rows of one width."""
+    """The index of the text column, and rows of one width."""
     width = draw(st.integers(1, 5))
     place = draw(st.integers(0, width - 1))
     row = st.tuples(*[TEXTS if n == place else CELLS for n in range(width)]).map(list)
@@ -57,7 +57,7 @@ def test_what_csv_writes_comes_back_cell_for_cell(
     cuts: list[int],
     chunk_texts: int,
 ) -> None:
-    """Whatever stands in the cells and wherever the parts are cut."""
+    """Whatever the cells contain and wherever the body is split."""
     place, rows = table
     file = io.StringIO(newline="")
     csv.writer(file, delimiter=delimiter, quoting=quoting).writerows(rows)
@@ -84,7 +84,7 @@ def test_what_csv_writes_comes_back_cell_for_cell(
 )
 @settings(max_examples=100, deadline=None)
 def test_lines_end_in_any_way(rows: list[tuple[str]], end: str, *, last: bool) -> None:
-    """LF, CR LF or CR, and the last line need have none; blank lines are none."""
+    """LF, CR LF or CR; the last line may have none, and blank lines are skipped."""
     cells = [f"x{cell}" for (cell,) in rows]
     body = ("text" + end + end + end.join(f'"{cell}"' for cell in cells)) + (end if last else "")
     for cuts in ([], range(len(body))):
@@ -108,7 +108,7 @@ def test_lines_end_in_any_way(rows: list[tuple[str]], end: str, *, last: bool) -
 def test_the_column_of_the_texts(
     options: dict[str, str], head: str | None, columns: list[str], place: int
 ) -> None:
-    """By its name, then by its number; else `text`."""
+    """By its name, then by its number; by default `text`."""
     rows = ["one,two,three", "un,deux,trois"]
     body = "\n".join([head, *rows] if head else rows).encode()
     submission = read_file(body, **options)
@@ -146,8 +146,10 @@ def test_the_column_of_the_texts(
         (b"a" * 201, "body.columns", "string_too_long", None),
     ],
 )
-def test_the_first_bad_row_is_named(body: bytes, field: str, rule: str, line: int | None) -> None:
-    """By its place among the rows and its line, never by what stands in it."""
+def test_the_first_invalid_row_is_named(
+    body: bytes, field: str, rule: str, line: int | None
+) -> None:
+    """The error has the row's index and line, never its content."""
     steps = {1, 7, 65536} if len(body) < 1000 else {65536}
     for step in steps:
         with pytest.raises(Unprocessable) as refused:
@@ -158,15 +160,15 @@ def test_the_first_bad_row_is_named(body: bytes, field: str, rule: str, line: in
         assert "yyy" not in error.message
 
 
-def test_a_bad_row_is_refused_when_it_comes() -> None:
-    """Not at the end of the body."""
+def test_an_invalid_row_is_rejected_when_it_arrives() -> None:
+    """Before the end of the body."""
     with pytest.raises(Unprocessable, match="invalid fields"):
         read_file(b"text\nfine\n \n" + b"\xff" * 100, [12], delimiter=",")
 
 
 @pytest.mark.parametrize("name", ["4", "0", "none", "-1", "\u0664"])
 def test_unknown_columns(name: str) -> None:
-    """Neither a name nor a number of the table."""
+    """Neither the name nor the number of a column."""
     with pytest.raises(Unprocessable) as refused:
         read_file(b"a,b,c\n1,2,3\n", column=name)
     assert "unknown_column" == refused.value.errors[0].rule
@@ -179,7 +181,7 @@ def test_quotes_within_a_cell_are_its_own() -> None:
 
 
 def test_row_of_many_lines_is_read_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not with every part of the body: that took a minute of a core for one upload."""
+    """Reading it again with every part took a minute of a core for one upload."""
     taken, take = 0, LineReader.take
 
     def counted(lines: LineReader) -> bytes:
@@ -195,7 +197,7 @@ def test_row_of_many_lines_is_read_a_few_times_only(monkeypatch: pytest.MonkeyPa
 
 
 def test_row_of_many_lines_waits_in_its_own_size() -> None:
-    """Between two parts of a body, which may be minutes, it is no list of lines."""
+    """Between two parts, which can be minutes apart, it is not held as a list of lines."""
     upload = file_upload(ContentType(CSV, {}), BatchOptions(delimiter=","), LIMITS, any_url)
     part = b"\r\n" * 600
     tracemalloc.start()
@@ -208,7 +210,7 @@ def test_row_of_many_lines_waits_in_its_own_size() -> None:
 
 
 def test_short_lines_are_bounded() -> None:
-    """Each costs time, however short: in one row, as blank ones, and within all quotes."""
+    """Every line costs time, so their number is limited: per row, blank, and within quotes."""
     row = b'"' + b"\n" * 9_999 + b'",a\n'
     body = b"more,text\n" + b"\n" * 100_000 + row * 209
     assert 209 == read_file(body).total

@@ -1,4 +1,4 @@
-"""JSON read in parts: what the strict reader of whole bodies would make of it."""
+"""JSON read in parts: the same result as the strict parser of whole bodies."""
 
 import json
 from typing import Any
@@ -42,7 +42,7 @@ def test_texts_and_options_come_back(
     cuts: list[int],
     chunk_texts: int,
 ) -> None:
-    """However they are written, in whatever order, and wherever the parts are cut."""
+    """However they are written, in any order, and wherever the body is split."""
     options = {} if priority is None else {"priority": priority}
     value = options | {"texts": texts} if first else {"texts": texts} | options
     body = json.dumps(value, ensure_ascii=escaped, indent=indent).encode()
@@ -59,7 +59,7 @@ def test_texts_and_options_come_back(
 @given(body=NEARLY.map(str.encode) | st.binary(max_size=40), cuts=CUTS)
 @settings(max_examples=600, deadline=None)
 def test_anything_is_read_or_refused(body: bytes, cuts: list[int]) -> None:
-    """Nothing is taken that is not one strict value of the right fields; parts do not matter."""
+    """Only a strict JSON value with the right fields is accepted, wherever it is split."""
     outcome = _outcome(body, cuts)
     assert _outcome(body, range(len(body))) == outcome
     if isinstance(outcome, list):
@@ -104,7 +104,7 @@ def _outcome(body: bytes, cuts: Any) -> Any:
     ],
 )
 def test_refusals_name_field_and_rule(body: bytes, field: str, rule: str) -> None:
-    """And nothing of what was sent."""
+    """The error contains nothing of the body."""
     for step in {1, 7, 65536} if len(body) < 1000 else {65536}:
         with pytest.raises(Unprocessable) as refused:
             read_json(body, range(0, len(body), step), limits(characters=10, texts=3))
@@ -137,20 +137,20 @@ def test_refusals_name_field_and_rule(body: bytes, field: str, rule: str) -> Non
     ],
 )
 def test_what_is_not_json_is_a_400(body: bytes) -> None:
-    """It is no batch, however it begins."""
+    """Only an object is accepted, whatever the body begins with."""
     with pytest.raises(Invalid):
         read_json(body, [3, 5, 11, 13])
 
 
 def test_space_is_no_content() -> None:
-    """A body of little but space is read in little memory."""
+    """A body that is mostly white space takes little memory."""
     space = b" \n" * 500_000
     body = space.join([b"", b"{", b'"texts"', b":", b"[", b'"x"', b",", b'"y"', b"]", b"}", b""])
     assert ["x", "y"] == texts_of(read_json(body, range(0, len(body), 65536)))
 
 
 def test_what_grows_when_it_is_stored_is_bounded() -> None:
-    """JSON writes a control character in six bytes: twice the largest body is enough."""
+    """JSON escapes a control character in six bytes; chunks may take twice the largest body."""
     body = ("text\n" + "\x01" * 500 + "\n").encode()
     with pytest.raises(TooLarge):
         read_file(body, limits=UploadLimits(10_000, 100_000, 500, 1_000))

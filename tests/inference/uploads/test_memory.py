@@ -1,4 +1,4 @@
-"""Bodies that come in at the same time: no user, and no crowd, fills the memory with them."""
+"""Concurrent uploads: neither one user nor many can fill the memory."""
 
 import contextlib
 import select
@@ -23,7 +23,7 @@ ALICE, BOB, CAROL = (uuid.UUID(int=n) for n in range(3))
 
 @contextlib.contextmanager
 def sending(stack: Stack, account: Account, body: bytes) -> Iterator[socket.socket]:
-    """All of a body but its end is sent."""
+    """Send a body without its last byte."""
     fields = [b"Content-Type: application/json", b"Content-Length: %d" % len(body)]
     fields += [f"{name}: {value}".encode() for name, value in account.headers.items()]
     head = raw.message("POST", BATCH, *fields, close=False)
@@ -34,14 +34,14 @@ def sending(stack: Stack, account: Account, body: bytes) -> Iterator[socket.sock
 
 
 def test_one_user_cannot_fill_the_memory(stack: Stack, account: Account) -> None:
-    """Two of the largest bodies are held at a time; more are refused, those of others are not."""
+    """Two of the largest bodies are held at a time; more get 429, those of other users do not."""
     [inference] = stack.running("inference")
     before = forget_peak(inference.pid)
     with contextlib.ExitStack() as open_ones:
         held = {open_ones.enter_context(sending(stack, account, BODY)) for _ in range(4)}
         while len(held) > 2:
             answered, _, _ = select.select(list(held), [], [], 20)
-            assert answered, "more are held than there is room for"
+            assert answered, "more are held than there is memory for"
             for connection in answered:
                 [refused] = raw.answers(connection)
                 assert (429, "5") == (refused.status, refused.headers["retry-after"])
@@ -54,19 +54,19 @@ def test_one_user_cannot_fill_the_memory(stack: Stack, account: Account) -> None
     assert stack.submit(account, ["good " * 1_900] * 100)
 
 
-def test_room_is_given_back() -> None:
-    """A body's bytes count from its first 256 KiB on, until it is left."""
-    room = UploadMemory(body_bytes=1_000)
-    with room.reserve(ALICE) as first, room.reserve(ALICE) as second:
+def test_released_bytes_are_free_again() -> None:
+    """Bytes beyond a body's first 256 KiB count until the reservation is released."""
+    memory = UploadMemory(body_bytes=1_000)
+    with memory.reserve(ALICE) as first, memory.reserve(ALICE) as second:
         first.grow(FREE_BYTES + 1_500)
         second.grow(FREE_BYTES)
         second.grow(500)
         with pytest.raises(TooManyRequests):
             second.grow(1)
-        with room.reserve(BOB) as third, room.reserve(CAROL) as fourth:
+        with memory.reserve(BOB) as third, memory.reserve(CAROL) as fourth:
             third.grow(FREE_BYTES + 2_000)
             fourth.grow(FREE_BYTES)
             with pytest.raises(Unavailable):
                 fourth.grow(1)
-    with room.reserve(CAROL) as place:
-        place.grow(FREE_BYTES + 2_000)
+    with memory.reserve(CAROL) as reservation:
+        reservation.grow(FREE_BYTES + 2_000)

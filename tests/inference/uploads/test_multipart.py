@@ -1,4 +1,4 @@
-"""Forms with a file: the same batch as the file alone, however the parts are cut."""
+"""Multipart forms: the same batch as the file alone, wherever the body is split."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def upload(body: bytes, cuts: Any = (), **options: Any) -> Submission:
 @given(cuts=st.lists(st.integers(0, 10_000), max_size=10), priority=st.none() | st.integers(1, 9))
 @settings(max_examples=200, deadline=None)
 def test_a_form_is_the_file_in_it(*, cuts: list[int], priority: int | None) -> None:
-    """With the options that stand before it; the same fingerprint, too."""
+    """A form with a file and options is the same submission, with the same fingerprint."""
     options = {} if priority is None else {"priority": priority}
     said = [part("priority", str(priority).encode())] if priority else []
     body = form(*said, part("file", FILE, file_name="a.csv"))
@@ -61,7 +61,7 @@ def test_a_form_is_the_file_in_it(*, cuts: list[int], priority: int | None) -> N
     ],
 )
 def test_kinds_of_file(name: str | None, headers: list[str], content: bytes, kind: str) -> None:
-    """By the part's own media type, or by its name."""
+    """The kind is that of the part's media type, or else of the file name."""
     submission = upload(form(part("file", content, *headers, file_name=name)))
     assert (["a"], kind) == (texts_of(submission), submission.format)
 
@@ -106,7 +106,7 @@ FINE = part("file", b"text\na", file_name="a.csv")
 def test_refused_forms(
     parts: list[bytes], options: dict[str, Any], kind: type[DomainError], field: str | None
 ) -> None:
-    """However they are cut."""
+    """Wherever the body is split into parts."""
     for step in (1, 65536):
         body = form(*parts)
         with pytest.raises(kind) as refused:
@@ -117,6 +117,6 @@ def test_refused_forms(
 
 @pytest.mark.parametrize("cut", [1, 3, 5, 30])
 def test_a_form_without_its_end(cut: int) -> None:
-    """It may be half of the file."""
+    """An incomplete form is rejected: the file could be incomplete."""
     with pytest.raises(Invalid, match="incomplete"):
         upload(form(FINE)[: -len(BOUNDARY) - cut])

@@ -1,4 +1,4 @@
-"""NDJSON read in parts: every line whole, as strict as a JSON body."""
+"""NDJSON read in parts: whole lines, as strict as a JSON body."""
 
 import json
 
@@ -44,7 +44,7 @@ def test_every_line_comes_back(
     bom: bool,
     cuts: list[int],
 ) -> None:
-    """Texts, and all other fields as they were; columns in the order of their first sight."""
+    """Texts and all other fields are unchanged; columns are in the order of their first use."""
     values = [line if isinstance(line, str) else {"text": line[0], **line[1]} for line in lines]
     body = end.join(json.dumps(value, ensure_ascii=escaped) for value in values)
     submission = read((b"\xef\xbb\xbf" if bom else b"") + body.encode(), cuts)
@@ -60,7 +60,7 @@ def test_every_line_comes_back(
 
 
 def test_another_field_may_hold_the_texts() -> None:
-    """Its name is an option."""
+    """`column` names it."""
     submission = read(b'{"id": 1, "body": "good"}\n{"body": "bad", "text": "x"}', column="body")
     assert ["good", "bad"] == texts_of(submission)
     assert (["id", "body", "text"], 1) == (submission.columns, submission.text_column)
@@ -95,7 +95,7 @@ def test_another_field_may_hold_the_texts() -> None:
     ],
 )
 def test_the_first_bad_line_is_named(body: bytes, row: int, rule: str, line: int) -> None:
-    """By its place among the rows and its line, never by what stands in it."""
+    """The error has the row's index and line, never its content."""
     for step in {1, 7, 65536} if len(body) < 1000 else {65536}:
         with pytest.raises(Unprocessable) as refused:
             read(body, range(0, len(body), step), limits=limits(characters=10, texts=3))
@@ -105,16 +105,16 @@ def test_the_first_bad_line_is_named(body: bytes, row: int, rule: str, line: int
         assert "yyy" not in error.message
 
 
-def test_no_line_is_no_batch() -> None:
-    """Blank lines are none."""
+def test_a_file_without_rows_is_rejected() -> None:
+    """A file of blank lines has no rows."""
     with pytest.raises(Unprocessable) as refused:
         read(b"\xef\xbb\xbf\n \r\n")
     assert ("body.rows", "too_short") == refused.value.errors[0][:2]
 
 
 @pytest.mark.parametrize("option", ["header", "delimiter"])
-def test_options_of_csv_do_not_go_with_it(option: str) -> None:
-    """They would be without meaning."""
+def test_csv_options_are_rejected(option: str) -> None:
+    """`header` and `delimiter` are rejected."""
     with pytest.raises(Unprocessable) as refused:
         read(b'"fine"', **{option: {"header": "true", "delimiter": ","}[option]})
     assert (f"query.{option}", "not_here") == refused.value.errors[0][:2]
