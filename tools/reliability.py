@@ -55,7 +55,7 @@ ELSEWHERE: Final = {
 """The tests of a case whose names lack its number."""
 
 _REMARKS: Final = {"faults": "faults", "slow_faults": "long", "e2e": "cluster"}
-"""What a marker means on the page; `e2e_full` needs no entry, since its folder says as much."""
+"""The remark on the page for each marker; the folder of `e2e_full` tests implies theirs."""
 
 _ROW = re.compile(r"^\| (\d+) \| (.*) \|[^|]*\|$")
 
@@ -75,7 +75,7 @@ def numbered() -> dict[int, list[str]]:
 
 
 def remarks(test: str) -> set[str]:
-    """Return what it takes to run a test, or every test of a file: the page lists the words."""
+    """Return the remarks of a test, or of every test of a file; the page explains them."""
     name, _, function = test.partition("::")
     module = ast.parse((TESTS / name).read_text("utf-8"))
     found = {"chart": {"helm"}, "e2e": {"cluster"}}.get(name.partition("/")[0], set())

@@ -15,7 +15,7 @@ from valence_common.postgres import force_index_scans
 MAX_CHUNKS = 1000
 MAX_QUEUES = 300
 
-WAITING: Final = f"SELECT count(*) FROM (SELECT {CLAIMABLE} LIMIT :limit) AS claimable"  # noqa: S608
+WAITING: Final = f"SELECT count(*) FROM (SELECT {CLAIMABLE} LIMIT :limit) AS claimable"  # noqa: S608 - constant
 """Counts the claimable chunks, up to `limit`; KEDA scales by the same query."""
 
 _RUNNING = text("""

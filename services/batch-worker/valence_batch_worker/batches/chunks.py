@@ -23,7 +23,7 @@ from valence_common.db import new_id
 from valence_common.postgres import force_index_scans
 from valence_ml import Score
 
-# Every claim reads the unclaimable chunks at the front of a user's queue (1.4 µs each), so these
+# Every claim reads the unclaimable chunks at the front of a user's queue, so these
 # are removed: the sweeper resolves exhausted chunks, and a transaction that ends a batch early
 # deletes the chunks. Batches of an erased account never open again; erasure deletes them.
 # A scalar subquery, because Postgres turns EXISTS into a join and loses the queue's order.
