@@ -84,12 +84,18 @@ def test_case_105_flushall_mid_batch_loses_nothing(
     servers: Servers, jobs: Jobs, worker: Service
 ) -> None:
     """FLUSHALL five times while a batch runs: no text is lost, progress never falls."""
-    account, task_id, texts = jobs.submit(200)
-    progress = [jobs.wait_midway(task_id, 200)]
+    account, task_id, texts = jobs.submit(400)
+    progress = [0]
+
+    def grows() -> bool:
+        progress.append(servers.stack.task(account, task_id)["done"])
+        return progress[-1] > progress[-2]
+
     for _ in range(5):
+        until(grows, timeout=30, what="progress after FLUSHALL")
+        assert progress[-1] < len(texts), "the batch ended before it could be struck"
         servers.valkey.flush()
-        progress.append(until(lambda: jobs.done(task_id), timeout=5))
-        time.sleep(0.1)
+    until(lambda: grows() and progress[-1] == len(texts), timeout=60)
     assert sorted(progress) == progress
     jobs.judge(account, task_id, texts)
 
