@@ -258,7 +258,7 @@ def test_case_021_a_stored_agent(
     assert 200 == answer.status
     stored = "SELECT user_agent FROM sessions WHERE user_id = :user ORDER BY id DESC LIMIT 1"
     [(kept,)] = query(stack.database_url, stored, user=account.id)
-    assert kept is not None
+    assert kept
     assert len(kept) <= 256
     assert set(kept) <= set(agent.decode("latin-1"))
     assert not [letter for letter in kept if unicodedata.category(letter) == "Cc"]
