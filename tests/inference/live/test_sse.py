@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import event
 
 from support import credentials
 from support.live import Event, advance, events_path, following, open_streams, set_status
@@ -246,3 +247,43 @@ def test_a_poll_from_before_the_subscription_is_no_update(
         return updates
 
     assert [HEARTBEAT] * 3 == asyncio.run(subscribe_twice())
+
+
+def test_ten_subscriptions_cost_the_queries_of_one(
+    web: Stack, url: str, user: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each gets every change, and a poll asks as much for all as it does for one."""
+    monkeypatch.setattr(progress, "POLL_SECONDS", 0.02)
+
+    async def queries_a_poll(subscriptions: int) -> float:
+        task_id = await asyncio.to_thread(web.submit, user, [f"text {n}" for n in range(50)])
+        database = Database(SecretStr(url), pool_size=2, timeout=20)
+        statements, polls = [], []
+        event.listen(database.engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
+        feed = ProgressFeed(database)
+        poll = feed._poll
+
+        async def counted_poll() -> None:
+            polls.append(len(statements))
+            await poll()
+
+        monkeypatch.setattr(feed, "_poll", counted_poll)
+        known = Snapshot("pending", None, 50, 0, 0, None)
+        async with feed.lifespan():
+            updates = [
+                feed.updates(_connection(), uuid.UUID(task_id), known, known.id)
+                for _ in range(subscriptions)
+            ]
+            for done in (10, 20, 30):
+                changes = asyncio.gather(*map(anext, updates))
+                await asyncio.to_thread(advance, url, task_id)
+                assert [done] * subscriptions == [update.done for update in await changes]
+            whole = len(polls)
+            while len(polls) == whole:
+                await asyncio.sleep(0.01)
+            for each in updates:
+                await each.aclose()
+        await asyncio.to_thread(database.close)
+        return polls[whole] / whole
+
+    assert asyncio.run(queries_a_poll(1)) == asyncio.run(queries_a_poll(10)) > 0
