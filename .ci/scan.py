@@ -2,7 +2,8 @@
 
 A finding fails the check unless waivers.toml covers it. A waiver has a reason, a date and the exact
 number of findings that it covers, so that a new finding of the same kind fails. A scanner that
-could not examine something is reported as "not proven"; with `CI` set, that fails too.
+could not examine something is reported as "not proven". With `CI` set, a scanner that did not run
+fails the check; one without its advisories fails it where `VALENCE_REQUIRE` names `advisories`.
 """
 
 import json
@@ -166,13 +167,13 @@ def _run(uv: str, package: str, *command: str) -> dict[str, Any]:
 def main(uv: str) -> int:
     """Run the scanners in parallel, print what they found, and return the exit code."""
     scanners = {"bandit": bandit, "detect-secrets": detect_secrets, "pip-audit": pip_audit}
-    reports, not_proven = [], []
+    reports, not_run, not_proven = [], [], []
     with ThreadPoolExecutor() as pool:
         for tool, future in [(name, pool.submit(scan, uv)) for name, scan in scanners.items()]:
             try:
                 report = future.result()
             except ToolError as error:
-                not_proven.append(f"{tool}: not proven (it did not run: {error})")
+                not_run.append(f"{tool}: not proven (it did not run: {error})")
                 continue
             reports.append(report)
             if report.not_proven:
@@ -180,10 +181,12 @@ def main(uv: str) -> int:
             else:
                 print(f"{tool}: examined {report.examined}")
     problems = judge(reports, tomllib.loads(WAIVERS.read_text("utf-8"))["waiver"])
-    for line in (*problems, *not_proven):
+    for line in (*problems, *not_run, *not_proven):
         print(line)
     # A developer can be offline; CI must not be green without the scanners.
-    return 1 if problems or (not_proven and os.environ.get("CI")) else 0
+    failed = not_run and os.environ.get("CI")
+    unproven = not_proven and "advisories" in os.environ.get("VALENCE_REQUIRE", "").split(",")
+    return 1 if problems or failed or unproven else 0
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Final
 import pytest
 
 NEEDS: Final = {
+    "advisories": "an index of advisories that pip-audit reaches (.ci/scan.py)",
     "curl": "curl on PATH",
     "data": "the development files of the data sets, in the folder $VALENCE_TEST_DATA",
     "disk": "a small disk, mounted by root",
