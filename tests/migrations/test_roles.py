@@ -69,7 +69,7 @@ def test_roles_suffice_for_export_erasure_and_retention(role_database: RoleDatab
         chunks.complete(session, mine, score(mine.texts), "m", store_texts=False)
 
     async def export_data() -> bytes:
-        return b"".join([chunk async for chunk in await data_export.begin(auth, user.id)])
+        return b"".join([chunk async for chunk in await data_export.start(auth, user.id)])
 
     assert b'"sentiment":"positive"' in asyncio.run(export_data())
     with auth.transaction() as session:
