@@ -69,16 +69,16 @@ def test_a_logout_ends_what_the_session_opened(web: Stack, service: Service, use
     assert 401 == refusal(service, user.headers).status_code
 
 
-def test_the_promise_holds_for_who_has_to_wait_longest(servers: Servers, service: Service) -> None:
+def test_streams_end_in_time_in_the_worst_moment(web: Stack, service: Service) -> None:
     """A session that ends just after the server has checked the credentials of connections."""
-    users = [servers.stack.account() for _ in range(4)]
+    users = [web.account() for _ in range(4)]
     with contextlib.ExitStack() as exits:
         sockets = [exits.enter_context(websocket(service, user.headers)) for user in users]
         seconds = []
         for user, socket in zip(users, sockets, strict=True):
             started = time.monotonic()
             body = {"refresh_token": user.refresh_token}
-            servers.stack.post("/api/v1/auth/logout", user, json=body).raise_for_status()
+            web.post("/api/v1/auth/logout", user, json=body).raise_for_status()
             assert 4401 == closed(socket, 60)  # which tells when the server has looked
             seconds.append(time.monotonic() - started)
             # The machine may hiccup once; a server that looks too seldom is late each time.

@@ -144,9 +144,9 @@ def test_requests_without_access_are_rejected(
 
 
 @pytest.fixture(scope="module")
-def narrow(web: Stack) -> Iterator[Service]:
+def narrow(shared_web: Stack) -> Iterator[Service]:
     """A replica that allows few open streams."""
-    service = web.start("inference", max_streams=3, max_user_streams=2)
+    service = shared_web.start("inference", max_streams=3, max_user_streams=2)
     yield service
     service.stop()
 
