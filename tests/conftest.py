@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from support import faulty_model
 from support.invariants import CheckedClient, Watch
 from support.jobs import SECONDS_A_CHUNK, Jobs
+from support.rows import execute
 from support.servers import Servers
 from support.stack import Account, Stack
 from valence.local.postgres import Postgres
@@ -48,13 +49,6 @@ def migrate(url: str, revision: str = "head") -> None:
     command.upgrade(alembic, revision)
 
 
-def _execute(url: str, statement: str) -> None:
-    engine = make_engine(SecretStr(url), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(statement)
-    engine.dispose()
-
-
 @pytest.fixture(scope="session")
 def _servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Postgres, Valkey]]:
     """A Postgres with a migrated template, and a Valkey; started when a test first needs them."""
@@ -83,9 +77,11 @@ def redis_url(_servers: tuple[Postgres, Valkey]) -> str:
 @contextlib.contextmanager
 def _database(postgres_url: str, template: str) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex}"
-    _execute(postgres_url.format("postgres"), f"CREATE DATABASE {name} TEMPLATE {template}")
+    # Copying files takes a tenth of the time of the default, which writes all of it to the log.
+    copy = f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"
+    execute(postgres_url.format("postgres"), copy)
     yield postgres_url.format(name)
-    _execute(postgres_url.format("postgres"), f"DROP DATABASE {name} WITH (FORCE)")
+    execute(postgres_url.format("postgres"), f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")

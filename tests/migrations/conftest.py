@@ -5,7 +5,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from support.roles import PASSWORD, RoleDatabase, execute
+from support.roles import PASSWORD, RoleDatabase
+from support.rows import execute
 
 
 @pytest.fixture

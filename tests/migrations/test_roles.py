@@ -11,8 +11,8 @@ from sqlalchemy import select
 from support.batches import accept, claim, make_user, score
 from support.files import store
 from support.owned_rows import count_rows
-from support.roles import ROLES, RoleDatabase, execute
-from support.rows import query
+from support.roles import ROLES, RoleDatabase
+from support.rows import execute, query
 from valence_auth import data_export
 from valence_auth import erasure as auth_erasure
 from valence_batch_worker.batches import chunks

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from support.locks import MIGRATION, WAITERS, held
-from support.roles import RoleDatabase, execute
-from support.rows import query
+from support.roles import RoleDatabase
+from support.rows import execute, query
 from support.servers import FragilePostgres
 from support.waiting import until
 

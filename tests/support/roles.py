@@ -7,8 +7,6 @@ import uuid
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import psycopg2
-
 from support.rows import query
 
 ROOT = Path(__file__).parents[2]
@@ -56,11 +54,3 @@ class RoleDatabase:
             f" '{privilege}')",
         )
         return bool(answer)
-
-
-def execute(url: str, statement: str) -> None:
-    """One statement, committed."""
-    connection = psycopg2.connect(url.replace("+psycopg2", ""))
-    connection.autocommit = True
-    connection.cursor().execute(statement)
-    connection.close()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy import Engine, NullPool, text
+from sqlalchemy import Engine, text
 
 from valence_common.db import make_engine
 
@@ -17,10 +17,17 @@ def query(url: str, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in result] if result.returns_rows else []
 
 
+def execute(url: str, statement: str) -> None:
+    """Run a statement that takes no transaction around it."""
+    with _engine(url).connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql(statement)
+
+
 @functools.cache
 def _engine(url: str) -> Engine:
-    # It keeps what it learnt of the server, and no connection.
-    return make_engine(SecretStr(url), poolclass=NullPool)
+    # A login costs both sides 5 ms. A connection that has died meanwhile, with its database or its
+    # server, is noticed.
+    return make_engine(SecretStr(url), pool_size=1, max_overflow=-1, pool_pre_ping=True)
 
 
 def done(url: str, task_id: str) -> int:
