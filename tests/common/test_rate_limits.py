@@ -196,6 +196,30 @@ def test_day_continues_from_its_initial_count(redis_url: str, *, away: bool) -> 
     _run(work())
 
 
+def test_each_outage_looks_the_initial_count_up(redis_url: str) -> None:
+    """What Redis counted since the last outage is not forgotten in the next one."""
+
+    async def work() -> None:
+        limiter = Limiter(RedisClient(SecretStr(redis_url), timeout=2))
+        outage = Limiter(RedisClient(SecretStr(NOWHERE), timeout=0.2))
+        used = 0
+
+        async def initial() -> int:
+            return used
+
+        hit = Hit(Day("test", 10), uuid.uuid4().hex, 1, initial)
+        connected, disconnected = limiter._script, outage._script
+        limiter._script = disconnected
+        assert not (await _outcome(limiter, [hit._replace(cost=11)]))[0]
+        limiter._script = connected
+        assert (True, [0]) == await _outcome(limiter, [hit._replace(cost=10)])
+        used = 10
+        limiter._script = disconnected
+        assert not (await _outcome(limiter, [hit]))[0]
+
+    _run(work())
+
+
 @BOTH
 def test_unknown_initial_count_charges_nothing(redis_url: str, *, away: bool) -> None:
     """When the initial count cannot be looked up, its error is raised and no limit is charged."""

@@ -131,9 +131,14 @@ class Limiter:
 
     async def _decide(self, requests: Sequence[_Request]) -> _Decision | _InitialNeeded:
         try:
-            return await self._decide_in_redis(requests)
+            decision = await self._decide_in_redis(requests)
         except Unavailable:
             return self._local.decide(requests)
+        for request in requests:
+            if request.initial < 0:
+                # Redis counts it again, so the next outage must look it up.
+                self._local.forget(request.name)
+        return decision
 
     async def _decide_in_redis(self, requests: Sequence[_Request]) -> _Decision | _InitialNeeded:
         arguments: list[float | str] = []
@@ -184,6 +189,9 @@ class _LocalLimiter:
             for request, (used, end) in zip(requests, windows, strict=True)
         ]
         return _Decision(wait > 0, wait, states)
+
+    def forget(self, name: str) -> None:
+        self._windows.pop(name, None)
 
     def _sweep(self, now: float) -> None:
         """Drop the windows that have ended; only when full, and at most once a second."""
