@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from pydantic import SecretStr
@@ -15,7 +16,7 @@ from valence_auth import api_keys
 from valence_common.db import Database
 from valence_common.security import Principal
 from valence_inference.metering import usage
-from valence_inference.metering.usage import Usage
+from valence_inference.metering.usage import TextsToday, Usage
 
 SCOPES = frozenset({"analyze"})
 
@@ -67,6 +68,20 @@ def test_counts_of_all_processes_add_up(database: Database, database_url: str) -
             (key.key_id, "analyze", 6, 6),
             (key.key_id, "batch", 6, 3000),
         ] == _rows(database_url, user)
+
+    asyncio.run(work())
+
+
+def test_texts_of_today_include_what_was_just_written(database: Database) -> None:
+    """A count that was read a moment ago does not hide texts written since."""
+
+    async def work() -> None:
+        texts_today = TextsToday(database, SimpleNamespace(subscribe=lambda _: None))
+        user, usage_counts = _user(database), Usage(database)
+        assert 0 == await texts_today.get(user.user_id)
+        usage_counts.count(user, "batch", 3)
+        await usage_counts.flush()
+        assert 3 == await texts_today.get(user.user_id)
 
     asyncio.run(work())
 

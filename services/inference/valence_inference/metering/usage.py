@@ -126,8 +126,9 @@ class TextsToday:
     """The texts of each user that all processes have written to Postgres today."""
 
     def __init__(self, database: Database, revocations: Revocations):
-        # Read when Redis has no counter: by many requests at once, and then not again.
-        self._users = RowCache(database, revocations, _read_today, timeout=0.25, fresh_seconds=1.0)
+        # Read only when Redis has no counter. Concurrent reads share a query; a row cached even for
+        # a second could miss texts that were written since, so it is served only in an outage.
+        self._users = RowCache(database, revocations, _read_today, timeout=0.25, fresh_seconds=0.0)
 
     async def get(self, user_id: uuid.UUID) -> int:
         """Return the number; raise `Unavailable` if Postgres does not answer."""
