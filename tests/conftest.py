@@ -27,7 +27,14 @@ from valence_common.db import Database, make_engine
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = "template_valence"
-QUICK = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
+QUICK = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "autovacuum": "off",
+    "max_connections": "200",
+}
 
 # Every client reads all certificate authorities for its TLS, 20 ms each time, and tests make
 # thousands of clients that speak none.
