@@ -1,8 +1,8 @@
 """Incremental reading of a JSON batch: texts are taken from their list while the body arrives.
 
-The body never is in memory as a whole. Collected and parsed at once (with msgspec, into
-`list[str]`), a body of 32 MiB takes 5 times its size if every text has an emoji, and 15 times if
-the texts are short, before their number can be checked.
+The body never is in memory as a whole. Parsed at once into a list of strings, it could take many
+times its size: a string with an emoji takes four bytes per character, and a body of short texts
+holds millions of strings before their number can be checked.
 """
 
 import re
