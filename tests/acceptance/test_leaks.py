@@ -38,6 +38,8 @@ def test_case_063_metric_cardinality(
     ]
     requests += [message("GET", f"/api/v1/models/{random}-{n}", close=False) for n in range(50)]
     requests += [message("GET", f"/api/v1/sentiment/task/{uuid.uuid4()}") for n in range(1)]
+    services = stack.running("auth") + stack.running("inference")
+    before = {service.pid: len(_series(service)) for service in services}
     for path in (ME, ANALYZE):
         statuses = {answer.status for answer in exchange(stack.url(path), b"".join(requests))}
         # Models and tasks are inference's: auth knows no such path, inference asks who it is first.
@@ -45,9 +47,10 @@ def test_case_063_metric_cardinality(
     for number in range(20):
         stack.login(f"{random}-{number}")
         checked.request("GET", f"/api/v1/sentiment/task/{random}", headers=account.headers)
-    for service in stack.running("auth") + stack.running("inference"):
+    for service in services:
         series = _series(service)
-        assert len(series) < 500
+        # Over a thousand requests; other tests have used the routes that exist, or have not.
+        assert len(series) - before[service.pid] < 200
         values = {value for labels in series for value in labels.values()}
         assert not [v for v in values if random in v or account.id in v or account.username in v]
         routes = {labels["route"] for labels in series if "route" in labels}
