@@ -1,5 +1,6 @@
 """Rate limits and daily quotas of requests, checked before the request body is read."""
 
+import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -90,7 +91,7 @@ class RequestLimiter:
         """Take the texts of a batch from the daily quota; raise `TooManyRequests`.
 
         The block is given a function that returns the texts to the quota. They are also returned
-        if the block raises.
+        if the block raises or is cancelled.
         """
         plan = await self._plans.get(principal.user_id)
         hit = self._texts_hit(principal.user_id, plan, texts)
@@ -103,7 +104,7 @@ class RequestLimiter:
 
         try:
             yield refund
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             await refund()
             raise
 
