@@ -1,9 +1,7 @@
 """One Postgres and one Valkey for each test process, with databases made from one template."""
 
-import contextlib
 import functools
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +14,9 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from support import faulty_model
+from support.databases import TEMPLATE, new_database
 from support.invariants import CheckedClient, Watch
 from support.jobs import SECONDS_A_CHUNK, Jobs
-from support.rows import execute
 from support.servers import Servers
 from support.stack import Account, Stack
 from valence.local.postgres import Postgres
@@ -26,7 +24,6 @@ from valence.local.valkey import Valkey
 from valence_common.db import Database, make_engine
 
 ROOT = Path(__file__).parents[1]
-TEMPLATE = "template_valence"
 QUICK = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -81,41 +78,31 @@ def redis_url(_servers: tuple[Postgres, Valkey]) -> str:
     return _servers[1].url()
 
 
-@contextlib.contextmanager
-def _database(postgres_url: str, template: str) -> Iterator[str]:
-    name = f"test_{uuid.uuid4().hex}"
-    # Copying files takes a tenth of the time of the default, which writes all of it to the log.
-    copy = f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"
-    execute(postgres_url.format("postgres"), copy)
-    yield postgres_url.format(name)
-    execute(postgres_url.format("postgres"), f"DROP DATABASE {name} WITH (FORCE)")
-
-
 @pytest.fixture(scope="session")
 def database_url(postgres_url: str) -> Iterator[str]:
     """The database of `stack`; what a test commits to it stays for the next."""
-    with _database(postgres_url, TEMPLATE) as url:
+    with new_database(postgres_url) as url:
         yield url
 
 
 @pytest.fixture
 def empty_database_url(postgres_url: str) -> Iterator[str]:
     """A database of the test's own, without a schema."""
-    with _database(postgres_url, "template0") as url:
+    with new_database(postgres_url, "template0") as url:
         yield url
 
 
 @pytest.fixture
 def own_database_url(postgres_url: str) -> Iterator[str]:
     """A migrated database of the test's own."""
-    with _database(postgres_url, TEMPLATE) as url:
+    with new_database(postgres_url) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def module_database_url(postgres_url: str) -> Iterator[str]:
     """A migrated database of the test file's own."""
-    with _database(postgres_url, TEMPLATE) as url:
+    with new_database(postgres_url) as url:
         yield url
 
 
@@ -130,7 +117,7 @@ def database(own_database_url: str) -> Iterator[Database]:
 @pytest.fixture(scope="session")
 def _engine(postgres_url: str) -> Iterator[Engine]:
     """Connections to a migrated database to which nothing is ever committed."""
-    with _database(postgres_url, TEMPLATE) as url:
+    with new_database(postgres_url) as url:
         engine = make_engine(SecretStr(url))
         yield engine
         engine.dispose()
@@ -193,7 +180,7 @@ def _web(
     folder, own_redis_url = tmp_path_factory.mktemp("web"), redis_url.removesuffix("/0") + "/1"
     services = {"auth": {}, "inference": {**Jobs.web_settings, "redis_timeout_seconds": 2}}
     with (
-        _database(postgres_url, TEMPLATE) as url,
+        new_database(postgres_url) as url,
         Stack.started(folder, url, own_redis_url, **services) as stack,
     ):
         stack.environment |= faulty_model.ENVIRONMENT

@@ -47,7 +47,7 @@ def test_the_services_are_as_documented(
     """
 
     @settings(
-        max_examples=20,
+        max_examples=10,
         deadline=None,
         phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),

@@ -34,10 +34,13 @@ def run(folder: Path, *options: str, **environment: str) -> tuple[int, str]:
     file = folder / "test_it.py"
     file.write_text(FILE.format(once=folder / "once"))
     known = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    # Only these plugins: to load all that are installed takes most of the time.
+    plugins = [f"-p{name}" for name in ("support.required", "xdist.plugin", "rerunfailures")]
     result = subprocess.run(
-        [sys.executable, *("-m", "pytest", "-p", "support.required", *options, str(file))],
+        [sys.executable, "-m", "pytest", *plugins, *options, str(file)],
         cwd=folder,
-        env={**known, "PYTHONPATH": str(TESTS), **environment},
+        env={**known, "PYTHONPATH": str(TESTS), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        | environment,
         capture_output=True,
         text=True,
         check=False,

@@ -25,8 +25,8 @@ from valence_common.problems import Unavailable
 
 EXPORT = "/api/v1/users/me/export"
 HOOK = "https://example.com/hook"
-MANY, LARGE = 200_000, 20_000
-MAX_GROWTH = 32 * 1024 * 1024
+MANY, LARGE = 60_000, 20_000
+MAX_GROWTH = 8 * 1024 * 1024
 
 HISTORY = """
     INSERT INTO predictions

@@ -39,6 +39,7 @@ def test_case_120_killed_dump(backups: Backups, own_database_url: str) -> None:
     ]
 
 
+@pytest.mark.faults
 def test_case_120_full_disk(backups: Backups, own_database_url: str) -> None:
     """The backup fails with a message, and the last good one remains intact."""
     mounted = subprocess.run(
@@ -59,6 +60,7 @@ def test_case_120_full_disk(backups: Backups, own_database_url: str) -> None:
         subprocess.run(["umount", backups.folder], check=True)
 
 
+@pytest.mark.faults
 def test_case_120_two_runs_at_once(backups: Backups, own_database_url: str) -> None:
     """The second run reports the first, and does not touch its files."""
     fill(own_database_url, BIG_ROWS)

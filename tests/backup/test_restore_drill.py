@@ -89,6 +89,7 @@ def test_case_119_restore_drill(
         there.close()
 
 
+@pytest.mark.faults
 def test_case_119_corrupted_byte(stack: Stack, backups: Backups) -> None:
     """A wrong byte in the dump, after or before its checksum was computed, is an error."""
     known_job(stack)
@@ -106,6 +107,7 @@ def test_case_119_corrupted_byte(stack: Stack, backups: Backups) -> None:
     assert backups.idle()
 
 
+@pytest.mark.faults
 def test_case_119_another_content(stack: Stack, backups: Backups) -> None:
     """A dump that restores to other rows than those that were dumped is an error."""
     known_job(stack)
@@ -119,6 +121,7 @@ def test_case_119_another_content(stack: Stack, backups: Backups) -> None:
     refused(backups.run("verify", name), "the restored tables differ from the dump")
 
 
+@pytest.mark.faults
 def test_case_119_empty_dump(backups: Backups, empty_database_url: str) -> None:
     """An empty database gives no backup, and an empty file is not a backup."""
     backups.point_at(empty_database_url)
@@ -143,6 +146,7 @@ def test_case_119_the_alert_is_documented() -> None:
     assert '["restore", "latest"]' in page
 
 
+@pytest.mark.faults
 def test_case_120_a_dump_under_load_is_of_one_moment(
     stack: Stack, backups: Backups, empty_database_url: str
 ) -> None:

@@ -29,36 +29,32 @@ from valence_inference.batches import deliveries, export, lifecycle, summary, we
 from valence_inference.batches import status as batch_status
 
 
-def test_roles_get_their_rows_and_no_more(role_database: RoleDatabase) -> None:
-    assert role_database.run("upgrade", "owner")[0] == 0
-    assert role_database.may("auth", "SELECT", "users", "password_hash")
-    assert role_database.may("auth", "SELECT", "predictions")  # for data exports
-    assert not role_database.may("auth", "INSERT", "predictions")
+def test_roles_get_their_rows_and_no_more(migrated: RoleDatabase) -> None:
+    assert migrated.may("auth", "SELECT", "users", "password_hash")
+    assert migrated.may("auth", "SELECT", "predictions")  # for data exports
+    assert not migrated.may("auth", "INSERT", "predictions")
     for service in ("inference", "worker"):
-        assert role_database.may(service, "SELECT", "users", "id")
+        assert migrated.may(service, "SELECT", "users", "id")
     for privilege in ("SELECT", "INSERT"):
-        assert role_database.may("inference", privilege, "predictions")
+        assert migrated.may("inference", privilege, "predictions")
     for column in ("username", "email", "password_hash"):
-        assert not role_database.may("inference", "SELECT", "users", column)
-        assert not role_database.may("worker", "SELECT", "users", column)
-    assert not role_database.may("inference", "SELECT", "refresh_tokens", "token_hash")
-    assert not role_database.may("inference", "INSERT", "revocations")
-    assert not role_database.may("worker", "SELECT", "predictions", "text")
-    assert not role_database.may("worker", "SELECT", "audit_events", "details")
-    assert not role_database.may("worker", "UPDATE", "audit_events", "action")
-    assert role_database.may("worker", "UPDATE", "audit_events", "actor_id")  # for erasure
-    assert role_database.may("worker", "INSERT", "predictions", "text")
+        assert not migrated.may("inference", "SELECT", "users", column)
+        assert not migrated.may("worker", "SELECT", "users", column)
+    assert not migrated.may("inference", "SELECT", "refresh_tokens", "token_hash")
+    assert not migrated.may("inference", "INSERT", "revocations")
+    assert not migrated.may("worker", "SELECT", "predictions", "text")
+    assert not migrated.may("worker", "SELECT", "audit_events", "details")
+    assert not migrated.may("worker", "UPDATE", "audit_events", "action")
+    assert migrated.may("worker", "UPDATE", "audit_events", "actor_id")  # for erasure
+    assert migrated.may("worker", "INSERT", "predictions", "text")
 
 
-def test_roles_suffice_for_export_erasure_and_retention(role_database: RoleDatabase) -> None:
+def test_roles_suffice_for_export_erasure_and_retention(migrated: RoleDatabase) -> None:
     """Auth exports a user's data and erases the names; the worker deletes rows."""
-    assert role_database.run("upgrade", "owner")[0] == 0
-    auth = Database(SecretStr(role_database.url_of("auth")), pool_size=1, timeout=10, pooled=False)
-    worker = Database(
-        SecretStr(role_database.url_of("worker")), pool_size=1, timeout=10, pooled=False
-    )
+    auth = Database(SecretStr(migrated.url_of("auth")), pool_size=1, timeout=10, pooled=False)
+    worker = Database(SecretStr(migrated.url_of("worker")), pool_size=1, timeout=10, pooled=False)
     inference = Database(
-        SecretStr(role_database.url_of("inference")), pool_size=1, timeout=10, pooled=False
+        SecretStr(migrated.url_of("inference")), pool_size=1, timeout=10, pooled=False
     )
     with auth.transaction() as session:
         user = session.get_one(User, make_user(session))
@@ -75,9 +71,9 @@ def test_roles_suffice_for_export_erasure_and_retention(role_database: RoleDatab
     with auth.transaction() as session:
         auth_erasure.erase(session, user)
     assert bulk_delete.delete_step(worker, "erasure", worker_erasure.erase_step) > 0
-    assert {0} == set(count_rows(role_database.url, user.id).values())
+    assert {0} == set(count_rows(migrated.url, user.id).values())
     settings = Settings(
-        database_url=SecretStr(role_database.url_of("worker")),
+        database_url=SecretStr(migrated.url_of("worker")),
         redis_url=SecretStr("redis://127.0.0.1:1/0"),
         retain_history_days=1,
         retain_batches_days=1,
@@ -87,11 +83,10 @@ def test_roles_suffice_for_export_erasure_and_retention(role_database: RoleDatab
         bulk_delete.delete_step(worker, reason, step)
 
 
-def test_roles_suffice_for_the_lifecycle_of_batches(role_database: RoleDatabase) -> None:
+def test_roles_suffice_for_the_lifecycle_of_batches(migrated: RoleDatabase) -> None:
     """Inference reads, cancels, retries and deletes batches; the worker deletes the rows."""
-    assert role_database.run("upgrade", "owner")[0] == 0
     owner, worker, inference = (
-        Database(SecretStr(role_database.url_of(role)), pool_size=1, timeout=10, pooled=False)
+        Database(SecretStr(migrated.url_of(role)), pool_size=1, timeout=10, pooled=False)
         for role in ("owner", "worker", "inference")
     )
     with owner.transaction() as session:
@@ -117,30 +112,27 @@ def test_roles_suffice_for_the_lifecycle_of_batches(role_database: RoleDatabase)
         )
         assert [live] == [status.batch.id for status in page]
     assert bulk_delete.delete_step(worker, "deleted", retention.DELETED_BATCHES["deleted"]) > 0
-    assert 1 == count_rows(role_database.url, user)["batches"]
+    assert 1 == count_rows(migrated.url, user)["batches"]
 
 
-def test_roles_suffice_to_publish_events(role_database: RoleDatabase, redis_url: str) -> None:
+def test_roles_suffice_to_publish_events(migrated: RoleDatabase, redis_url: str) -> None:
     """Each service writes events and reads none; the worker numbers, publishes and deletes them."""
-    assert role_database.run("upgrade", "owner")[0] == 0
     user_id = uuid.uuid4()
     for role in ROLES[1:]:
-        database = Database(
-            SecretStr(role_database.url_of(role)), pool_size=1, timeout=10, pooled=False
-        )
+        database = Database(SecretStr(migrated.url_of(role)), pool_size=1, timeout=10, pooled=False)
         with database.transaction() as session:
             ids = {"actor_id": None, "user_id": user_id, "subject_id": user_id}
             audit.record(session, "account.registered", **ids)
     for role in ("auth", "inference"):
-        assert not role_database.may(role, "SELECT", "events")
-        assert not role_database.may(role, "UPDATE", "events", "number")
-    assert not role_database.may("worker", "UPDATE", "events", "data")
+        assert not migrated.may(role, "SELECT", "events")
+        assert not migrated.may(role, "UPDATE", "events", "number")
+    assert not migrated.may("worker", "UPDATE", "events", "data")
     client = blocking_client(SecretStr(redis_url), timeout=5)
     client.delete(STREAM)
     relay = OutboxRelay(database, client)
     relay.work()
     assert [str(user_id)] * 3 == [event["user_id"] for _, event in client.xrange(STREAM)]
-    execute(role_database.url, "SELECT setval('event_numbers', 1)")
+    execute(migrated.url, "SELECT setval('event_numbers', 1)")
     client.xadd(STREAM, {"type": "of an earlier installation"}, id="77-0")
     with database.transaction() as session:
         audit.record(session, "account.erased", **ids)
@@ -149,15 +141,14 @@ def test_roles_suffice_to_publish_events(role_database: RoleDatabase, redis_url:
     client.delete(STREAM)
 
 
-def test_roles_suffice_for_webhooks(role_database: RoleDatabase) -> None:
+def test_roles_suffice_for_webhooks(migrated: RoleDatabase) -> None:
     """Inference creates secrets that it cannot read; the worker reads, sends and logs."""
-    assert role_database.run("upgrade", "owner")[0] == 0
     auth, inference, worker = (
-        Database(SecretStr(role_database.url_of(role)), pool_size=1, timeout=10, pooled=False)
+        Database(SecretStr(migrated.url_of(role)), pool_size=1, timeout=10, pooled=False)
         for role in ROLES[1:]
     )
-    assert not role_database.may("inference", "SELECT", "webhook_secrets", "secret")
-    assert not role_database.may("auth", "SELECT", "webhook_secrets", "secret")
+    assert not migrated.may("inference", "SELECT", "webhook_secrets", "secret")
+    assert not migrated.may("auth", "SELECT", "webhook_secrets", "secret")
     with auth.transaction() as session:
         user_id = make_user(session)
     with inference.transaction() as session:
@@ -184,18 +175,17 @@ def test_roles_suffice_for_webhooks(role_database: RoleDatabase) -> None:
     with worker.transaction() as session:
         assert bulk_delete.delete_batches(session, select(Batch.id), limit=100) > 0
     assert [(0, 0)] == query(
-        role_database.url,
+        migrated.url,
         "SELECT (SELECT count(*) FROM webhook_deliveries), (SELECT count(*) FROM webhook_attempts)",
     )
 
 
-def test_an_extra_right_is_revoked(role_database: RoleDatabase) -> None:
+def test_an_extra_right_is_revoked(migrated: RoleDatabase) -> None:
     """Each upgrade grants the whole list again, and only that."""
-    assert role_database.run("upgrade", "owner")[0] == 0
-    execute(role_database.url, f"GRANT ALL ON users TO {role_database.roles['worker']}")
-    assert role_database.run("upgrade", "owner")[0] == 0
-    assert not role_database.may("worker", "UPDATE", "users")
-    assert role_database.may("worker", "SELECT", "batches")
+    execute(migrated.url, f"GRANT ALL ON users TO {migrated.roles['worker']}")
+    assert migrated.run("upgrade", "owner")[0] == 0
+    assert not migrated.may("worker", "UPDATE", "users")
+    assert migrated.may("worker", "SELECT", "batches")
 
 
 def test_an_empty_role_is_an_error(role_database: RoleDatabase) -> None:

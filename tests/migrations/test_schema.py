@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from support.locks import MIGRATION, WAITERS, held
 from support.roles import RoleDatabase
 from support.rows import execute, query
@@ -42,6 +44,7 @@ def test_waiting_for_another_migration_ends_with_a_sentence(role_database: RoleD
         assert [] == query(role_database.url, WAITERS)
 
 
+@pytest.mark.faults
 def test_postgres_that_freezes_ends_with_a_sentence(tmp_path: Path) -> None:
     """A server that neither answers nor closes the connection is given up at the deadline."""
     with FragilePostgres(tmp_path) as postgres:

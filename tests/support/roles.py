@@ -4,10 +4,11 @@ import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from support.rows import query
+from support.rows import execute, query
 
 ROOT = Path(__file__).parents[2]
 ROLES = ("owner", "auth", "inference", "worker")
@@ -15,11 +16,20 @@ PASSWORD = "a password of this test's"
 
 
 class RoleDatabase:
-    """An empty database that belongs to one role, and three more that may connect to it."""
+    """A database that belongs to one role, and three more that may connect to it."""
 
-    def __init__(self, url: str):
+    def __init__(self, url: str, roles: Mapping[str, str] | None = None):
         self.url, suffix = url, uuid.uuid4().hex[:8]
-        self.roles = {name: f"{name}_{suffix}" for name in ROLES}
+        self.roles = roles or {name: f"{name}_{suffix}" for name in ROLES}
+
+    @property
+    def name(self) -> str:
+        """The database's name."""
+        return urlsplit(self.url).path[1:]
+
+    def give_to_owner(self) -> None:
+        """Make the first role the database's owner."""
+        execute(self.url, f"ALTER DATABASE {self.name} OWNER TO {self.roles['owner']}")
 
     def url_of(self, role: str) -> str:
         parts = urlsplit(self.url)

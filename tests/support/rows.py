@@ -23,6 +23,11 @@ def execute(url: str, statement: str) -> None:
         connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql(statement)
 
 
+def disconnect(url: str) -> None:
+    """Close what `query` and `execute` keep open: only then can the database be copied."""
+    _engine(url).dispose()
+
+
 @functools.cache
 def _engine(url: str) -> Engine:
     # A login costs both sides 5 ms. A connection that has died meanwhile, with its database or its

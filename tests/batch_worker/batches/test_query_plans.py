@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import event, text
 
 from support.batches import claim, make_user
+from support.databases import new_database
 from valence_batch_worker.batches import backlog, recovery
 from valence_common.db import Database
 
@@ -34,10 +36,8 @@ def explained(database: Database, options: str = "COSTS") -> Iterator[list[list[
 
 
 def fill(database: Database, *, users: int, chunks: int, analyze: str = "") -> None:
-    """Fill the queue at once, with equal shares, and keep autovacuum away."""
+    """Fill the queue at once, with equal shares; the suite's Postgres has no autovacuum."""
     with database.transaction() as session:
-        for table in ("batches", "batch_chunks"):
-            session.execute(text(f"ALTER TABLE {table} SET (autovacuum_enabled = off)"))
         if analyze == "analyzed when empty":
             session.execute(text("ANALYZE batches, batch_chunks"))
         for _ in range(users):
@@ -56,23 +56,31 @@ def fill(database: Database, *, users: int, chunks: int, analyze: str = "") -> N
             session.execute(text("ANALYZE batches, batch_chunks"))
 
 
-@pytest.fixture(params=["one user", "many users"])
+@pytest.fixture(scope="module", params=["one user", "many users"])
 def shape(request: pytest.FixtureRequest) -> dict[str, int]:
     """Large enough that a claim would sort all chunks without forced index scans."""
     return {"users": 1, "chunks": 10_000} if request.param == "one user" else MANY_USERS
 
 
-@pytest.fixture(params=["never analyzed", "analyzed when empty", "analyzed"])
-def filled(database: Database, shape: dict[str, int], request: pytest.FixtureRequest) -> Database:
-    """A full queue, with statistics of that age."""
-    fill(database, **shape, analyze=request.param)
-    return database
+@pytest.fixture(scope="module", params=["never analyzed", "analyzed when empty", "analyzed"])
+def filled(
+    postgres_url: str, shape: dict[str, int], request: pytest.FixtureRequest
+) -> Iterator[Database]:
+    """A full queue, with statistics of that age; tests commit nothing."""
+    with new_database(postgres_url) as url:
+        database = Database(SecretStr(url), pool_size=1, timeout=20)
+        fill(database, **shape, analyze=request.param)
+        yield database
+        database.close()
 
 
 def in_transaction(work: Callable[..., Any], **arguments: Any) -> Callable[[Database], None]:
+    """Call `work` in a transaction that is rolled back."""
+
     def run(database: Database) -> None:
         with database.transaction() as session:
             work(session, **arguments)
+            session.rollback()
 
     return run
 

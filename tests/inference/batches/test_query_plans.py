@@ -6,10 +6,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import event, select, text
 from sqlalchemy.orm import Session
 
 from support.batches import make_user
+from support.databases import new_database
 from valence_common import postgres
 from valence_common.db import Database
 from valence_common.models import Batch
@@ -50,21 +52,24 @@ def explained(database: Database) -> Iterator[list[str]]:
     event.remove(database.engine, "before_cursor_execute", explain)
 
 
-@pytest.fixture(params=["never analyzed", "analyzed when empty", "analyzed"])
-def filled(database: Database, request: pytest.FixtureRequest) -> tuple[Database, uuid.UUID]:
-    """Many ended batches of one user, in tables with these statistics."""
-    with database.transaction() as session:
-        for table in TABLES:
-            session.execute(text(f"ALTER TABLE {table} SET (autovacuum_enabled = off)"))
-        if request.param == "analyzed when empty":
-            session.execute(text(f"ANALYZE {', '.join(TABLES)}"))
-        user = make_user(session)
-        counts = {"batches": BATCHES, "chunks": CHUNKS, "size": SIZE}
-        for statement in FILL:
-            session.execute(text(statement), {"user": user, **counts})
-        if request.param == "analyzed":
-            session.execute(text(f"ANALYZE {', '.join(TABLES)}"))
-    return database, user
+@pytest.fixture(scope="module", params=["never analyzed", "analyzed when empty", "analyzed"])
+def filled(
+    postgres_url: str, request: pytest.FixtureRequest
+) -> Iterator[tuple[Database, uuid.UUID]]:
+    """Many ended batches of one user, in tables with these statistics; tests commit nothing."""
+    with new_database(postgres_url) as url:
+        database = Database(SecretStr(url), pool_size=1, timeout=20)
+        with database.transaction() as session:
+            if request.param == "analyzed when empty":
+                session.execute(text(f"ANALYZE {', '.join(TABLES)}"))
+            user = make_user(session)
+            counts = {"batches": BATCHES, "chunks": CHUNKS, "size": SIZE}
+            for statement in FILL:
+                session.execute(text(statement), {"user": user, **counts})
+            if request.param == "analyzed":
+                session.execute(text(f"ANALYZE {', '.join(TABLES)}"))
+        yield database, user
+        database.close()
 
 
 def status(session: Session, user: uuid.UUID, task: uuid.UUID) -> None:
@@ -116,6 +121,7 @@ def test_batches_are_read_along_indexes(
         task = session.scalars(select(Batch.id).limit(1)).one()
     with explained(database) as seen, database.transaction() as session:
         work(session, user, task)
+        session.rollback()
     assert seen
     wrong = ("Seq Scan on batch", "Bitmap", "Hash Join", "Merge Join")
     assert [] == [plan for plan in seen if any(way in plan for way in wrong)]

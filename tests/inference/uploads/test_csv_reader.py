@@ -47,7 +47,7 @@ def tables(draw: st.DrawFn) -> tuple[int, list[list[str]]]:
     cuts=list(range(40)),
     chunk_texts=1,
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_what_csv_writes_comes_back_cell_for_cell(
     *,
     table: tuple[int, list[list[str]]],

@@ -35,7 +35,7 @@ def read(body: bytes, cuts: object = (), **options: object) -> Submission:
     bom=st.booleans(),
     cuts=st.lists(st.integers(0, 10_000), max_size=8),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_every_line_comes_back(
     *,
     lines: list[str | tuple[str, dict[str, object]]],
