@@ -17,8 +17,10 @@ class Dependencies:
     def __init__(self) -> None:
         self.up = {"postgres": False, "redis": False}
         self.silent = False
+        self.asked = 0
 
     async def ask(self, name: str) -> bool:
+        self.asked += 1
         if self.silent:
             await asyncio.sleep(60)
         return self.up[name]
@@ -44,6 +46,9 @@ def test_ready_after_postgres_and_then_for_good(monkeypatch: pytest.MonkeyPatch)
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             readying = asyncio.create_task(health.become_ready())
+            while dependencies.asked < 2 and not readying.done():
+                await asyncio.sleep(0)
+            assert not readying.done()
             answer = await client.get("/readyz")
             assert (503, "1") == (answer.status_code, answer.headers["retry-after"])
             assert 200 == (await client.get("/livez")).status_code
