@@ -167,6 +167,7 @@ def test_with_grace_the_old_key_ends_later(session: Session) -> None:
         session.flush()
         latest = datetime.now(UTC) + timedelta(seconds=grace)
         assert old.revoked_at is None
+        assert old.expires_at is not None
         assert old.expires_at <= min(latest, end or latest)
         assert old.expires_at > datetime.now(UTC) + timedelta(seconds=5)
         assert (0, before + 1) == (_news(session, old.id), _news(session, principal.user_id))
