@@ -7,10 +7,12 @@ import httpx
 import pytest
 
 from support.files import stored
+from support.jobs import CHUNK_TEXTS
 from support.owned_rows import count_rows
 from support.rows import query
 from support.stack import Account, Stack
 from support.waiting import until
+from valence_common.celery_app import QUEUE
 
 TASKS, TASK = "/api/v1/sentiment/tasks", "/api/v1/sentiment/task"
 MODEL = "valence-default@1.0.0"
@@ -143,6 +145,19 @@ def test_failed_texts_are_tried_again_and_count(
     assert [MODEL, "test@1", MODEL] == [result["model"] for result in done["results"]]
     again = stack.post(f"{TASK}/{task}/retry", account)
     assert (409, "no failed texts" in again.json()["detail"]) == (again.status_code, True)
+
+
+def test_workers_are_woken_by_accepted_and_retried_batches(web: Stack) -> None:
+    """The service sends a message for each chunk; no batch waits for the workers' next sweep."""
+    account = web.account()
+    with web.redis() as client:
+        before = client.llen(QUEUE)
+        web.submit(account, [f"text {n}" for n in range(3 * CHUNK_TEXTS)])
+        assert before + 3 == client.llen(QUEUE)
+        failed = {"sizes": [1, 1], "failed": {0, 1}, "status": "failed"}
+        task = stored(web.database_url, account.id, ["good", "bad"], **failed)
+        assert 200 == web.post(f"{TASK}/{task}/retry", account).status_code
+        assert before + 3 + 2 == client.llen(QUEUE)
 
 
 def test_retry_of_texts_that_are_not_stored_is_refused_with_a_sentence(
