@@ -136,7 +136,7 @@ def test_a_secret_that_was_replaced_signs_for_a_day_more(session: Session) -> No
     replaced = webhook_secrets.list_secrets(session, user_id)[1]
     assert first.id == replaced.id
     assert replaced.expires_at is not None
-    assert webhook_secrets.GRACE_PERIOD == replaced.expires_at - first.created_at
+    assert timedelta(days=1) == replaced.expires_at - first.created_at
     earlier = update(WebhookSecret).where(WebhookSecret.id == first.id)
     until = replaced.expires_at - timedelta(hours=1)
     session.execute(earlier.values(expires_at=until))
