@@ -158,6 +158,19 @@ def test_a_closed_terminal_ends_every_child(home: Path) -> None:
 
 
 @pytest.mark.faults
+def test_a_second_ctrl_c_does_not_interrupt_the_stop(home: Path) -> None:
+    """It comes while the servers are being stopped: they end in order, and the exit code is 0."""
+    with Local(home) as local:
+        children = local.everything()
+        worker = psutil.Process(local.pid("worker/worker"))
+        worker.suspend()  # it can end only once the launcher has begun to stop its children
+        local.process.send_signal(signal.SIGINT)
+        until(lambda: not running([worker]), timeout=STOPPED, interval=0.001)
+        assert 0 == local.end(signal.SIGINT)
+        assert [] == running(children)
+
+
+@pytest.mark.faults
 def test_frozen_children_do_not_delay_the_stop(home: Path) -> None:
     """Frozen servers and a frozen worker are killed in time."""
     with Local(home) as local:
