@@ -9,9 +9,9 @@ import pytest
 import redis
 
 from support.chart import TRIAL, find_object, objects
+from support.ports import own_port
 from support.waiting import until
 from valence.local.binaries import find_valkey
-from valence.local.ports import free_port
 from valence_common.celery_app import QUEUE
 
 QUEUED = 50
@@ -21,7 +21,7 @@ FULL = {**TRIAL, "trial": {"enabled": True, "valkey": {"maxMemory": "4mb"}}}
 @contextlib.contextmanager
 def served(configuration: str, folder: Path) -> Iterator["redis.Redis"]:
     """Run a server with this configuration, with local paths and a free port."""
-    port = free_port()
+    port = own_port()
     secrets = folder / "auth.conf"
     secrets.write_text(f"requirepass secret\nbind 127.0.0.1\nport {port}\n")
     local = {"dir /data": f"dir {folder}", "/etc/valkey/secret/auth.conf": str(secrets)}

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from support.cluster import NAMESPACE, Object, User, pods, until
+from support.ports import own_port
 from support.required import tool
-from valence.local.ports import free_port
 
 pytestmark = pytest.mark.e2e_full
 
@@ -71,7 +71,7 @@ def configuration(proxy: str) -> Object:
 def prometheus(tmp_path: Path) -> Iterator[str]:
     """A local Prometheus, which reaches the cluster through `kubectl proxy`."""
     tool("prometheus")
-    proxy_port, port = free_port(), free_port()
+    proxy_port, port = own_port(), own_port()
     config = tmp_path / "prometheus.yml"
     config.write_text(json.dumps(configuration(f"127.0.0.1:{proxy_port}")))
     with (

@@ -7,8 +7,8 @@ import httpx
 from pydantic import SecretStr
 
 from support.oidc_provider import CLIENT_ID, CLIENT_SECRET, OidcProvider
+from support.ports import own_port
 from support.stack import Service, Stack
-from valence.local.ports import free_port
 from valence_auth.oidc import login_state
 from valence_auth.oidc.provider import ClientConfig, Provider
 
@@ -18,7 +18,7 @@ COOKIE = "valence-oidc"
 
 def start(stack: Stack, issuer: str, **settings: Any) -> Service:
     """An auth service that knows the provider; its port must be known before it starts."""
-    port = free_port()
+    port = own_port()
     service = stack.start(
         "auth",
         ready=False,

@@ -3,10 +3,8 @@
 import atexit
 import contextlib
 import functools
-import random
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from unittest.mock import patch
 import psutil
 import redis
 
+from support.ports import own_port
 from support.rows import query
 from support.stack import Stack
 from valence.local import migrations
@@ -26,20 +25,12 @@ from valence.local.valkey import Valkey
 QUICK = {"fsync": "off", "full_page_writes": "off", "max_connections": "60"}
 
 
-def _own_port() -> int:
-    """A free port below those that the system hands out: it stays free while its server is down."""
-    while True:
-        port = random.randrange(20000, 32000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-
-
 class FragilePostgres(Postgres):
     """Always on the same port."""
 
     def __init__(self, folder: Path):
         super().__init__(folder, settings=QUICK)
-        self._own_port = _own_port()
+        self._own_port = own_port()
 
     def _spawn(self) -> None:
         with patch("valence.local.postgres.free_port", lambda: self._own_port):
@@ -70,7 +61,7 @@ class FragileValkey(Valkey):
 
     def __init__(self, folder: Path):
         super().__init__(folder)
-        self._own_port = _own_port()
+        self._own_port = own_port()
 
     def _spawn(self) -> None:
         with patch("valence.local.valkey.free_port", lambda: self._own_port):

@@ -19,9 +19,9 @@ import httpx
 import redis
 from passlib.hash import argon2
 
+from support.ports import own_port
 from support.rows import query
 from support.waiting import until
-from valence.local.ports import free_port
 from valence_auth import passwords
 from valence_auth.app import PREFIXES
 from valence_common import keyring
@@ -184,7 +184,7 @@ class Stack:
 
     def start(self, name: str, *, ready: bool = True, module: str = "", **settings: Any) -> Service:
         """Start one process of a service, or of `module` in its place; settings by field name."""
-        port, internal = free_port(), free_port()
+        port, internal = own_port(), own_port()
         values: dict[str, Any] = {
             "database_url": self.database_url,
             "redis_url": self.redis_url,

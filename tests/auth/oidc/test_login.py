@@ -22,10 +22,10 @@ from support.oidc_provider import (
     CLIENT_SECRET,
     OidcProvider,
 )
+from support.ports import own_port
 from support.rows import query
 from support.stack import Service, Stack
 from support.waiting import until
-from valence.local.ports import free_port
 from valence_common import keyring
 
 
@@ -185,7 +185,7 @@ def test_steps_are_throttled(
 
 def test_cookie_over_tls_is_bound_to_the_host(valence: Stack, provider: OidcProvider) -> None:
     """With an https callback, no other site of the domain can set or read the cookie."""
-    port = free_port()
+    port = own_port()
     service = valence.start(
         "auth",
         ready=False,
