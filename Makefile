@@ -24,8 +24,7 @@ ifndef TAG
 TAG := $(shell git ls-files -co --exclude-standard -- Dockerfile requirements.lock alembic services ml \
   | LC_ALL=C sort | xargs cat 2>/dev/null | sha256sum | cut -c1-12)
 endif
-# Three processes for two cores: tests often wait for a service or a deadline.
-PYTEST = $(BIN)/pytest -n 3 --dist worksteal --timeout 300
+PYTEST = $(BIN)/pytest -n 2 --dist worksteal --timeout 300
 SLOW := (e2e or e2e_full or slow_faults)
 # Without byte code every test process would compile all tests again.
 unexport PYTHONDONTWRITEBYTECODE

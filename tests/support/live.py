@@ -71,28 +71,28 @@ def read(lines: Iterable[str]) -> Iterator[Event]:
             fields[name] = value
 
 
+_SET_STATUS = (
+    "UPDATE batches SET status = :status, started_at = coalesce(started_at, now()) WHERE id = :id"
+)
+
+
 def advance(url: str, task_id: str, chunks: int = 1, *, status: str = "processing") -> None:
     """Let so many more chunks of a batch be done, as a worker does it, after it has begun."""
     query(
         url,
-        "UPDATE batch_chunks SET state = 'done', done_at = now() + interval '1 s'"
+        # One statement: nobody sees the chunks done and the status of before.
+        "WITH done AS (UPDATE batch_chunks SET state = 'done', done_at = now() + interval '1 s'"
         " WHERE id IN (SELECT id FROM batch_chunks"
-        " WHERE batch_id = :id AND state = 'pending' ORDER BY start LIMIT :chunks)",
+        f" WHERE batch_id = :id AND state = 'pending' ORDER BY start LIMIT :chunks)) {_SET_STATUS}",
         id=task_id,
         chunks=chunks,
+        status=status,
     )
-    set_status(url, task_id, status)
 
 
 def set_status(url: str, task_id: str, status: str) -> None:
     """Let a batch be in this state."""
-    query(
-        url,
-        "UPDATE batches SET status = :status, started_at = coalesce(started_at, now())"
-        " WHERE id = :id",
-        id=task_id,
-        status=status,
-    )
+    query(url, _SET_STATUS, id=task_id, status=status)
 
 
 def websocket(service: Service, headers: dict[str, str] | None = None, **more: Any) -> Any:

@@ -31,9 +31,10 @@ class BackgroundThreads:
         self._settings = settings
         self._liveness = liveness
         self._socket = server.bind(settings.internal_host, settings.internal_port)
-        # No pool: this process forks children at any time, and they must not share connections.
+        # A child that is forked later inherits the connection and never uses it: it has a database
+        # of its own, and psycopg2 closes a connection only in the process that opened it.
         database = Database(
-            settings.database_url, pool_size=1, timeout=DATABASE_TIMEOUT_SECONDS, pooled=False
+            settings.database_url, pool_size=1, timeout=DATABASE_TIMEOUT_SECONDS, overflow=True
         )
         client = blocking_client(settings.redis_url, timeout=RELAY_TIMEOUT_SECONDS)
         relay = OutboxRelay(database, client)
@@ -84,7 +85,6 @@ class BackgroundThreads:
             settings.database_url,
             pool_size=1,
             timeout=settings.database_timeout_seconds,
-            pooled=False,
         )
         health = Health({"postgres": database.ping, "redis": redis.ping})
         app = internal_app(
