@@ -175,13 +175,3 @@ def test_a_commit_that_has_begun_is_waited_for(
     held = cancel_while_held(database, empty_database_url, insert, at_commit=True)
     assert "inserted" == asyncio.run(held)
     assert before + 1 == rows(empty_database_url)
-
-
-def test_overflow_is_closed_and_the_pool_kept(empty_database_url: str) -> None:
-    """A second transaction at the same time does not wait; polling opens no connection."""
-    database = db.Database(SecretStr(empty_database_url), pool_size=1, timeout=5, overflow=True)
-    pid = text("SELECT pg_backend_pid()")
-    with database.transaction() as one, database.transaction() as other:
-        assert one.scalar(pid) != other.scalar(pid)
-    assert 1 == len({process(database) for _ in range(3)})
-    database.close()

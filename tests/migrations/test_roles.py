@@ -51,9 +51,11 @@ def test_roles_get_their_rows_and_no_more(migrated: RoleDatabase) -> None:
 
 def test_roles_suffice_for_export_erasure_and_retention(migrated: RoleDatabase) -> None:
     """Auth exports a user's data and erases the names; the worker deletes rows."""
-    auth = Database(SecretStr(migrated.url_of("auth")), pool_size=1, timeout=10)
-    worker = Database(SecretStr(migrated.url_of("worker")), pool_size=1, timeout=10)
-    inference = Database(SecretStr(migrated.url_of("inference")), pool_size=1, timeout=10)
+    auth = Database(SecretStr(migrated.url_of("auth")), pool_size=1, timeout=10, pooled=False)
+    worker = Database(SecretStr(migrated.url_of("worker")), pool_size=1, timeout=10, pooled=False)
+    inference = Database(
+        SecretStr(migrated.url_of("inference")), pool_size=1, timeout=10, pooled=False
+    )
     with auth.transaction() as session:
         user = session.get_one(User, make_user(session))
     with inference.transaction() as session:
@@ -84,7 +86,7 @@ def test_roles_suffice_for_export_erasure_and_retention(migrated: RoleDatabase) 
 def test_roles_suffice_for_the_lifecycle_of_batches(migrated: RoleDatabase) -> None:
     """Inference reads, cancels, retries and deletes batches; the worker deletes the rows."""
     owner, worker, inference = (
-        Database(SecretStr(migrated.url_of(role)), pool_size=1, timeout=10)
+        Database(SecretStr(migrated.url_of(role)), pool_size=1, timeout=10, pooled=False)
         for role in ("owner", "worker", "inference")
     )
     with owner.transaction() as session:
@@ -117,7 +119,7 @@ def test_roles_suffice_to_publish_events(migrated: RoleDatabase, redis_url: str)
     """Each service writes events and reads none; the worker numbers, publishes and deletes them."""
     user_id = uuid.uuid4()
     for role in ROLES[1:]:
-        database = Database(SecretStr(migrated.url_of(role)), pool_size=1, timeout=10)
+        database = Database(SecretStr(migrated.url_of(role)), pool_size=1, timeout=10, pooled=False)
         with database.transaction() as session:
             ids = {"actor_id": None, "user_id": user_id, "subject_id": user_id}
             audit.record(session, "account.registered", **ids)
@@ -142,7 +144,8 @@ def test_roles_suffice_to_publish_events(migrated: RoleDatabase, redis_url: str)
 def test_roles_suffice_for_webhooks(migrated: RoleDatabase) -> None:
     """Inference creates secrets that it cannot read; the worker reads, sends and logs."""
     auth, inference, worker = (
-        Database(SecretStr(migrated.url_of(role)), pool_size=1, timeout=10) for role in ROLES[1:]
+        Database(SecretStr(migrated.url_of(role)), pool_size=1, timeout=10, pooled=False)
+        for role in ROLES[1:]
     )
     assert not migrated.may("inference", "SELECT", "webhook_secrets", "secret")
     assert not migrated.may("auth", "SELECT", "webhook_secrets", "secret")

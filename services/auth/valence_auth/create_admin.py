@@ -56,7 +56,7 @@ def create(
         email = None if email is None else accounts.display_email(email)
     except ValueError as error:
         raise AdminError(f"The username or e-mail address {error}.") from None
-    database = Database(database_url, pool_size=1, timeout=QUERY_SECONDS)
+    database = Database(database_url, pool_size=1, timeout=QUERY_SECONDS, pooled=False)
     try:
         with database.transaction() as session:
             existing = accounts.find(session, username)

@@ -31,10 +31,9 @@ class BackgroundThreads:
         self._settings = settings
         self._liveness = liveness
         self._socket = server.bind(settings.internal_host, settings.internal_port)
-        # A child that is forked later inherits the connection and never uses it: it has a database
-        # of its own, and psycopg2 closes a connection only in the process that opened it.
+        # No pool: this process forks children at any time, and they must not share connections.
         database = Database(
-            settings.database_url, pool_size=1, timeout=DATABASE_TIMEOUT_SECONDS, overflow=True
+            settings.database_url, pool_size=1, timeout=DATABASE_TIMEOUT_SECONDS, pooled=False
         )
         client = blocking_client(settings.redis_url, timeout=RELAY_TIMEOUT_SECONDS)
         relay = OutboxRelay(database, client)
@@ -85,6 +84,7 @@ class BackgroundThreads:
             settings.database_url,
             pool_size=1,
             timeout=settings.database_timeout_seconds,
+            pooled=False,
         )
         health = Health({"postgres": database.ping, "redis": redis.ping})
         app = internal_app(

@@ -20,7 +20,7 @@ import psycopg2.errors
 import psycopg2.extensions
 import uuid_utils.compat
 from pydantic import SecretStr
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Engine, NullPool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
@@ -121,22 +121,16 @@ def _dumps(value: object) -> str:
 class Database:
     """A pool of `pool_size` connections and as many threads to use them from async code."""
 
-    def __init__(self, url: SecretStr, *, pool_size: int, timeout: float, overflow: bool = False):
-        """`timeout` is in seconds.
-
-        With `overflow` a transaction does not wait for a connection: while all of the pool are in
-        use, it opens one more, which is closed afterwards.
-        """
+    def __init__(self, url: SecretStr, *, pool_size: int, timeout: float, pooled: bool = True):
+        """`timeout` is in seconds; without `pooled` each transaction opens a connection."""
         self.timeout = timeout
-        # The server cancels a statement when we do, so abandoned ones occupy no connections.
-        self.engine = make_engine(
-            url,
-            statement_seconds=timeout,
-            pool_size=pool_size,
-            max_overflow=-1 if overflow else 0,
-            pool_timeout=timeout,
-            pool_pre_ping=True,
+        options: dict[str, Any] = (
+            {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": timeout}
+            if pooled
+            else {"poolclass": NullPool}
         )
+        # The server cancels a statement when we do, so abandoned ones occupy no connections.
+        self.engine = make_engine(url, statement_seconds=timeout, pool_pre_ping=pooled, **options)
         self._threads = ThreadPool("postgres", pool_size, timeout=timeout)
 
     @contextmanager

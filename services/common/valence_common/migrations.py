@@ -49,7 +49,9 @@ class Schema:
         scripts = ScriptDirectory.from_config(self._config)
         self._known = {script.revision for script in scripts.walk_revisions()}
         self.head = scripts.get_current_head()
-        self._database = Database(settings.database_url, pool_size=1, timeout=QUERY_SECONDS)
+        self._database = Database(
+            settings.database_url, pool_size=1, timeout=QUERY_SECONDS, pooled=False
+        )
         self._seconds = settings.schema_deadline_seconds
         self._deadline = time.monotonic() + self._seconds
         self._config.attributes["deadline"] = self._deadline

@@ -30,7 +30,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def database(own_database_url: str) -> Iterator[Database]:
-    database = Database(SecretStr(own_database_url), pool_size=1, timeout=20, overflow=True)
+    database = Database(SecretStr(own_database_url), pool_size=1, timeout=20, pooled=False)
     yield database
     database.close()
 
@@ -49,7 +49,7 @@ def start(own_database_url: str, receiver: Receiver) -> Iterator[StartDispatcher
             webhooks_allowed_networks="127.0.0.0/8",
             **{"webhook_timeout_seconds": 60, **more},
         )
-        database = Database(SecretStr(own_database_url), pool_size=1, timeout=20, overflow=True)
+        database = Database(SecretStr(own_database_url), pool_size=1, timeout=20, pooled=False)
         dispatcher = Dispatcher(settings, database)
         dispatcher.start()
         started.append((dispatcher, database))
